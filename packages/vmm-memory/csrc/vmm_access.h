@@ -74,21 +74,30 @@ static inline int vmm_map_check(const struct vmm_map *map)
     return map != NULL && map->abi == VMM_MAP_ABI && (map->count == 0 || map->regions != NULL) ? 0 : -EPROTO;
 }
 
-/* The region that holds gpa, or NULL. */
-static inline const struct vmm_region *vmm_find(const struct vmm_map *map, uint64_t gpa)
+/* How many regions begin at or below gpa. */
+static inline uint64_t vmm_count_below(const struct vmm_map *map, uint64_t gpa)
 {
     uint64_t low = 0, high = map->count;
 
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
+
         if (map->regions[middle].base <= gpa)
             low = middle + 1;
         else
             high = middle;
     }
-    if (low == 0 || gpa - map->regions[low - 1].base >= map->regions[low - 1].size)
+    return low;
+}
+
+/* The region that holds gpa, or NULL. */
+static inline const struct vmm_region *vmm_find(const struct vmm_map *map, uint64_t gpa)
+{
+    uint64_t below = vmm_count_below(map, gpa);
+
+    if (below == 0 || gpa - map->regions[below - 1].base >= map->regions[below - 1].size)
         return NULL;
-    return &map->regions[low - 1];
+    return &map->regions[below - 1];
 }
 
 /* Bytes from gpa, which must lie in the region, to the region's end. */
@@ -182,7 +191,8 @@ static inline void vmm_mark_dirty(const struct vmm_map *map, uint64_t gpa, uint6
     if (len == 0)
         return;
     last = gpa + (len - 1) < gpa ? UINT64_MAX : gpa + (len - 1);
-    for (i = 0; i < map->count; i++) {
+    i = vmm_count_below(map, gpa);
+    for (i -= i != 0; i < map->count && map->regions[i].base <= last; i++) {
         const struct vmm_region *region = &map->regions[i];
         uint64_t region_last = region->base + (region->size - 1);
         uint64_t from = gpa > region->base ? gpa : region->base;
