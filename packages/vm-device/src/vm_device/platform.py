@@ -1,0 +1,334 @@
+"""The one description of the machine that ACPI tables and device trees are emitted from.
+
+Value objects only: they are validated when built, never change, and hold no reference to a live device.
+"""
+
+import enum
+from collections.abc import Iterable, Mapping
+from types import MappingProxyType
+
+import attrs
+
+from vm_device._errors import PlatformError, RangeOverlapError
+
+__all__ = (
+    "AddressRange",
+    "AddressSpace",
+    "CpuNode",
+    "DeviceNode",
+    "InterruptSpec",
+    "IoApicNode",
+    "MemoryNode",
+    "Platform",
+    "RegisterSpec",
+    "Trigger",
+)
+
+PropertyValue = int | str | bytes
+
+
+class AddressSpace(enum.Enum):
+    """Which of the two guest-physical buses an address belongs to."""
+
+    PIO = "pio"
+    MMIO = "mmio"
+
+    @property
+    def limit(self) -> int:
+        """First address beyond the space: 2^16 ports, 2^64 bytes of MMIO."""
+        return 1 << 16 if self is AddressSpace.PIO else 1 << 64
+
+
+class Trigger(enum.Enum):
+    """How an interrupt line signals."""
+
+    EDGE = "edge"
+    LEVEL = "level"
+
+
+def _fail_unless(ok: bool, field: str, value: object, reason: str) -> None:
+    if not ok:
+        raise PlatformError(field, value, reason)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+@attrs.frozen(order=True)
+class AddressRange:
+    """A non-empty run of addresses in one space.
+
+    Args:
+        space: the bus.
+        base: first address; 0 .. 0xFFFF for PIO, 0 .. 2^64-1 for MMIO.
+        size: length in bytes, at least 1; base + size must not pass the end of the space.
+
+    Raises:
+        PlatformError: base or size does not fit the space.
+    """
+
+    space: AddressSpace = attrs.field(order=lambda space: space.value)
+    base: int
+    size: int
+
+    def __attrs_post_init__(self) -> None:
+        limit = self.space.limit
+        _fail_unless(
+            _is_int(self.base) and 0 <= self.base < limit,
+            "base",
+            self.base,
+            f"outside {self.space.name} 0..{limit - 1:#x}",
+        )
+        fits = _is_int(self.size) and 1 <= self.size <= limit - self.base
+        _fail_unless(fits, "size", self.size, f"must be 1..{limit - self.base:#x} from base {self.base:#x}")
+
+    @property
+    def last(self) -> int:
+        """Last address, inclusive."""
+        return self.base + self.size - 1
+
+    def contains(self, address: int, size: int = 1) -> bool:
+        """Tell whether `size` bytes (>= 1) at `address` lie wholly inside."""
+        return self.base <= address and address + size - 1 <= self.last
+
+    def overlaps(self, other: "AddressRange") -> bool:
+        """Tell whether the two ranges share an address of the same space."""
+        return self.space is other.space and self.base <= other.last and other.base <= self.last
+
+    def __str__(self) -> str:
+        return f"{self.space.value} {self.base:#x}..{self.last:#x}"
+
+
+def check_disjoint(ranges: Iterable[AddressRange]) -> None:
+    """Refuse ranges that share an address.
+
+    Raises:
+        RangeOverlapError: naming the first such pair in address order.
+    """
+    previous: AddressRange | None = None
+    for current in sorted(ranges):
+        if previous is not None and previous.overlaps(current):
+            raise RangeOverlapError(current, previous)
+        previous = current
+
+
+@attrs.frozen
+class InterruptSpec:
+    """One wired interrupt of a device.
+
+    Args:
+        gsi: global system interrupt, 0 .. 2^32-1.
+        trigger: edge or level.
+        active_low: polarity; virtio-mmio and ISA lines are active high.
+    """
+
+    gsi: int
+    trigger: Trigger = Trigger.EDGE
+    active_low: bool = False
+
+    def __attrs_post_init__(self) -> None:
+        _fail_unless(_is_int(self.gsi) and 0 <= self.gsi < 1 << 32, "gsi", self.gsi, "must be 0..0xffffffff")
+
+
+def _freeze(properties: Mapping[str, PropertyValue]) -> Mapping[str, PropertyValue]:
+    return MappingProxyType(dict(properties))
+
+
+@attrs.frozen
+class DeviceNode:
+    """A device as the guest is to find it.
+
+    Args:
+        id: unique, stable name chosen by the user or the VMM ("disk0").
+        name: what it is, in the emitter's namespace ("serial", "virtio_mmio").
+        ranges: address ranges it answers, in the order the emitter lists them.
+        interrupts: wired interrupts, possibly none.
+        hid: ACPI hardware id ("PNP0501"); None leaves the device out of ACPI.
+        compatible: device-tree strings, most specific first; empty leaves it out of the FDT.
+        uid: ACPI _UID, unique among nodes of the same hid, 0 .. 2^32-1.
+        properties: further integers, strings or bytes for the emitters.
+
+    Raises:
+        PlatformError: empty id or name, or uid out of range.
+        RangeOverlapError: two of its own ranges overlap.
+    """
+
+    id: str
+    name: str
+    ranges: tuple[AddressRange, ...] = attrs.field(converter=tuple)
+    interrupts: tuple[InterruptSpec, ...] = attrs.field(default=(), converter=tuple)
+    hid: str | None = None
+    compatible: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    uid: int = 0
+    properties: Mapping[str, PropertyValue] = attrs.field(factory=dict, converter=_freeze, hash=False)
+
+    def __attrs_post_init__(self) -> None:
+        _fail_unless(bool(self.id), "id", self.id, "a device needs a non-empty id")
+        _fail_unless(bool(self.name), "name", self.name, "a device needs a non-empty name")
+        _fail_unless(_is_int(self.uid) and 0 <= self.uid < 1 << 32, "uid", self.uid, "must be 0..0xffffffff")
+        check_disjoint(self.ranges)
+
+
+@attrs.frozen
+class CpuNode:
+    """A virtual CPU.
+
+    Args:
+        index: 0-based number inside the VMM.
+        hw_id: APIC id (x86), MPIDR affinity (arm64), hart id (riscv64).
+        online: whether it takes part in the boot; False reserves it for hotplug.
+    """
+
+    index: int
+    hw_id: int
+    online: bool = True
+
+    def __attrs_post_init__(self) -> None:
+        _fail_unless(_is_int(self.index) and self.index >= 0, "cpu.index", self.index, "must be >= 0")
+        _fail_unless(
+            _is_int(self.hw_id) and 0 <= self.hw_id < 1 << 64, "cpu.hw_id", self.hw_id, "must be 0..2^64-1"
+        )
+
+
+@attrs.frozen
+class MemoryNode:
+    """A range of RAM: base and size in bytes, inside the 64-bit physical space."""
+
+    base: int
+    size: int
+
+    def __attrs_post_init__(self) -> None:
+        AddressRange(AddressSpace.MMIO, self.base, self.size)
+
+    @property
+    def range(self) -> AddressRange:
+        """The same as an MMIO-space range."""
+        return AddressRange(AddressSpace.MMIO, self.base, self.size)
+
+
+@attrs.frozen
+class IoApicNode:
+    """An I/O APIC: its id (0 .. 255), MMIO address (32 bit) and first GSI."""
+
+    id: int
+    address: int
+    gsi_base: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        _fail_unless(_is_int(self.id) and 0 <= self.id <= 255, "ioapic.id", self.id, "must be 0..255")
+        _fail_unless(
+            _is_int(self.address) and 0 <= self.address < 1 << 32,
+            "ioapic.address",
+            self.address,
+            "must be a 32-bit address",
+        )
+        _fail_unless(
+            _is_int(self.gsi_base) and 0 <= self.gsi_base < 1 << 32,
+            "ioapic.gsi_base",
+            self.gsi_base,
+            "must be 0..0xffffffff",
+        )
+
+
+@attrs.frozen
+class RegisterSpec:
+    """A register and the value (0 .. 255) that makes it act, e.g. the FADT's RESET_REG and RESET_VALUE."""
+
+    range: AddressRange
+    value: int = 0
+
+    def __attrs_post_init__(self) -> None:
+        _fail_unless(
+            _is_int(self.value) and 0 <= self.value <= 0xFF, "register.value", self.value, "must be 0..0xff"
+        )
+
+
+def _check_unique(field: str, values: Iterable[object]) -> None:
+    seen: set[object] = set()
+    for value in values:
+        _fail_unless(value not in seen, field, value, "appears twice")
+        seen.add(value)
+
+
+def _check_edge_lines(devices: Iterable[DeviceNode]) -> None:
+    """An edge line cannot be shared: one device's edge would hide the other's."""
+    owners: dict[int, tuple[str, InterruptSpec]] = {}
+    for node in devices:
+        for line in node.interrupts:
+            other = owners.setdefault(line.gsi, (node.id, line))
+            shared = other[1] is not line
+            clash = shared and (
+                Trigger.EDGE in (line.trigger, other[1].trigger) or line.active_low != other[1].active_low
+            )
+            _fail_unless(
+                not clash,
+                f"{node.id}.gsi",
+                line.gsi,
+                f"is taken by {other[0]!r}; only level lines of one polarity can be shared",
+            )
+
+
+@attrs.frozen
+class Platform:
+    """The whole machine.
+
+    Args:
+        arch: "x86_64", "aarch64" or "riscv64".
+        cpus: at least one, unique index and hw_id.
+        memory: RAM ranges, disjoint.
+        devices: unique ids, disjoint ranges, edge GSIs not shared.
+        ioapics: x86 only.
+        lapic_address: x86 local APIC MMIO base.
+        reset: ACPI reset register and its value, if any.
+        sleep_control: hardware-reduced ACPI sleep control register.
+        sleep_status: hardware-reduced ACPI sleep status register.
+        s5_value: SLP_TYP of soft-off for the _S5 package, 0 .. 7.
+
+    Raises:
+        PlatformError: a field contradicts the rules above.
+        RangeOverlapError: two devices, or a device and RAM, share an address.
+    """
+
+    arch: str
+    cpus: tuple[CpuNode, ...] = attrs.field(converter=tuple)
+    memory: tuple[MemoryNode, ...] = attrs.field(converter=tuple)
+    devices: tuple[DeviceNode, ...] = attrs.field(converter=tuple)
+    ioapics: tuple[IoApicNode, ...] = attrs.field(default=(), converter=tuple)
+    lapic_address: int = 0xFEE0_0000
+    reset: RegisterSpec | None = None
+    sleep_control: AddressRange | None = None
+    sleep_status: AddressRange | None = None
+    s5_value: int = 5
+
+    def __attrs_post_init__(self) -> None:
+        _fail_unless(bool(self.arch), "arch", self.arch, "needs an architecture name")
+        _fail_unless(bool(self.cpus), "cpus", self.cpus, "a machine needs at least one CPU")
+        _check_unique("cpu.index", (cpu.index for cpu in self.cpus))
+        _check_unique("cpu.hw_id", (cpu.hw_id for cpu in self.cpus))
+        _check_unique("device.id", (node.id for node in self.devices))
+        _check_unique(
+            "device.(hid, uid)", ((node.hid, node.uid) for node in self.devices if node.hid is not None)
+        )
+        _check_unique("ioapic.id", (ioapic.id for ioapic in self.ioapics))
+        _fail_unless(
+            _is_int(self.s5_value) and 0 <= self.s5_value <= 7,
+            "s5_value",
+            self.s5_value,
+            "SLP_TYP is 3 bits, 0..7",
+        )
+        check_disjoint([r for node in self.devices for r in node.ranges] + [m.range for m in self.memory])
+        _check_edge_lines(self.devices)
+
+    def device(self, id: str) -> DeviceNode:  # noqa: A002 - the field is called id
+        """Return the node with this id.
+
+        Raises:
+            PlatformError: there is none.
+        """
+        for node in self.devices:
+            if node.id == id:
+                return node
+        raise PlatformError(
+            "device.id", id, f"unknown; known ids: {', '.join(n.id for n in self.devices) or 'none'}"
+        )
