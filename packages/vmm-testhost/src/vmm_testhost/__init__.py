@@ -1,1 +1,15 @@
 """A complete KVM on any machine: an emulated Linux host as a Python call, a command and a pytest plugin."""
+
+from ._errors import EmulatedHostError, HostCrashError, HostTimeoutError, KernelImageError, SetupError
+from ._run import Result, prepare, run
+
+__all__ = [
+    "EmulatedHostError",
+    "HostCrashError",
+    "HostTimeoutError",
+    "KernelImageError",
+    "Result",
+    "SetupError",
+    "prepare",
+    "run",
+]

@@ -82,7 +82,7 @@ def missing_testhost() -> str | None:
         return "inside the emulated host: run outside"
     if os.geteuid() == 0:
         return None  # whatever is missing gets installed
-    from ._debian import missing_tools  # noqa: PLC0415 - the only check that needs it
+    from ._apt import missing_tools  # noqa: PLC0415 - the only check that needs it
 
     missing = missing_tools()
     return f"missing {' '.join(missing)}: sudo apt-get install {' '.join(missing)}" if missing else None
