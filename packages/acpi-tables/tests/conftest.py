@@ -1,0 +1,85 @@
+"""Fixtures shared by the tests: a sample machine and the iasl compiler as an oracle."""
+
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from vm_device.platform import (
+    AddressRange,
+    AddressSpace,
+    CpuNode,
+    DeviceNode,
+    InterruptSpec,
+    IoApicNode,
+    MemoryNode,
+    Platform,
+    RegisterSpec,
+)
+
+
+def _port(base: int, size: int = 1) -> AddressRange:
+    return AddressRange(AddressSpace.PIO, base, size)
+
+
+def _virtio(number: int) -> DeviceNode:
+    window = AddressRange(AddressSpace.MMIO, 0xD000_0000 + 0x1000 * number, 0x1000)
+    lines = (InterruptSpec(5 + number),)
+    return DeviceNode(f"virtio{number}", "virtio_mmio", (window,), lines, hid="LNRO0005", uid=number)
+
+
+@pytest.fixture
+def machine() -> Platform:
+    """The reference machine: two processors, COM1, two virtio-mmio devices."""
+    com1 = DeviceNode("com1", "serial", (_port(0x3F8, 8),), (InterruptSpec(4),), hid="PNP0501")
+    hidden = DeviceNode("boot-timer", "timer", (_port(0x5F0),))
+    return Platform(
+        arch="x86_64",
+        cpus=(CpuNode(0, 0), CpuNode(1, 1)),
+        memory=(MemoryNode(0, 128 << 20),),
+        devices=(com1, hidden, _virtio(0), _virtio(1)),
+        ioapics=(IoApicNode(0, 0xFEC0_0000),),
+        reset=RegisterSpec(_port(0x602), 1),
+        sleep_control=_port(0x600),
+        sleep_status=_port(0x601),
+    )
+
+
+class Iasl:
+    """Runs iasl in a directory of its own; every complaint is an error."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def _run(self, *words: str) -> str:
+        done = subprocess.run(["iasl", *words], cwd=self.folder, capture_output=True, text=True, timeout=50)
+        output = done.stdout + done.stderr
+        assert done.returncode == 0, output
+        assert "Warning" not in output.replace("0 Warnings", ""), output
+        assert "Error" not in output.replace("0 Errors", ""), output
+        return output
+
+    def disassemble(self, table: bytes) -> str:
+        """Return the ASL or data-table source iasl makes of a table."""
+        (self.folder / "table.dat").write_bytes(table)
+        self._run("-d", "table.dat")
+        return (self.folder / "table.dsl").read_text()
+
+    def assemble(self, source: str) -> bytes:
+        """Return the table iasl makes of a source, warnings counted as errors."""
+        (self.folder / "again.dsl").write_text(source)
+        self._run("-we", "-p", "again", "again.dsl")
+        return (self.folder / "again.aml").read_bytes()
+
+    def round_trip(self, table: bytes) -> bytes:
+        """Disassemble and assemble again."""
+        return self.assemble(self.disassemble(table))
+
+
+@pytest.fixture(scope="session")
+def iasl(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Iasl]:
+    """A maker of iasl runners, each in a fresh directory; skips where acpica-tools is not installed."""
+    if shutil.which("iasl") is None:
+        pytest.skip("iasl (acpica-tools) is not installed")
+    return lambda: Iasl(tmp_path_factory.mktemp("iasl"))
