@@ -1,0 +1,236 @@
+"""Reader for the declarative part of AML: enough to take apart what static tables say about devices.
+
+Method bodies stay bytes; executable code at the top level is refused. The input is hostile: depth, lengths
+and counts are bounded by the bytes that are there.
+"""
+
+from collections.abc import Callable
+
+import attrs
+
+from acpi_tables._errors import AmlParseError, EncodingError
+from acpi_tables._terms import ONES, decode_pkg_length
+
+__all__ = ["AmlNode", "parse"]
+
+_MAX_DEPTH = 32
+_INTEGER_WIDTHS = {0x0A: 1, 0x0B: 2, 0x0C: 4, 0x0E: 8}
+_CONSTANTS = {0x00: 0, 0x01: 1, 0xFF: ONES}
+
+
+@attrs.frozen
+class AmlNode:
+    """One decoded object.
+
+    Attributes:
+        kind: "Integer", "String", "Buffer", "Package", "Path", "Name", "Scope", "Device", "Method", "Mutex",
+            "OperationRegion" or "Field".
+        name: path of a named object, else None; padding underscores are kept.
+        value: an Integer's int, a String's or Path's str, a Buffer's or Method body's bytes, else None.
+        children: what is inside, in order.
+    """
+
+    kind: str
+    name: str | None = None
+    value: int | str | bytes | None = None
+    children: tuple["AmlNode", ...] = ()
+
+    def child(self, name: str) -> "AmlNode":
+        """Return the direct child called ``name``; KeyError when there is none."""
+        for node in self.children:
+            if node.name == name:
+                return node
+        raise KeyError(name)
+
+
+def parse(code: bytes) -> tuple[AmlNode, ...]:
+    """Decode a list of objects, such as the body of a DSDT after its header.
+
+    Args:
+        code: AML bytes.
+
+    Returns:
+        The objects in order.
+
+    Raises:
+        AmlParseError: truncated or contradictory bytes, nesting deeper than 32, or an opcode outside the
+            declarative subset (see ``AmlNode.kind``).
+
+    Source: ACPI 6.5 §20.2.
+    """
+    return _Cursor(code).objects(len(code), 0)
+
+
+class _Cursor:
+    """A position in the AML; every read is checked against the bytes that are there."""
+
+    def __init__(self, code: bytes) -> None:
+        self.code = code
+        self.at = 0
+
+    def fail(self, reason: str) -> AmlParseError:
+        return AmlParseError(self.at, reason)
+
+    def take(self, size: int, limit: int) -> bytes:
+        if size > limit - self.at:
+            raise self.fail(f"{size:#x} bytes wanted, {limit - self.at:#x} left")
+        self.at += size
+        return self.code[self.at - size : self.at]
+
+    def byte(self, limit: int) -> int:
+        return self.take(1, limit)[0]
+
+    def objects(self, limit: int, depth: int) -> tuple[AmlNode, ...]:
+        nodes = []
+        while self.at < limit:
+            nodes.append(self.object(limit, depth))
+        return tuple(nodes)
+
+    def object(self, limit: int, depth: int) -> AmlNode:
+        if depth > _MAX_DEPTH:
+            raise self.fail(f"nested deeper than {_MAX_DEPTH}")
+        if _starts_name(self.code[self.at : self.at + 1]):
+            return AmlNode("Path", value=self.path(limit))
+        opcode = self.byte(limit)
+        if opcode == 0x5B:
+            opcode = 0x5B00 | self.byte(limit)
+        if opcode in _CONSTANTS:
+            return AmlNode("Integer", value=_CONSTANTS[opcode])
+        if opcode in _INTEGER_WIDTHS:
+            raw = self.take(_INTEGER_WIDTHS[opcode], limit)
+            return AmlNode("Integer", value=int.from_bytes(raw, "little"))
+        reader = _READERS.get(opcode)
+        if reader is None:
+            raise self.fail(f"opcode {opcode:#x} is outside the declarative subset")
+        return reader(self, limit, depth)
+
+    def end_of_package(self, limit: int) -> int:
+        try:
+            length, _ = decode_pkg_length(self.code, self.at)
+        except EncodingError as error:
+            raise self.fail(str(error)) from None
+        end = self.at + length
+        if end > limit:
+            raise self.fail(f"PkgLength {length:#x} leaves the {limit - self.at:#x} bytes around it")
+        lead = self.byte(limit)
+        self.take(lead >> 6, end)
+        return end
+
+    def integer(self, limit: int, depth: int) -> int:
+        node = self.object(limit, depth + 1)
+        if not isinstance(node.value, int):
+            raise self.fail(f"{node.kind} where an integer was expected")
+        return node.value
+
+    def path(self, limit: int) -> str:
+        prefix = ""
+        while self.code[self.at : self.at + 1] in (b"\\", b"^"):
+            prefix += chr(self.byte(limit))
+        lead = self.code[self.at] if self.at < limit else 0
+        counted = {0x00: 0, 0x2E: 2, 0x2F: None}.get(lead, 1)
+        if counted != 1:
+            self.byte(limit)
+        count = self.byte(limit) if counted is None else counted
+        return prefix + ".".join(self.segment(limit) for _ in range(count))
+
+    def segment(self, limit: int) -> str:
+        raw = self.take(4, limit)
+        text = raw.decode("latin-1")
+        if not all(c == "_" or "A" <= c <= "Z" or "0" <= c <= "9" for c in text) or text[0].isdigit():
+            raise self.fail(f"name segment {raw!r}")
+        return text
+
+
+def _starts_name(lead: bytes) -> bool:
+    return lead in (b"\\", b"^", b"\x2e", b"\x2f", b"_") or b"A" <= lead <= b"Z"
+
+
+def _string(cursor: _Cursor, limit: int, _depth: int) -> AmlNode:
+    end = cursor.code.find(b"\0", cursor.at, limit)
+    if end < 0:
+        raise cursor.fail("string without NUL")
+    raw = cursor.take(end - cursor.at, limit)
+    cursor.take(1, limit)
+    if not raw.isascii():
+        raise cursor.fail(f"string {raw!r} is not ASCII")
+    return AmlNode("String", value=raw.decode("ascii"))
+
+
+def _buffer(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+    end = cursor.end_of_package(limit)
+    size = cursor.integer(end, depth)
+    data = cursor.take(end - cursor.at, end)
+    if size < len(data):
+        raise cursor.fail(f"buffer of {size:#x} bytes holds {len(data):#x}")
+    return AmlNode("Buffer", value=data)
+
+
+def _package(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+    end = cursor.end_of_package(limit)
+    return _elements(cursor, end, depth, cursor.byte(end))
+
+
+def _var_package(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+    end = cursor.end_of_package(limit)
+    return _elements(cursor, end, depth, cursor.integer(end, depth))
+
+
+def _elements(cursor: _Cursor, end: int, depth: int, count: int) -> AmlNode:
+    children = cursor.objects(end, depth + 1)
+    if len(children) > count:
+        raise cursor.fail(f"package of {count:#x} elements holds {len(children):#x}")
+    return AmlNode("Package", children=children)
+
+
+def _name(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+    where = cursor.path(limit)
+    return AmlNode("Name", where, children=(cursor.object(limit, depth + 1),))
+
+
+def _container(kind: str) -> Callable[[_Cursor, int, int], AmlNode]:
+    def read(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+        end = cursor.end_of_package(limit)
+        where = cursor.path(end)
+        return AmlNode(kind, where, children=cursor.objects(end, depth + 1))
+
+    return read
+
+
+def _method(cursor: _Cursor, limit: int, _depth: int) -> AmlNode:
+    end = cursor.end_of_package(limit)
+    where = cursor.path(end)
+    arguments = AmlNode("Integer", value=cursor.byte(end) & 7)
+    return AmlNode("Method", where, cursor.take(end - cursor.at, end), (arguments,))
+
+
+def _mutex(cursor: _Cursor, limit: int, _depth: int) -> AmlNode:
+    where = cursor.path(limit)
+    return AmlNode("Mutex", where, cursor.byte(limit) & 0xF)
+
+
+def _region(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+    where = cursor.path(limit)
+    space = cursor.byte(limit)
+    window = (cursor.object(limit, depth + 1), cursor.object(limit, depth + 1))
+    return AmlNode("OperationRegion", where, space, window)
+
+
+def _field(cursor: _Cursor, limit: int, _depth: int) -> AmlNode:
+    end = cursor.end_of_package(limit)
+    where = cursor.path(end)
+    return AmlNode("Field", where, cursor.take(end - cursor.at, end))
+
+
+_READERS: dict[int, Callable[[_Cursor, int, int], AmlNode]] = {
+    0x08: _name,
+    0x0D: _string,
+    0x10: _container("Scope"),
+    0x11: _buffer,
+    0x12: _package,
+    0x13: _var_package,
+    0x14: _method,
+    0x5B01: _mutex,
+    0x5B80: _region,
+    0x5B81: _field,
+    0x5B82: _container("Device"),
+}
