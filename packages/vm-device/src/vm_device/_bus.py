@@ -1,0 +1,188 @@
+"""Address dispatch: immutable bus snapshots."""
+
+import threading
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from typing import Final, Protocol
+
+import attrs
+
+from vm_device._errors import AccessSizeError, BusError, RangeNotFoundError
+from vm_device.platform import AddressRange, AddressSpace, check_disjoint
+
+# Indexed by access size; None marks a width no bus carries. A list lookup is the cheapest check there is.
+_ALL_ONES: Final = tuple((1 << 8 * size) - 1 if size in (1, 2, 4, 8) else None for size in range(9))
+
+
+class BusDevice(Protocol):
+    """What a bus calls: values are little-endian unsigned integers, offsets relative to the range."""
+
+    def read(self, offset: int, size: int) -> int:
+        """Answer a read of `size` (1, 2, 4, 8) bytes at `offset`; the bus drops bits beyond the size."""
+        ...
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Take a write of `size` (1, 2, 4, 8) bytes at `offset`; value is below 2^(8*size)."""
+        ...
+
+
+@attrs.frozen
+class BusEntry:
+    """One registration: where, and who answers."""
+
+    range: AddressRange
+    device: BusDevice
+
+
+@attrs.frozen
+class UnclaimedCounts:
+    """Accesses nobody answered since the bus was created; last_address is -1 before the first."""
+
+    reads: int
+    writes: int
+    last_address: int
+
+
+class _Unclaimed:
+    """Counter shared by all snapshots of a bus; exact under threads because it is off the hot path."""
+
+    __slots__ = ("_lock", "last", "reads", "writes")
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self.reads = 0
+        self.writes = 0
+        self.last = -1
+
+    def note_read(self, address: int) -> None:
+        with self._lock:
+            self.reads += 1
+            self.last = address
+
+    def note_write(self, address: int) -> None:
+        with self._lock:
+            self.writes += 1
+            self.last = address
+
+    def counts(self) -> UnclaimedCounts:
+        with self._lock:
+            return UnclaimedCounts(self.reads, self.writes, self.last)
+
+
+class Bus:
+    """An immutable map from address ranges to devices.
+
+    `with_devices` and `without` return new buses, so a reader needs no lock. An access must lie wholly
+    inside one range: one that no range holds, or that crosses the end of a device, is unclaimed. Unclaimed
+    reads give all-ones, unclaimed writes are dropped, both are counted (as an open ISA or PCI bus behaves).
+    An exception of a device passes through. Methods are looked up once, at registration.
+
+    Args:
+        space: PIO or MMIO.
+    """
+
+    __slots__ = ("_bases", "_entries", "_lasts", "_reads", "_unclaimed", "_writes", "space")
+
+    def __init__(self, space: AddressSpace) -> None:
+        self.space = space
+        self._unclaimed = _Unclaimed()
+        self._fill(())
+
+    def _fill(self, entries: tuple[BusEntry, ...]) -> None:
+        self._entries = entries
+        # The first element answers for every address below the lowest device, so that dispatch tests one
+        # bound only.
+        self._bases = (-1, *(entry.range.base for entry in entries))
+        self._lasts = (-1, *(entry.range.last for entry in entries))
+        self._reads = tuple(entry.device.read for entry in entries)
+        self._writes = tuple(entry.device.write for entry in entries)
+
+    def _derive(self, entries: Iterable[BusEntry]) -> "Bus":
+        bus = Bus.__new__(Bus)
+        bus.space = self.space
+        bus._unclaimed = self._unclaimed
+        bus._fill(tuple(sorted(entries, key=lambda entry: entry.range.base)))
+        return bus
+
+    def with_device(self, range: AddressRange, device: BusDevice) -> "Bus":  # noqa: A002 - contract name
+        """Return a bus that also holds `device` at `range`.
+
+        Raises:
+            RangeOverlapError: an address is already claimed. This bus is never changed.
+            BusError: the range belongs to the other address space.
+        """
+        return self.with_devices([(range, device)])
+
+    def with_devices(self, additions: Iterable[tuple[AddressRange, BusDevice]]) -> "Bus":
+        """Return a bus that also holds all of `additions`; all or nothing.
+
+        Raises:
+            RangeOverlapError: an address is already claimed, or two additions overlap.
+            BusError: a range belongs to the other address space.
+        """
+        added = [BusEntry(range_, device) for range_, device in additions]
+        for entry in added:
+            if entry.range.space is not self.space:
+                raise BusError(f"{entry.range} is not in the {self.space.name} space of this bus")
+        entries = [*self._entries, *added]
+        check_disjoint(entry.range for entry in entries)
+        return self._derive(entries)
+
+    def without(self, range: AddressRange) -> "Bus":  # noqa: A002 - contract name
+        """Return a bus without the device registered at exactly `range`.
+
+        Raises:
+            RangeNotFoundError: no registration has this base and size.
+        """
+        rest = [entry for entry in self._entries if entry.range != range]
+        if len(rest) == len(self._entries):
+            raise RangeNotFoundError(range)
+        return self._derive(rest)
+
+    def find(self, address: int) -> BusEntry | None:
+        """Return the registration that holds `address`, or None."""
+        slot = bisect_right(self._bases, address) - 1
+        return self._entries[slot - 1] if slot > 0 and address <= self._lasts[slot] else None
+
+    def read(self, address: int, size: int) -> int:
+        """Read `size` (1, 2, 4, 8) bytes at `address`; all-ones where no device answers.
+
+        Raises:
+            AccessSizeError: another size, or a negative address.
+        """
+        if address < 0 or not 0 < size < 9 or (mask := _ALL_ONES[size]) is None:
+            raise AccessSizeError(address, size)
+        slot = bisect_right(self._bases, address) - 1
+        if address + size - 1 <= self._lasts[slot]:
+            return self._reads[slot - 1](address - self._bases[slot], size) & mask
+        self._unclaimed.note_read(address)
+        return mask
+
+    def write(self, address: int, size: int, value: int) -> None:
+        """Write the low `size` (1, 2, 4, 8) bytes of `value`; dropped where no device answers.
+
+        Raises:
+            AccessSizeError: another size, or a negative address.
+        """
+        if address < 0 or not 0 < size < 9 or (mask := _ALL_ONES[size]) is None:
+            raise AccessSizeError(address, size)
+        slot = bisect_right(self._bases, address) - 1
+        if address + size - 1 <= self._lasts[slot]:
+            self._writes[slot - 1](address - self._bases[slot], size, value & mask)
+        else:
+            self._unclaimed.note_write(address)
+
+    @property
+    def unclaimed(self) -> UnclaimedCounts:
+        """Accesses nobody answered, over all snapshots derived from the same first bus."""
+        return self._unclaimed.counts()
+
+    def __iter__(self) -> Iterator[BusEntry]:
+        """Registrations in address order."""
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<Bus {self.space.name} {len(self)} ranges>"
