@@ -1,0 +1,65 @@
+"""Where a UART's transmitted bytes go: at once, or in batches."""
+
+import logging
+from collections.abc import Callable
+from typing import Final, Protocol
+
+_log = logging.getLogger("vm_device.serial")
+
+_BATCH: Final = 1024
+
+
+class Writer(Protocol):
+    """Anything with a binary write, e.g. sys.stdout.buffer."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take bytes; a raw file may return a short count."""
+        ...
+
+
+class TxBatch:
+    """Collects characters up to a newline or 1024 bytes when `defer` is given; the owner holds the lock."""
+
+    __slots__ = ("_data", "_defer", "_flush_later", "_out", "lost")
+
+    def __init__(
+        self,
+        out: Callable[[bytes], object] | Writer,
+        flush_later: Callable[[], None],
+        defer: Callable[[Callable[[], None]], object] | None,
+    ) -> None:
+        self._out: Callable[[bytes], object] = out if callable(out) else out.write
+        self._flush_later = flush_later
+        self._defer = defer
+        self._data = bytearray()
+        self.lost = 0
+
+    def put(self, char: int) -> None:
+        first = not self._data
+        self._data.append(char)
+        if self._defer is None or char == 0x0A or len(self._data) >= _BATCH:
+            self.flush()
+        elif first:
+            self._defer(self._flush_later)
+
+    def flush(self) -> None:
+        data = bytes(self._data)
+        self._data.clear()
+        while data:
+            try:
+                written = self._out(data)
+            except OSError as error:
+                self._lose(len(data), str(error))
+                return
+            # Only a raw file writes less than it was given; others return None or the full length.
+            if not isinstance(written, int) or written >= len(data):
+                return
+            if written <= 0:
+                self._lose(len(data), f"write returned {written}")
+                return
+            data = data[written:]
+
+    def _lose(self, count: int, reason: str) -> None:
+        if not self.lost:
+            _log.warning("serial output lost (%s); further losses are only counted", reason)
+        self.lost += count
