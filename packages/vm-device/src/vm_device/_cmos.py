@@ -1,0 +1,213 @@
+"""MC146818-compatible real-time clock with 128 bytes of CMOS RAM (PC/AT ports 0x70 and 0x71)."""
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+import attrs
+
+from vm_device._errors import PlatformError, SavedStateError
+from vm_device.platform import AddressRange, AddressSpace, DeviceNode
+
+_SEC, _MIN, _HOUR, _WDAY, _MDAY, _MONTH, _YEAR, _CENTURY = 0x00, 0x02, 0x04, 0x06, 0x07, 0x08, 0x09, 0x32
+_DATE_CELLS: Final = (_WDAY, _MDAY, _MONTH, _YEAR, _CENTURY)
+_TIME_CELLS: Final = (_SEC, _MIN, _HOUR, *_DATE_CELLS)
+_A, _B, _C, _D = 0x0A, 0x0B, 0x0C, 0x0D
+_A_UIP: Final = 0x80
+_A_DEFAULT: Final = 0x26  # 32.768 kHz time base, 1.024 kHz periodic rate
+_B_SET, _B_BINARY, _B_24H = 0x80, 0x04, 0x02
+_D_VALID: Final = 0x80
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_FIRST: Final = datetime(1, 1, 1, tzinfo=UTC)
+_LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
+
+
+@attrs.frozen
+class CmosState:
+    """Saved state of a CmosRtc, version 1.
+
+    `cells` are the 128 bytes as last latched or written; `offset` is guest time minus host time in seconds.
+    """
+
+    index: int
+    offset: int
+    cells: bytes
+    version: int = 1
+
+
+def _size_cells(below_4g: int, above_4g: int) -> dict[int, int]:
+    """The memory sizes PC firmware leaves in CMOS; each field saturates."""
+    extended = min(max(below_4g - (1 << 20), 0) >> 10, 0xFFFF)  # KiB above 1 MiB
+    above_16m = min(max(below_4g - (16 << 20), 0) >> 16, 0xFFFF)  # 64 KiB units above 16 MiB
+    high = min(above_4g >> 16, 0xFF_FFFF)  # 64 KiB units above 4 GiB
+    fields = (
+        (0x15, min(below_4g >> 10, 640), 2),
+        (0x17, extended, 2),
+        (0x30, extended, 2),
+        (0x34, above_16m, 2),
+        (0x5B, high, 3),
+    )
+    return {cell + i: value >> 8 * i & 0xFF for cell, value, width in fields for i in range(width)}
+
+
+class CmosRtc:
+    """A clock that is always readable: update-in-progress is never set, no interrupt is ever sent.
+
+    Time is the injected clock plus an offset that the guest changes by setting the clock. BCD or binary, 12
+    or 24 hours, the SET bit and the century cell (0x32) work; a date that does not exist is kept in the
+    cells but does not move the clock. Periodic, alarm and update interrupts can be enabled but never fire,
+    and status C reads 0.
+
+    Args:
+        clock: seconds since 1970 UTC; time.time, or a fixed function for reproducible guests.
+        memory_below_4g: bytes of RAM below 4 GiB, for the size registers.
+        memory_above_4g: bytes of RAM from 4 GiB up.
+
+    Raises:
+        PlatformError: a negative size.
+    """
+
+    def __init__(
+        self, clock: Callable[[], float] = time.time, *, memory_below_4g: int = 0, memory_above_4g: int = 0
+    ) -> None:
+        for field, value in (("memory_below_4g", memory_below_4g), ("memory_above_4g", memory_above_4g)):
+            if value < 0:
+                raise PlatformError(field, value, "must be >= 0 bytes")
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._index = 0
+        self._offset = 0
+        self._cells = bytearray(128)
+        self._cells[_A], self._cells[_B] = _A_DEFAULT, _B_24H
+        for cell, value in _size_cells(memory_below_4g, memory_above_4g).items():
+            self._cells[cell] = value
+
+    @property
+    def nmi_masked(self) -> bool:
+        """Bit 7 of the last index write: the guest asked that NMIs be masked."""
+        return bool(self._index & 0x80)
+
+    def read(self, offset: int, size: int) -> int:
+        """Read index (all-ones, it is write-only) and data ports; a wide access reads consecutive ports."""
+        with self._lock:
+            return sum((self._read_cell() if offset + i == 1 else 0xFF) << 8 * i for i in range(size))
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Write index and data ports; `outw` writes both, index first."""
+        with self._lock:
+            for i in range(size):
+                byte = value >> 8 * i & 0xFF
+                if offset + i == 0:
+                    self._index = byte
+                elif offset + i == 1:
+                    self._write_cell(self._index & 0x7F, byte)
+
+    def _read_cell(self) -> int:
+        cell = self._index & 0x7F
+        if cell == _C:
+            return 0
+        if cell == _D:
+            return _D_VALID
+        if cell in _TIME_CELLS and not self._cells[_B] & _B_SET:
+            self._latch()
+        return self._cells[cell]
+
+    def _write_cell(self, cell: int, byte: int) -> None:
+        if cell in (_C, _D):
+            return
+        running = not self._cells[_B] & _B_SET
+        if cell == _A:
+            byte &= ~_A_UIP
+        elif (cell == _B and byte & _B_SET and running) or (cell in _TIME_CELLS and running):
+            self._latch()
+        self._cells[cell] = byte
+        # Leaving SET starts the clock from the cells; outside SET each time cell takes effect at once.
+        if (cell == _B and not running and not byte & _B_SET) or (cell in _TIME_CELLS and running):
+            self._adopt()
+
+    # -- time
+
+    def _host_seconds(self) -> int:
+        return int(self._clock() // 1)
+
+    def _now(self) -> datetime:
+        try:
+            return _EPOCH + timedelta(seconds=self._host_seconds() + self._offset)
+        except OverflowError:
+            return _LAST if self._offset > 0 else _FIRST
+
+    def _encode(self, value: int) -> int:
+        return value if self._cells[_B] & _B_BINARY else value // 10 << 4 | value % 10
+
+    def _decode(self, byte: int) -> int:
+        if self._cells[_B] & _B_BINARY:
+            return byte
+        if byte & 0x0F > 9 or byte >> 4 > 9:
+            raise ValueError(f"cell value {byte:#04x} is not BCD")
+        return (byte >> 4) * 10 + (byte & 0x0F)
+
+    def _latch(self) -> None:
+        now = self._now()
+        self._cells[_HOUR] = self._encode_hour(now.hour)
+        date = (now.isoweekday() % 7 + 1, now.day, now.month, now.year % 100, now.year // 100)
+        values = (now.second, now.minute, *date)
+        for cell, value in zip((_SEC, _MIN, *_DATE_CELLS), values, strict=True):
+            self._cells[cell] = self._encode(value)
+
+    def _encode_hour(self, hour: int) -> int:
+        if self._cells[_B] & _B_24H:
+            return self._encode(hour)
+        return self._encode(hour % 12 or 12) | (0x80 if hour >= 12 else 0)
+
+    def _decode_hour(self, byte: int) -> int:
+        if self._cells[_B] & _B_24H:
+            return self._decode(byte)
+        hour = self._decode(byte & 0x7F)
+        if not 1 <= hour <= 12:
+            raise ValueError(f"hour {hour} is not 1..12")
+        return hour % 12 + (12 if byte & 0x80 else 0)
+
+    def _adopt(self) -> None:
+        cells = self._cells
+        try:
+            year = self._decode(cells[_CENTURY]) * 100 + self._decode(cells[_YEAR])
+            day = (self._decode(cells[_MONTH]), self._decode(cells[_MDAY]))
+            clock = (self._decode_hour(cells[_HOUR]), self._decode(cells[_MIN]), self._decode(cells[_SEC]))
+            wanted = datetime(year, *day, *clock, tzinfo=UTC)
+        except ValueError:
+            return  # not a date yet, e.g. the day was written before the month
+        # The weekday is derived from the date; hardware would count it separately, and no system relies on
+        # that.
+        self._offset = (wanted - _EPOCH) // timedelta(seconds=1) - self._host_seconds()
+
+    # -- state and description
+
+    def state(self) -> CmosState:
+        """Return the saved state; guest time goes on relative to the host clock of whoever restores it."""
+        with self._lock:
+            return CmosState(self._index, self._offset, bytes(self._cells))
+
+    @classmethod
+    def from_state(cls, state: CmosState, clock: Callable[[], float] = time.time) -> "CmosRtc":
+        """Rebuild the clock.
+
+        Raises:
+            SavedStateError: unknown version or impossible values.
+        """
+        if state.version != 1:
+            raise SavedStateError("version", state.version, "1")
+        if state.index & ~0xFF:
+            raise SavedStateError("index", state.index, "a byte")
+        if len(state.cells) != 128:
+            raise SavedStateError("cells", len(state.cells), "128 bytes")
+        rtc = cls(clock)
+        rtc._index, rtc._offset, rtc._cells = state.index, state.offset, bytearray(state.cells)
+        return rtc
+
+    @staticmethod
+    def describe(id: str = "rtc", base: int = 0x70) -> DeviceNode:  # noqa: A002 - the node's field
+        """Return the platform node: ports `base` and `base` + 1, PNP0B00, no interrupt."""
+        ports = AddressRange(AddressSpace.PIO, base, 2)
+        return DeviceNode(id, "rtc", (ports,), hid="PNP0B00", compatible=("motorola,mc146818",))
