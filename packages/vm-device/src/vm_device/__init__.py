@@ -3,6 +3,11 @@
 The platform description lives in `vm_device.platform`, test doubles in `vm_device.testing`.
 """
 
+from vm_device._acpi_registers import AcpiRegisters, AcpiRegistersState
+from vm_device._alloc import AddressAllocator, Allocation, AllocatorState, AllocPolicy
+from vm_device._boot_timer import BootTimer
+from vm_device._bus import Bus, BusDevice, BusEntry, UnclaimedCounts
+from vm_device._cmos import CmosRtc, CmosState
 from vm_device._errors import (
     AccessSizeError,
     AllocationError,
@@ -18,19 +23,59 @@ from vm_device._errors import (
     SavedStateError,
     VmDeviceError,
 )
+from vm_device._eventfd import EventFd
+from vm_device._events import EventManager
+from vm_device._i8042 import I8042, I8042State
+from vm_device._ids import IdAllocator, IdAllocatorState, SystemAllocator
+from vm_device._interrupt import EventFdInterrupt, Interrupt
+from vm_device._io import IoManager, IoReader, IoSnapshot
+from vm_device._lifecycle import Lifecycle, LifecycleState
+from vm_device._serial import Serial16550
+from vm_device._serial_state import SerialState
+from vm_device._tree import DeviceTree
 
 __all__ = (
+    "I8042",
     "AccessSizeError",
+    "AcpiRegisters",
+    "AcpiRegistersState",
+    "AddressAllocator",
+    "AllocPolicy",
+    "Allocation",
     "AllocationError",
+    "AllocatorState",
+    "BootTimer",
+    "Bus",
+    "BusDevice",
+    "BusEntry",
     "BusError",
     "ClosedError",
+    "CmosRtc",
+    "CmosState",
+    "DeviceTree",
     "DeviceTreeError",
+    "EventFd",
+    "EventFdInterrupt",
+    "EventManager",
     "ExhaustedError",
+    "I8042State",
+    "IdAllocator",
+    "IdAllocatorState",
+    "Interrupt",
+    "IoManager",
+    "IoReader",
+    "IoSnapshot",
+    "Lifecycle",
     "LifecycleError",
+    "LifecycleState",
     "NotAllocatedError",
     "PlatformError",
     "RangeNotFoundError",
     "RangeOverlapError",
     "SavedStateError",
+    "Serial16550",
+    "SerialState",
+    "SystemAllocator",
+    "UnclaimedCounts",
     "VmDeviceError",
 )

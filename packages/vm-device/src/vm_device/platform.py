@@ -131,6 +131,19 @@ class InterruptSpec:
         _fail_unless(_is_int(self.gsi) and 0 <= self.gsi < 1 << 32, "gsi", self.gsi, "must be 0..0xffffffff")
 
 
+# Typed converters: mypy cannot see through `converter=tuple`.
+def _ranges(items: Iterable[AddressRange]) -> tuple[AddressRange, ...]:
+    return tuple(items)
+
+
+def _lines(items: Iterable[InterruptSpec]) -> tuple[InterruptSpec, ...]:
+    return tuple(items)
+
+
+def _strings(items: Iterable[str]) -> tuple[str, ...]:
+    return tuple(items)
+
+
 def _freeze(properties: Mapping[str, PropertyValue]) -> Mapping[str, PropertyValue]:
     return MappingProxyType(dict(properties))
 
@@ -156,10 +169,10 @@ class DeviceNode:
 
     id: str
     name: str
-    ranges: tuple[AddressRange, ...] = attrs.field(converter=tuple)
-    interrupts: tuple[InterruptSpec, ...] = attrs.field(default=(), converter=tuple)
+    ranges: tuple[AddressRange, ...] = attrs.field(converter=_ranges)
+    interrupts: tuple[InterruptSpec, ...] = attrs.field(default=(), converter=_lines)
     hid: str | None = None
-    compatible: tuple[str, ...] = attrs.field(default=(), converter=tuple)
+    compatible: tuple[str, ...] = attrs.field(default=(), converter=_strings)
     uid: int = 0
     properties: Mapping[str, PropertyValue] = attrs.field(factory=dict, converter=_freeze, hash=False)
 
@@ -244,6 +257,22 @@ class RegisterSpec:
         )
 
 
+def _cpus(items: Iterable[CpuNode]) -> tuple[CpuNode, ...]:
+    return tuple(items)
+
+
+def _memory(items: Iterable[MemoryNode]) -> tuple[MemoryNode, ...]:
+    return tuple(items)
+
+
+def _devices(items: Iterable[DeviceNode]) -> tuple[DeviceNode, ...]:
+    return tuple(items)
+
+
+def _ioapics(items: Iterable[IoApicNode]) -> tuple[IoApicNode, ...]:
+    return tuple(items)
+
+
 def _check_unique(field: str, values: Iterable[object]) -> None:
     seen: set[object] = set()
     for value in values:
@@ -291,10 +320,10 @@ class Platform:
     """
 
     arch: str
-    cpus: tuple[CpuNode, ...] = attrs.field(converter=tuple)
-    memory: tuple[MemoryNode, ...] = attrs.field(converter=tuple)
-    devices: tuple[DeviceNode, ...] = attrs.field(converter=tuple)
-    ioapics: tuple[IoApicNode, ...] = attrs.field(default=(), converter=tuple)
+    cpus: tuple[CpuNode, ...] = attrs.field(converter=_cpus)
+    memory: tuple[MemoryNode, ...] = attrs.field(converter=_memory)
+    devices: tuple[DeviceNode, ...] = attrs.field(converter=_devices)
+    ioapics: tuple[IoApicNode, ...] = attrs.field(default=(), converter=_ioapics)
     lapic_address: int = 0xFEE0_0000
     reset: RegisterSpec | None = None
     sleep_control: AddressRange | None = None
