@@ -578,129 +578,132 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 
 /************************************************************/
 
-#define _GNU_SOURCE
 #include "core.h"
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(struct vmm_map const *)
-/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 109), // struct vmm_map const *
-/*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(struct vmm_map const *, uint64_t, uint64_t, int)
-/*  4 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(struct vmm_map const *, uint64_t, uint64_t, int, int64_t, uint64_t *)
-/* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 15 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t *
-/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(struct vmm_map const *, uint64_t, uint64_t, int, uint64_t)
-/* 18 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(struct vmm_map const *, uint64_t, void *, uint64_t)
-/* 25 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t *)
+/*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 9), // uint64_t *
+/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *)
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 113), // struct vmm_map const *
+/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int)
+/*  8 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/*  9 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 10 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int, int64_t, uint64_t *)
+/* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 15 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int, uint64_t)
+/* 22 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 23 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 26 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 27 */ _CFFI_OP(_CFFI_OP_POINTER, 115), // void *
-/* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(struct vmm_map const *, uint64_t, void const *, uint64_t)
-/* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void *, uint64_t)
+/* 29 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 119), // void *
 /* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 33 */ _CFFI_OP(_CFFI_OP_POINTER, 115), // void const *
-/* 34 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 36 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(uint64_t const *, uint64_t, uint64_t)
-/* 37 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint64_t const *
+/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void const *, uint64_t)
+/* 35 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 37 */ _CFFI_OP(_CFFI_OP_POINTER, 119), // void const *
 /* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 41 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(uint64_t, uint64_t, uint64_t, int, uint64_t, uint32_t, struct vmm_mapping *)
+/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t const *, uint64_t, uint64_t)
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 9), // uint64_t const *
 /* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 44 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, uint64_t, uint64_t, int, uint64_t, uint32_t, struct vmm_mapping *)
 /* 46 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/* 48 */ _CFFI_OP(_CFFI_OP_POINTER, 110), // struct vmm_mapping *
-/* 49 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(uint8_t *, uint64_t)
-/* 51 */ _CFFI_OP(_CFFI_OP_POINTER, 114), // uint8_t *
-/* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
+/* 52 */ _CFFI_OP(_CFFI_OP_POINTER, 114), // struct vmm_mapping *
 /* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(uint8_t *, uint64_t, int)
-/* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 51),
+/* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t)
+/* 55 */ _CFFI_OP(_CFFI_OP_POINTER, 118), // uint8_t *
 /* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 57 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 58 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 59 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(uint8_t *, uint64_t, int, uint64_t, int)
-/* 60 */ _CFFI_OP(_CFFI_OP_NOOP, 51),
-/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 62 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 63 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 65 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // int()(void)
-/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(struct vmm_map const *, uint64_t, uint64_t, int)
-/* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 70 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 71 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint64_t const *, uint64_t)
-/* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 37),
-/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 58 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int)
+/* 59 */ _CFFI_OP(_CFFI_OP_NOOP, 55),
+/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int, uint64_t, int)
+/* 64 */ _CFFI_OP(_CFFI_OP_NOOP, 55),
+/* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 68 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
+/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION, 9), // uint64_t()(struct vmm_map const *, uint64_t, uint64_t, int)
+/* 73 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 75 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 5), // uint64_t()(uint64_t const *, uint64_t, uint64_t, uint64_t, struct vmm_run *)
-/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 37),
+/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 9), // uint64_t()(uint64_t const *, uint64_t)
+/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
 /* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 82 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 83 */ _CFFI_OP(_CFFI_OP_POINTER, 113), // struct vmm_run *
-/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 85 */ _CFFI_OP(_CFFI_OP_FUNCTION, 115), // void()(struct vmm_map const *, uint64_t, uint64_t)
-/* 86 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 87 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 88 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 90 */ _CFFI_OP(_CFFI_OP_FUNCTION, 115), // void()(uint64_t *, uint64_t, uint32_t, void const *, uint64_t, uint32_t)
-/* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
+/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION, 9), // uint64_t()(uint64_t const *, uint64_t, uint64_t, uint64_t, struct vmm_run *)
+/* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 87 */ _CFFI_OP(_CFFI_OP_POINTER, 117), // struct vmm_run *
+/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // void()(struct vmm_map const *, uint64_t, uint64_t)
+/* 90 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 93 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 94 */ _CFFI_OP(_CFFI_OP_NOOP, 33),
-/* 95 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 115), // void()(uint64_t *, uint64_t, uint64_t *)
-/* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 101 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION, 115), // void()(uint64_t *, uint64_t, uint64_t, uint64_t)
-/* 104 */ _CFFI_OP(_CFFI_OP_NOOP, 15),
-/* 105 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 106 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 107 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 109 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vmm_map
-/* 110 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vmm_mapping
-/* 111 */ _CFFI_OP(_CFFI_OP_POINTER, 112), // struct vmm_region const *
-/* 112 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vmm_region
-/* 113 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vmm_run
-/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // void()(uint64_t *, uint64_t, uint32_t, void const *, uint64_t, uint32_t)
+/* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 97 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 98 */ _CFFI_OP(_CFFI_OP_NOOP, 37),
+/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // void()(uint64_t *, uint64_t, uint64_t *)
+/* 103 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // void()(uint64_t *, uint64_t, uint64_t, uint64_t)
+/* 108 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 111 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 113 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vmm_map
+/* 114 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vmm_mapping
+/* 115 */ _CFFI_OP(_CFFI_OP_POINTER, 116), // struct vmm_region const *
+/* 116 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vmm_region
+/* 117 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vmm_run
+/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static void _cffi_d_vmm_bits_clear(uint64_t * x0, uint64_t x1, uint64_t x2, uint64_t x3)
@@ -726,10 +729,10 @@ _cffi_f_vmm_bits_clear(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg0, (char **)&x0);
+      _cffi_type(2), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(2), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -782,10 +785,10 @@ _cffi_f_vmm_bits_count(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(37), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(37), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -836,10 +839,10 @@ _cffi_f_vmm_bits_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg0, (char **)&x0);
+      _cffi_type(2), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(2), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -853,10 +856,10 @@ _cffi_f_vmm_bits_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(33), arg3, (char **)&x3);
+      _cffi_type(37), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(33), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(37), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -911,10 +914,10 @@ _cffi_f_vmm_bits_runs(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(37), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(37), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -932,10 +935,10 @@ _cffi_f_vmm_bits_runs(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(83), arg4, (char **)&x4);
+      _cffi_type(87), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct vmm_run *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(83), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(87), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -978,10 +981,10 @@ _cffi_f_vmm_bits_set(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg0, (char **)&x0);
+      _cffi_type(2), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(2), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1034,10 +1037,10 @@ _cffi_f_vmm_bits_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg0, (char **)&x0);
+      _cffi_type(2), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(2), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1047,10 +1050,10 @@ _cffi_f_vmm_bits_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg2, (char **)&x2);
+      _cffi_type(2), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(2), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1093,10 +1096,10 @@ _cffi_f_vmm_bits_test(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(37), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(37), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1149,10 +1152,10 @@ _cffi_f_vmm_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1199,10 +1202,10 @@ _cffi_f_vmm_map_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1243,10 +1246,10 @@ _cffi_f_vmm_mark_dirty(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1272,6 +1275,54 @@ _cffi_f_vmm_mark_dirty(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_vmm_mark_dirty _cffi_d_vmm_mark_dirty
+#endif
+
+static int _cffi_d_vmm_mem_backing_page(int x0, uint64_t * x1)
+{
+  return vmm_mem_backing_page(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_backing_page(PyObject *self, PyObject *args)
+{
+  int x0;
+  uint64_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_backing_page", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, int);
+  if (x0 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(2), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_backing_page(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_backing_page _cffi_d_vmm_mem_backing_page
 #endif
 
 static int _cffi_d_vmm_mem_discard(uint8_t * x0, uint64_t x1, int x2, uint64_t x3, int x4)
@@ -1301,10 +1352,10 @@ _cffi_f_vmm_mem_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(51), arg0, (char **)&x0);
+      _cffi_type(55), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(51), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(55), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1365,10 +1416,10 @@ _cffi_f_vmm_mem_fill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1425,10 +1476,10 @@ _cffi_f_vmm_mem_load(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1485,10 +1536,10 @@ _cffi_f_vmm_mem_load_error(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1575,10 +1626,10 @@ _cffi_f_vmm_mem_map(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(48), arg6, (char **)&x6);
+      _cffi_type(52), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct vmm_mapping *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(48), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(52), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1621,10 +1672,10 @@ _cffi_f_vmm_mem_prefault(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(51), arg0, (char **)&x0);
+      _cffi_type(55), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(51), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(55), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1681,10 +1732,10 @@ _cffi_f_vmm_mem_read_fd(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1706,10 +1757,10 @@ _cffi_f_vmm_mem_read_fd(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg5, (char **)&x5);
+      _cffi_type(2), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(2), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1782,10 +1833,10 @@ _cffi_f_vmm_mem_store(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1842,10 +1893,10 @@ _cffi_f_vmm_mem_unmap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(51), arg0, (char **)&x0);
+      _cffi_type(55), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(51), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(55), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1898,10 +1949,10 @@ _cffi_f_vmm_mem_write_fd(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1923,10 +1974,10 @@ _cffi_f_vmm_mem_write_fd(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(15), arg5, (char **)&x5);
+      _cffi_type(2), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(15), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(2), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1971,10 +2022,10 @@ _cffi_f_vmm_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1984,10 +2035,10 @@ _cffi_f_vmm_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(27), arg2, (char **)&x2);
+      _cffi_type(31), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(27), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(31), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2036,10 +2087,10 @@ _cffi_f_vmm_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(1), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2049,10 +2100,10 @@ _cffi_f_vmm_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(33), arg2, (char **)&x2);
+      _cffi_type(37), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(33), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(37), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2180,87 +2231,88 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VMM_MEM_RESERVE", (void *)_cffi_const_VMM_MEM_RESERVE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_MEM_SHARED", (void *)_cffi_const_VMM_MEM_SHARED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_REGION_READONLY", (void *)_cffi_const_VMM_REGION_READONLY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "vmm_bits_clear", (void *)_cffi_f_vmm_bits_clear, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 103), (void *)_cffi_d_vmm_bits_clear },
-  { "vmm_bits_count", (void *)_cffi_f_vmm_bits_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_vmm_bits_count },
-  { "vmm_bits_merge", (void *)_cffi_f_vmm_bits_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_vmm_bits_merge },
-  { "vmm_bits_runs", (void *)_cffi_f_vmm_bits_runs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_vmm_bits_runs },
-  { "vmm_bits_set", (void *)_cffi_f_vmm_bits_set, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 103), (void *)_cffi_d_vmm_bits_set },
-  { "vmm_bits_take", (void *)_cffi_f_vmm_bits_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_vmm_bits_take },
-  { "vmm_bits_test", (void *)_cffi_f_vmm_bits_test, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 36), (void *)_cffi_d_vmm_bits_test },
-  { "vmm_check", (void *)_cffi_f_vmm_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_vmm_check },
-  { "vmm_map_check", (void *)_cffi_f_vmm_map_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_vmm_map_check },
-  { "vmm_mark_dirty", (void *)_cffi_f_vmm_mark_dirty, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 85), (void *)_cffi_d_vmm_mark_dirty },
-  { "vmm_mem_discard", (void *)_cffi_f_vmm_mem_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 59), (void *)_cffi_d_vmm_mem_discard },
-  { "vmm_mem_fill", (void *)_cffi_f_vmm_mem_fill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_vmm_mem_fill },
-  { "vmm_mem_load", (void *)_cffi_f_vmm_mem_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 68), (void *)_cffi_d_vmm_mem_load },
-  { "vmm_mem_load_error", (void *)_cffi_f_vmm_mem_load_error, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_vmm_mem_load_error },
-  { "vmm_mem_map", (void *)_cffi_f_vmm_mem_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 41), (void *)_cffi_d_vmm_mem_map },
-  { "vmm_mem_prefault", (void *)_cffi_f_vmm_mem_prefault, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 54), (void *)_cffi_d_vmm_mem_prefault },
-  { "vmm_mem_read_fd", (void *)_cffi_f_vmm_mem_read_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 9), (void *)_cffi_d_vmm_mem_read_fd },
-  { "vmm_mem_selftest_overrun", (void *)_cffi_f_vmm_mem_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 66), (void *)_cffi_d_vmm_mem_selftest_overrun },
-  { "vmm_mem_store", (void *)_cffi_f_vmm_mem_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_vmm_mem_store },
-  { "vmm_mem_unmap", (void *)_cffi_f_vmm_mem_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 50), (void *)_cffi_d_vmm_mem_unmap },
-  { "vmm_mem_write_fd", (void *)_cffi_f_vmm_mem_write_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 9), (void *)_cffi_d_vmm_mem_write_fd },
-  { "vmm_read", (void *)_cffi_f_vmm_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 24), (void *)_cffi_d_vmm_read },
-  { "vmm_write", (void *)_cffi_f_vmm_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 30), (void *)_cffi_d_vmm_write },
+  { "vmm_bits_clear", (void *)_cffi_f_vmm_bits_clear, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_vmm_bits_clear },
+  { "vmm_bits_count", (void *)_cffi_f_vmm_bits_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_vmm_bits_count },
+  { "vmm_bits_merge", (void *)_cffi_f_vmm_bits_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 94), (void *)_cffi_d_vmm_bits_merge },
+  { "vmm_bits_runs", (void *)_cffi_f_vmm_bits_runs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 82), (void *)_cffi_d_vmm_bits_runs },
+  { "vmm_bits_set", (void *)_cffi_f_vmm_bits_set, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_vmm_bits_set },
+  { "vmm_bits_take", (void *)_cffi_f_vmm_bits_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_vmm_bits_take },
+  { "vmm_bits_test", (void *)_cffi_f_vmm_bits_test, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_vmm_bits_test },
+  { "vmm_check", (void *)_cffi_f_vmm_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 7), (void *)_cffi_d_vmm_check },
+  { "vmm_map_check", (void *)_cffi_f_vmm_map_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 4), (void *)_cffi_d_vmm_map_check },
+  { "vmm_mark_dirty", (void *)_cffi_f_vmm_mark_dirty, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_vmm_mark_dirty },
+  { "vmm_mem_backing_page", (void *)_cffi_f_vmm_mem_backing_page, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vmm_mem_backing_page },
+  { "vmm_mem_discard", (void *)_cffi_f_vmm_mem_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 63), (void *)_cffi_d_vmm_mem_discard },
+  { "vmm_mem_fill", (void *)_cffi_f_vmm_mem_fill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 7), (void *)_cffi_d_vmm_mem_fill },
+  { "vmm_mem_load", (void *)_cffi_f_vmm_mem_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 72), (void *)_cffi_d_vmm_mem_load },
+  { "vmm_mem_load_error", (void *)_cffi_f_vmm_mem_load_error, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 7), (void *)_cffi_d_vmm_mem_load_error },
+  { "vmm_mem_map", (void *)_cffi_f_vmm_mem_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_mem_map },
+  { "vmm_mem_prefault", (void *)_cffi_f_vmm_mem_prefault, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 58), (void *)_cffi_d_vmm_mem_prefault },
+  { "vmm_mem_read_fd", (void *)_cffi_f_vmm_mem_read_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 13), (void *)_cffi_d_vmm_mem_read_fd },
+  { "vmm_mem_selftest_overrun", (void *)_cffi_f_vmm_mem_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 70), (void *)_cffi_d_vmm_mem_selftest_overrun },
+  { "vmm_mem_store", (void *)_cffi_f_vmm_mem_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 21), (void *)_cffi_d_vmm_mem_store },
+  { "vmm_mem_unmap", (void *)_cffi_f_vmm_mem_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 54), (void *)_cffi_d_vmm_mem_unmap },
+  { "vmm_mem_write_fd", (void *)_cffi_f_vmm_mem_write_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 13), (void *)_cffi_d_vmm_mem_write_fd },
+  { "vmm_read", (void *)_cffi_f_vmm_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 28), (void *)_cffi_d_vmm_read },
+  { "vmm_write", (void *)_cffi_f_vmm_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 34), (void *)_cffi_d_vmm_write },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
   { "abi", offsetof(struct vmm_map, abi),
            sizeof(((struct vmm_map *)0)->abi),
-           _CFFI_OP(_CFFI_OP_NOOP, 5) },
+           _CFFI_OP(_CFFI_OP_NOOP, 9) },
   { "count", offsetof(struct vmm_map, count),
              sizeof(((struct vmm_map *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 5) },
+             _CFFI_OP(_CFFI_OP_NOOP, 9) },
   { "regions", offsetof(struct vmm_map, regions),
                sizeof(((struct vmm_map *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 111) },
+               _CFFI_OP(_CFFI_OP_NOOP, 115) },
   { "host", offsetof(struct vmm_mapping, host),
             sizeof(((struct vmm_mapping *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 51) },
+            _CFFI_OP(_CFFI_OP_NOOP, 55) },
   { "size", offsetof(struct vmm_mapping, size),
             sizeof(((struct vmm_mapping *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 5) },
+            _CFFI_OP(_CFFI_OP_NOOP, 9) },
   { "reserve", offsetof(struct vmm_mapping, reserve),
                sizeof(((struct vmm_mapping *)0)->reserve),
-               _CFFI_OP(_CFFI_OP_NOOP, 51) },
+               _CFFI_OP(_CFFI_OP_NOOP, 55) },
   { "reserved", offsetof(struct vmm_mapping, reserved),
                 sizeof(((struct vmm_mapping *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 5) },
+                _CFFI_OP(_CFFI_OP_NOOP, 9) },
   { "base", offsetof(struct vmm_region, base),
             sizeof(((struct vmm_region *)0)->base),
-            _CFFI_OP(_CFFI_OP_NOOP, 5) },
+            _CFFI_OP(_CFFI_OP_NOOP, 9) },
   { "size", offsetof(struct vmm_region, size),
             sizeof(((struct vmm_region *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 5) },
+            _CFFI_OP(_CFFI_OP_NOOP, 9) },
   { "host", offsetof(struct vmm_region, host),
             sizeof(((struct vmm_region *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 51) },
+            _CFFI_OP(_CFFI_OP_NOOP, 55) },
   { "dirty", offsetof(struct vmm_region, dirty),
              sizeof(((struct vmm_region *)0)->dirty),
-             _CFFI_OP(_CFFI_OP_NOOP, 15) },
+             _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "dirty_shift", offsetof(struct vmm_region, dirty_shift),
                    sizeof(((struct vmm_region *)0)->dirty_shift),
-                   _CFFI_OP(_CFFI_OP_NOOP, 47) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "flags", offsetof(struct vmm_region, flags),
              sizeof(((struct vmm_region *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 47) },
+             _CFFI_OP(_CFFI_OP_NOOP, 51) },
   { "first", offsetof(struct vmm_run, first),
              sizeof(((struct vmm_run *)0)->first),
-             _CFFI_OP(_CFFI_OP_NOOP, 5) },
+             _CFFI_OP(_CFFI_OP_NOOP, 9) },
   { "count", offsetof(struct vmm_run, count),
              sizeof(((struct vmm_run *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 5) },
+             _CFFI_OP(_CFFI_OP_NOOP, 9) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vmm_map", 109, _CFFI_F_CHECK_FIELDS,
+  { "vmm_map", 113, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_map), offsetof(struct _cffi_align_struct_vmm_map, y), 0, 3 },
-  { "vmm_mapping", 110, _CFFI_F_CHECK_FIELDS,
+  { "vmm_mapping", 114, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_mapping), offsetof(struct _cffi_align_struct_vmm_mapping, y), 3, 4 },
-  { "vmm_region", 112, _CFFI_F_CHECK_FIELDS,
+  { "vmm_region", 116, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_region), offsetof(struct _cffi_align_struct_vmm_region, y), 7, 6 },
-  { "vmm_run", 113, _CFFI_F_CHECK_FIELDS,
+  { "vmm_run", 117, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_run), offsetof(struct _cffi_align_struct_vmm_run, y), 13, 2 },
 };
 
@@ -2271,12 +2323,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   NULL,  /* no enums */
   NULL,  /* no typenames */
-  30,  /* num_globals */
+  31,  /* num_globals */
   4,  /* num_struct_unions */
   0,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  116,  /* num_types */
+  120,  /* num_types */
   0,  /* flags */
 };
 

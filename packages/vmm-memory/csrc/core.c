@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 /* Not in the headers of older distributions; the numbers are kernel ABI. */
@@ -15,6 +16,7 @@
 #define MADV_POPULATE_WRITE 23
 #endif
 
+#define HUGETLBFS_ID 0x958458f6u
 #define IOV_BATCH 64
 
 static uint64_t page_size(void)
@@ -66,6 +68,16 @@ int vmm_mem_map(uint64_t size, uint64_t base, uint64_t align, int fd, uint64_t o
 int vmm_mem_unmap(uint8_t *reserve, uint64_t reserved)
 {
     return munmap(reserve, reserved) == 0 ? 0 : -errno;
+}
+
+int vmm_mem_backing_page(int fd, uint64_t *ret)
+{
+    struct statfs about;
+
+    if (fstatfs(fd, &about) != 0)
+        return -errno;
+    *ret = (uint32_t)about.f_type == HUGETLBFS_ID ? (uint64_t)about.f_bsize : page_size();
+    return 0;
 }
 
 int vmm_mem_prefault(uint8_t *host, uint64_t size, int write)
@@ -164,7 +176,6 @@ int vmm_mem_fill(const struct vmm_map *map, uint64_t gpa, uint64_t len, int byte
         return rc;
     while (len != 0) {
         uint64_t left = vmm_region_left(region, gpa), part = len < left ? len : left;
-
         /* SAFETY: vmm_check_from proved that the range runs through this region and the ones after it. */
         memset(region->host + (gpa - region->base), byte, part);
         vmm_region_mark_dirty(region, gpa - region->base, part);
@@ -190,7 +201,6 @@ static uint64_t gather(const struct vmm_map *map, uint64_t gpa, uint64_t len, st
 
     for (*n = 0; len != 0 && *n < IOV_BATCH; (*n)++, region++) {
         uint64_t left = vmm_region_left(region, gpa), part = len < left ? len : left;
-
         /* SAFETY: the caller checked the whole range. */
         iov[*n].iov_base = region->host + (gpa - region->base);
         iov[*n].iov_len = part;

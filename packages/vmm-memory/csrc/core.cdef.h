@@ -34,6 +34,7 @@ void vmm_mark_dirty(const struct vmm_map *map, uint64_t gpa, uint64_t len);
 
 int vmm_mem_map(uint64_t size, uint64_t base, uint64_t align, int fd, uint64_t offset, uint32_t flags, struct vmm_mapping *ret);
 int vmm_mem_unmap(uint8_t *reserve, uint64_t reserved);
+int vmm_mem_backing_page(int fd, uint64_t *ret);
 int vmm_mem_prefault(uint8_t *host, uint64_t size, int write);
 int vmm_mem_discard(uint8_t *host, uint64_t size, int fd, uint64_t offset, int shared);
 uint64_t vmm_mem_load(const struct vmm_map *map, uint64_t gpa, uint64_t size, int order);

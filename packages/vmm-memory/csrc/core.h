@@ -30,6 +30,8 @@ int vmm_mem_map(uint64_t size, uint64_t base, uint64_t align, int fd, uint64_t o
                 struct vmm_mapping *ret);
 int vmm_mem_unmap(uint8_t *reserve, uint64_t reserved);
 
+/* Bytes per page of what fd maps: the huge page size on hugetlbfs, the host's page size elsewhere. */
+int vmm_mem_backing_page(int fd, uint64_t *ret);
 /* Make the kernel back every page now. write: 0 for read-only mappings. -EINTR: call again. */
 int vmm_mem_prefault(uint8_t *host, uint64_t size, int write);
 /* Give pages back; they read as zero (private file mappings: as the file) afterwards. fd -1 or private: MADV_DONTNEED. */

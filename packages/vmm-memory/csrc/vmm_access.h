@@ -271,7 +271,6 @@ static inline int vmm_read(const struct vmm_map *map, uint64_t gpa, void *dst, u
     const struct vmm_region *region;
     uint8_t *to = (uint8_t *)dst;
     int rc = vmm_check_from(map, gpa, len, 0, &region);
-
     if (rc != 0)
         return rc;
     while (len != 0) {
@@ -292,7 +291,6 @@ static inline int vmm_write(const struct vmm_map *map, uint64_t gpa, const void 
     const struct vmm_region *region;
     const uint8_t *from = (const uint8_t *)src;
     int rc = vmm_check_from(map, gpa, len, 1, &region);
-
     if (rc != 0)
         return rc;
     while (len != 0) {

@@ -1,0 +1,72 @@
+"""Guest memory: regions, the immutable map, checked access, dirty tracking.
+
+`GuestMemory` is the Protocol to depend on, `GuestMemoryMmap` what implements it, `GuestMemoryAtomic` what publishes it.
+C code includes vmm_access.h (`get_include`) and walks `GuestMemory.access_map().address`.
+"""
+
+from ._access import AccessMap
+from ._atomic import GuestMemoryAtomic
+from ._bitmap import AtomicBitmap
+from ._errors import (
+    ClosedError,
+    FileTooSmallError,
+    ForkedError,
+    GuestAccessError,
+    GuestMemoryError,
+    HugepageError,
+    InvalidGuestAddressError,
+    InvalidRegionError,
+    ListenerError,
+    MappingError,
+    MisalignedAccessError,
+    NoSuchRegionError,
+    PartialBufferError,
+    ReadOnlyRegionError,
+    RegionBusyError,
+    RegionOverlapError,
+    TransferError,
+    UnexpectedEofError,
+)
+from ._include import get_include
+from ._map import GuestMemoryMmap
+from ._protocols import DiscardListener, GuestAddressSpace, GuestMemory, RegionListener
+from ._region import GuestRegionMmap
+from ._slice import GuestSlice
+from ._types import FileOffset, GuestAddress, MemoryOrder, ReadableBuffer, WritableBuffer
+
+__all__ = (
+    "AccessMap",
+    "AtomicBitmap",
+    "ClosedError",
+    "DiscardListener",
+    "FileOffset",
+    "FileTooSmallError",
+    "ForkedError",
+    "GuestAccessError",
+    "GuestAddress",
+    "GuestAddressSpace",
+    "GuestMemory",
+    "GuestMemoryAtomic",
+    "GuestMemoryError",
+    "GuestMemoryMmap",
+    "GuestRegionMmap",
+    "GuestSlice",
+    "HugepageError",
+    "InvalidGuestAddressError",
+    "InvalidRegionError",
+    "ListenerError",
+    "MappingError",
+    "MemoryOrder",
+    "MisalignedAccessError",
+    "NoSuchRegionError",
+    "PartialBufferError",
+    "ReadOnlyRegionError",
+    "ReadableBuffer",
+    "RegionBusyError",
+    "RegionListener",
+    "RegionOverlapError",
+    "TransferError",
+    "UnexpectedEofError",
+    "WritableBuffer",
+    "get_include",
+)
