@@ -1,7 +1,7 @@
 """Guest memory: regions, the immutable map, checked access, dirty tracking.
 
-`GuestMemory` is the Protocol to depend on, `GuestMemoryMmap` what implements it, `GuestMemoryAtomic` what publishes it.
-C code includes vmm_access.h (`get_include`) and walks `GuestMemory.access_map().address`.
+`GuestMemory` is the Protocol to depend on, `GuestMemoryMmap` what implements it, `GuestMemoryAtomic` what
+publishes it. C code includes vmm_access.h (`get_include`) and walks `GuestMemory.access_map().address`.
 """
 
 from ._access import AccessMap

@@ -16,8 +16,8 @@ __all__ = ("AccessMap",)
 class AccessMap:
     """A `struct vmm_map` (vmm_access.h) with everything it refers to; made by `GuestMemory.access_map`.
 
-    It never changes, except that it is emptied in a forked child, where its memory is not mapped: C code there gets
-    -EFAULT instead of a crash.
+    It never changes, except that it is emptied in a forked child, where its memory is not mapped: C code
+    there gets -EFAULT instead of a crash.
 
     Attributes:
         address: Host address of the `struct vmm_map`, valid while this object lives.

@@ -18,10 +18,10 @@ __all__ = ("GuestMemoryAtomic",)
 class GuestMemoryAtomic:
     """Publishes one GuestMemoryMmap after the other; implements GuestAddressSpace.
 
-    Readers call `memory()` and keep what they got for a batch of work: it stays whole while regions come and go.
-    Changes are made one at a time. Each runs: build the new map (which may refuse), tell the listeners in the order
-    they were added (the last to be told of a removal is the first that was told of the arrival), publish. When a
-    listener raises, those already told are told the opposite and nothing has changed.
+    Readers call `memory()` and keep what they got for a batch of work: it stays whole while regions come and
+    go. Changes are made one at a time. Each runs: build the new map (which may refuse), tell the listeners in
+    the order they were added (the last to be told of a removal is the first that was told of the arrival),
+    publish. When a listener raises, those already told are told the opposite and nothing has changed.
 
     Args:
         memory: The first map.
@@ -41,8 +41,8 @@ class GuestMemoryAtomic:
         """Tell this listener of every region there is, then of every change.
 
         Raises:
-            Exception: What its `region_added` raised; it is then told of the removal of what it had accepted, and is
-                not a listener.
+            Exception: What its `region_added` raised; it is then told of the removal of what it had accepted,
+                and is not a listener.
         """
         with self._exclusive():
             _announce((), self._map.regions, (listener,))

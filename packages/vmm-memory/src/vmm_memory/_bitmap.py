@@ -17,10 +17,12 @@ _RUNS_PER_CALL: Final = 256
 class AtomicBitmap:
     """Which pages of a region were written since the last harvest.
 
-    Writers (vCPU logs, device threads, C code) set bits while a harvester takes them. Each 64-bit word is exchanged
-    atomically: a bit that is set during `get_and_reset` is in that result or in the next one, never lost, never in
-    both. A page's bit is set after its bytes are written, so who takes the bit first and copies the page then, has
-    them.
+    Writers (vCPU logs, device threads, C code) set bits while a harvester takes them. Each 64-bit word is
+    exchanged
+    atomically: a bit that is set during `get_and_reset` is in that result or in the next one, never lost,
+        never in
+    both. A page's bit is set after its bytes are written, so who takes the bit first and copies the page
+    then, has them.
 
     Args:
         byte_size: Bytes covered, at least 1.
@@ -111,8 +113,9 @@ class AtomicBitmap:
         """Dirty byte ranges in ascending order.
 
         Yields:
-            (offset, size) in bytes from the region's base; neighbours are merged, the last one is cut at byte_size.
-            Bits that change meanwhile may or may not be seen: iterate over what `get_and_reset` returned.
+            (offset, size) in bytes from the region's base; neighbours are merged, the last one is cut at
+            byte_size. Bits that change meanwhile may or may not be seen: iterate over what `get_and_reset`
+            returned.
         """
         runs = ffi.new("struct vmm_run[]", _RUNS_PER_CALL)
         start = 0
@@ -129,10 +132,10 @@ class AtomicBitmap:
         """OR another bitmap in, such as the log of KVM_GET_DIRTY_LOG (Documentation/virt/kvm/api.rst 4.8).
 
         Args:
-            log: 64-bit little-endian words, bit 0 of the first is the page at the region's base; as many words as
-                byte_size needs at that page size. Or an AtomicBitmap of the same byte_size.
-            page_size: Bytes per bit of `log`; ignored for an AtomicBitmap. A coarser log marks all pages below each
-                of its bits, a finer one the page around.
+            log: 64-bit little-endian words, bit 0 of the first is the page at the region's base; as many
+                words as byte_size needs at that page size. Or an AtomicBitmap of the same byte_size.
+            page_size: Bytes per bit of `log`; ignored for an AtomicBitmap. A coarser log marks all pages
+                below each of its bits, a finer one the page around.
 
         Raises:
             InvalidRegionError: The log covers another number of pages; nothing was merged.
@@ -148,7 +151,7 @@ class AtomicBitmap:
         source = ffi.from_buffer("char[]", log)
         if len(source) != wanted:
             raise InvalidRegionError(
-                f"dirty log has {len(source)} bytes, {self.byte_size:#x} bytes in pages of {page_size:#x} need {wanted}"
+                f"dirty log has {len(source)} bytes, must have {wanted}: {pages} pages of {page_size:#x} bytes"
             )
         shift = page_size.bit_length() - 1
         lib.vmm_bits_merge(self._words, self._bits, self._shift, source, pages, shift)

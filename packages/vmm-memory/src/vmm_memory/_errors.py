@@ -126,9 +126,7 @@ class RegionOverlapError(InvalidRegionError):
     """
 
     def __init__(self, first: tuple[int, int], second: tuple[int, int]) -> None:
-        super().__init__(
-            f"regions overlap: {first[0]:#x}-{first[1]:#x} and {second[0]:#x}-{second[1]:#x} (last byte included)"
-        )
+        super().__init__(f"regions overlap: {first[0]:#x}-{first[1]:#x} and {second[0]:#x}-{second[1]:#x}")
         self.first = first
         self.second = second
 

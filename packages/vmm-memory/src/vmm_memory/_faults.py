@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Sequence
 from typing import Final
 
 from ._access import AccessMap
@@ -32,7 +33,7 @@ def access_error(table: AccessMap, rc: int, addr: int, size: int) -> GuestMemory
     return unmapped_error(mapped, addr, size)
 
 
-def unmapped_error(mapped: list[tuple[int, int]], addr: int, size: int) -> InvalidGuestAddressError:
+def unmapped_error(mapped: Sequence[tuple[int, int]], addr: int, size: int) -> InvalidGuestAddressError:
     """Says how far memory reaches from addr on; `mapped` are sorted (base, size)."""
     at = addr
     for base, length in mapped:

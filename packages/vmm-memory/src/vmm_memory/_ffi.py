@@ -31,4 +31,4 @@ def check(rc: int, action: str) -> None:
 def address_of(pointer: CData) -> int:
     """The number in a C pointer, for code that speaks of host addresses."""
     # SAFETY: only the number leaves; whoever uses it must keep the pointer's owner alive.
-    return int(ffi.cast("uintptr_t", pointer))  # type: ignore[call-overload]
+    return int(ffi.cast("uintptr_t", pointer))

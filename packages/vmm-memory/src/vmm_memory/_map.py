@@ -35,8 +35,9 @@ _CHECK_FIRST: Final = 1 << 16
 class GuestMemoryMmap:
     """Regions sorted by address, none overlapping; implements GuestMemory and GuestAddressSpace.
 
-    It never changes: `insert_region` and `remove_region` return another map that shares the regions, and readers of
-    this one go on undisturbed. Use GuestMemoryAtomic to publish the newest. All methods may be called from any thread.
+    It never changes: `insert_region` and `remove_region` return another map that shares the regions, and
+    readers of this one go on undisturbed. Use GuestMemoryAtomic to publish the newest. All methods may be
+    called from any thread.
 
     Args:
         regions: In any order; may be empty.
@@ -97,7 +98,7 @@ class GuestMemoryMmap:
         return self
 
     def access_map(self) -> AccessMap:
-        """The table for C code (`struct vmm_map` of vmm_access.h); keep the object while its address is in use."""
+        """See GuestMemory.access_map."""
         return self._access
 
     def find_region(self, addr: int) -> GuestRegionMmap | None:
@@ -131,13 +132,13 @@ class GuestMemoryMmap:
             if size > _CHECK_FIRST and (rc := lib.vmm_check(self._map, addr, size, 0)):
                 raise access_error(self._access, rc, addr, size)
             # SAFETY: the buffer is not cleared: C fills all of it, or says by its result that it did not.
-            out = _new_bytes("char[]", size) if size > 0 else b""
+            out = _new_bytes("char[]", size)
             rc = _read(self._map, addr, out, size)
-        except OverflowError:
+        except (OverflowError, ValueError):
             raise number_error(addr, size) from None
         if rc:
             raise access_error(self._access, rc, addr, size)
-        return _unpack(out, size) if size else b""
+        return _unpack(out, size)
 
     def read_into(self, addr: int, buf: WritableBuffer) -> None:
         """See GuestMemory.read_into."""
@@ -153,7 +154,7 @@ class GuestMemoryMmap:
     def write(self, addr: int, data: ReadableBuffer) -> None:
         """See GuestMemory.write."""
         # SAFETY: C gets a pointer into bytes or into a buffer pinned by from_buffer, with its true length.
-        source = data if type(data) is bytes else ffi.from_buffer("char[]", data)
+        source = data if isinstance(data, bytes) else ffi.from_buffer("char[]", data)
         try:
             rc = _write(self._map, addr, source, len(source))
         except OverflowError:
@@ -266,7 +267,7 @@ class GuestMemoryMmap:
             UnexpectedEofError: The file ended first; `completed` bytes were written to memory and marked.
             TransferError: read(2) failed; likewise.
         """
-        return transfer(self._access, True, addr, fd, count, offset)
+        return transfer(self._access, True, addr, fd=fd, count=count, offset=offset)
 
     def write_to_fd(self, addr: int, fd: int, count: int, *, offset: int | None = None) -> int:
         """Write memory straight to a file descriptor; interrupted and short writes are continued.
@@ -284,7 +285,7 @@ class GuestMemoryMmap:
             GuestAccessError: Not all of it is mapped; nothing was written.
             TransferError: write(2) failed after `completed` bytes.
         """
-        return transfer(self._access, False, addr, fd, count, offset)
+        return transfer(self._access, False, addr, fd=fd, count=count, offset=offset)
 
 
 def _check_disjoint(regions: tuple[GuestRegionMmap, ...]) -> None:

@@ -24,8 +24,8 @@ _MFD_HUGE_SHIFT: Final = 26
 class Mapping:
     """`size` bytes of host memory between two PROT_NONE pages; unmapped when the last view of it is gone.
 
-    The C pointer is what owns the pages. `view`, every slice of it and every buffer made from those refer to that
-    pointer, so no Python code, however careless, can hold a view of unmapped memory.
+    The C pointer is what owns the pages. `view`, every slice of it and every buffer made from those refer to
+    that pointer, so no Python code, however careless, can hold a view of unmapped memory.
     """
 
     __slots__ = ("_pointer", "host", "page_size", "shared", "size", "view")
@@ -45,7 +45,8 @@ class Mapping:
             cure = "open the file read-write, or pass read_only=True or shared=False"
             raise MappingError(errno.EACCES, f"mmap of fd {fd} for writing was refused: {cure}")
         check(rc, f"mmap of {size:#x} bytes (fd {fd}, offset {offset:#x})")
-        # SAFETY: host starts size mapped bytes; the destructor runs once, after the last view let go of the pointer.
+        # SAFETY: host starts size mapped bytes; the destructor runs once, after the last view let go of the
+        # pointer.
         self._pointer: Final = ffi.gc(out.host, _unmapper(out.reserve, out.reserved), size)
         self.host: Final = address_of(self._pointer)
         self.shared: Final = shared
@@ -67,7 +68,7 @@ class Mapping:
         """
         while (rc := lib.vmm_mem_prefault(self._pointer, self.size, not self.view.readonly)) == -errno.EINTR:
             pass
-        if rc == -errno.ENOMEM or rc == -errno.EFAULT:
+        if rc in {-errno.ENOMEM, -errno.EFAULT}:
             raise MappingError(
                 -rc, f"prefault of {self.size:#x} bytes: the host has not that much memory free"
             )
@@ -76,7 +77,7 @@ class Mapping:
     def discard(self, start: int, size: int, fd: int, offset: int) -> None:
         """Give [start, start + size) back to the host; it reads as zero afterwards."""
         # SAFETY: the region checked the range against the mapping's size.
-        rc = lib.vmm_mem_discard(self._pointer + start, size, fd, offset + start, self.shared)  # type: ignore[operator]
+        rc = lib.vmm_mem_discard(self._pointer + start, size, fd, offset + start, self.shared)
         check(rc, f"discard of {size:#x} bytes at offset {start:#x}")
 
 
@@ -162,7 +163,7 @@ def _no_hugepages(code: int, size: int, page_size: int) -> HugepageError:
         free = None
     if free is None:
         sizes = ", ".join(sorted(p.name for p in pool.parent.glob("hugepages-*"))) or "none"
-        cure = f"this kernel has no pool of that size (it has: {sizes}); choose another hugepage_size or hugepages=False"
+        cure = f"this kernel has no pool of that size (it has: {sizes}); choose another or hugepages=False"
     else:
         cure = f"as root: echo {needed} > {pool}/nr_hugepages, or use hugepages=False"
     message = f"{needed} huge pages of {page_size >> 10} KiB needed, {free or 0} free: {cure}"

@@ -16,8 +16,8 @@ __all__ = ("DiscardListener", "GuestAddressSpace", "GuestMemory", "RegionListene
 class GuestMemory(Protocol):
     """The one way to guest memory; an IOMMU may stand behind it.
 
-    Addresses are 0 .. 2^64 - 1, sizes are bytes. A range may span adjacent regions, and may end at exactly 2^64. A range
-    of no bytes is always fine. Whatever raises has read, written and marked nothing.
+    Addresses are 0 .. 2^64 - 1, sizes are bytes. A range may span adjacent regions, and may end at exactly
+    2^64. A range of no bytes is always fine. Whatever raises has read, written and marked nothing.
     """
 
     def read(self, addr: int, size: int) -> bytes:
@@ -96,7 +96,7 @@ class GuestMemory(Protocol):
 
 @runtime_checkable
 class GuestAddressSpace(Protocol):
-    """Where to get the memory of this moment: devices hold this, not the memory, so that regions can come and go."""
+    """Where to get the memory of this moment; devices hold this and not the memory: regions come and go."""
 
     def memory(self) -> GuestMemory:
         """A snapshot that stays valid while it is held; take a new one for each batch of work."""

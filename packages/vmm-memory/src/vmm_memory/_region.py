@@ -27,9 +27,10 @@ _slots: Final = itertools.count()
 class GuestRegionMmap:
     """Guest physical [base, base + size), mapped into this process between two inaccessible pages.
 
-    Made by `memfd` (the default for RAM: other processes can share it), `anonymous` or `from_file`. The mapping ends
-    when the region and everything that was made from it are gone; `close` ends it earlier and checks that nothing
-    uses it. A region can be in several maps at once: snapshots of one machine share their regions.
+    Made by `memfd` (the default for RAM: other processes can share it), `anonymous` or `from_file`. The
+    mapping ends when the region and everything that was made from it are gone; `close` ends it earlier and
+    checks that nothing uses it. A region can be in several maps at once: snapshots of one machine share their
+    regions.
 
     Attributes:
         base: First guest physical address, a multiple of `page_size`.
@@ -37,13 +38,14 @@ class GuestRegionMmap:
         slot: Stable number, unique in this process unless the caller chose it; never reused.
         bitmap: Dirty pages written from this process, or None when not tracked.
         read_only: Writes raise ReadOnlyRegionError; the host mapping itself is PROT_READ.
-        file_offset: What backs it, for vhost-user, VFIO and KVM; None for anonymous memory. The region owns this fd.
+        file_offset: What backs it, for vhost-user, VFIO and KVM; None for anonymous memory. The region owns
+            this fd.
         page_size: Bytes per page of the backing: 4096, or the huge page size.
     """
 
     __slots__ = (
-        "__weakref__", "_fd_closer", "_mapping", "_users", "base", "bitmap", "file_offset", "page_size", "read_only",
-        "size", "slot",
+        "__weakref__", "_fd_closer", "_mapping", "_users", "base", "bitmap", "file_offset", "page_size",
+        "read_only", "size", "slot",
     )  # fmt: skip
 
     def __init__(
@@ -80,7 +82,7 @@ class GuestRegionMmap:
         prefault: bool = False,
         slot: int | None = None,
     ) -> GuestRegionMmap:
-        """RAM in a memfd of its own, sealed against resizing, so that it can be shared by passing (fd, offset).
+        """RAM in a memfd of its own, sealed against resizing; shared by passing on (fd, offset).
 
         Args:
             base: First guest physical address, a multiple of the page size.
@@ -89,8 +91,8 @@ class GuestRegionMmap:
             hugepages: Back it by huge pages of the host's pool; all of them are reserved here.
             hugepage_size: Bytes per huge page: 2 MiB or 1 GiB on x86_64.
             dirty: Track which pages this process writes.
-            prefault: Have every page backed now; slower to start, no faults later, and a clear error when there is
-                too little memory.
+            prefault: Have every page backed now; slower to start, no faults later, and a clear error when
+                there is too little memory.
             slot: A number of the caller's choice instead of the next free one.
 
         Raises:
@@ -155,9 +157,9 @@ class GuestRegionMmap:
     ) -> GuestRegionMmap:
         """A piece of a regular file (also on hugetlbfs, also a memfd received from elsewhere).
 
-        If somebody truncates the file later, touching the lost pages kills this process with SIGBUS: hand in files
-        that only you may resize, or memfds sealed with F_SEAL_SHRINK. `read_from_fd` and `write_to_fd` report such
-        pages as an error (EFAULT) instead.
+        If somebody truncates the file later, touching the lost pages kills this process with SIGBUS: hand in
+        files that only you may resize, or memfds sealed with F_SEAL_SHRINK. `read_from_fd` and `write_to_fd`
+        report such pages as an error (EFAULT) instead.
 
         Args:
             base: First guest physical address, a multiple of the page size.
@@ -255,7 +257,7 @@ class GuestRegionMmap:
         return window
 
     def discard(self, offset: int, size: int) -> None:
-        """Give pages back to the host; the guest reads zeroes there (private file: the file's bytes) afterwards.
+        """Give pages back to the host; afterwards the guest reads zeroes there (private file: the file).
 
         Args:
             offset: First byte from base, a multiple of `page_size`.
@@ -278,7 +280,8 @@ class GuestRegionMmap:
         """Raise what `discard` would raise for these arguments, and do nothing."""
         if offset < 0 or size < 1 or offset + size > self.size or (offset | size) % self.page_size:
             raise InvalidRegionError(
-                f"discard of {offset:#x} + {size:#x}: must be whole pages of {self.page_size:#x} in {self.size:#x} bytes"
+                f"discard of {offset:#x} + {size:#x}: must be whole pages "
+                f"({self.page_size:#x}) of {self.size:#x} bytes"
             )
         if self.read_only:
             raise ReadOnlyRegionError(self.base + offset, size, "the region is read-only")
@@ -287,8 +290,8 @@ class GuestRegionMmap:
         """Have `close` refuse while this object (a map, a device's cache) is alive; it is referred to weakly.
 
         Args:
-            user: Anything that can be weakly referenced; its repr names it in the error. One whose attribute `closed`
-                is true no longer counts.
+            user: Anything that can be weakly referenced; its repr names it in the error. One whose attribute
+                `closed` is true no longer counts.
         """
         self._users.add(user)
 

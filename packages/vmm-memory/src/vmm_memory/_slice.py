@@ -14,9 +14,10 @@ __all__ = ("GuestSlice",)
 class GuestSlice:
     """A window of one region as a memoryview; made by `get_slice`, closed by `close` or a `with` block.
 
-    The region cannot be closed while the slice is open. Dirty rule: nobody sees writes through `view`. A slice taken
-    with write=True marks all of its pages when it is closed (or dropped); when the slice stays open for long, call
-    `mark_dirty` after each write. A slice taken with write=False hands out a read-only view.
+    The region cannot be closed while the slice is open. Dirty rule: nobody sees writes through `view`. A
+    slice taken with write=True marks all of its pages when it is closed (or dropped); when the slice stays
+    open for long, call `mark_dirty` after each write. A slice taken with write=False hands out a read-only
+    view.
 
     Bytes may change between two looks: the guest runs. Copy once, check the copy, use the copy.
 
@@ -85,8 +86,8 @@ class GuestSlice:
         """Mark what was writable and let go of the region; closing twice is fine.
 
         Raises:
-            RegionBusyError: Something (numpy, another memoryview's buffer) still exports the view. The pages are
-                marked, the slice stays open.
+            RegionBusyError: Something (numpy, another memoryview's buffer) still exports the view. The pages
+                are marked, the slice stays open.
         """
         if self._view is None:
             return

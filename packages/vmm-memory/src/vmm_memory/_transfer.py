@@ -13,8 +13,8 @@ from ._ffi import ffi, lib
 __all__ = ("transfer",)
 
 
-def transfer(table: AccessMap, inward: bool, addr: int, fd: int, count: int, offset: int | None) -> int:
-    """Move `count` bytes; C continues short transfers, this continues interrupted ones (signal handlers run here).
+def transfer(table: AccessMap, inward: bool, addr: int, *, fd: int, count: int, offset: int | None) -> int:
+    """Move `count` bytes: C continues short transfers, this the interrupted ones (signal handlers run here).
 
     Returns:
         count.

@@ -1,1 +1,1 @@
-"""Where RAM lies in the guest's physical address space: one module per architecture, the same names in each."""
+"""Where RAM lies in the guest's physical addresses: one module per architecture, the same names in each."""
