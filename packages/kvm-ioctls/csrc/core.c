@@ -1,0 +1,611 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
+#define _GNU_SOURCE
+#include "core.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <sched.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifndef EHWPOISON
+#define EHWPOISON 133
+#endif
+
+enum { IDLE = 0, RUNNING = 1, BUSY = 2, CLOSED = 3 };
+
+struct kvmx_vcpu {
+	struct kx_run *run;
+	uint64_t run_size;
+	int fd;
+	int32_t tid;      /* who is inside; the kick's target */
+	int32_t runner;   /* who ran last; its signal mask is known to let the kick through */
+	uint32_t state;
+	uint32_t kicked;  /* a kick not yet reported */
+	uint32_t kickers; /* threads between reading state and sending the signal */
+	struct kvmx_exit exit;
+	struct kvmx_stats stats;
+};
+
+/* ---- life ---- */
+int kvmx_vcpu_create(int fd, uint32_t run_size, struct kvmx_vcpu **ret)
+{
+	if (run_size < sizeof(struct kx_run))
+		return -EPROTO;
+	struct kvmx_vcpu *v = calloc(1, sizeof *v);
+	if (!v)
+		return -ENOMEM;
+	void *page = mmap(NULL, run_size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (page == MAP_FAILED) {
+		int err = errno;
+		free(v);
+		return -err;
+	}
+	/* A child must not be able to disturb the run page of its parent's vCPU. */
+	madvise(page, run_size, MADV_DONTFORK);
+	v->run = page;
+	v->run_size = run_size;
+	v->fd = fd;
+	*ret = v;
+	return 0;
+}
+
+static int enter(struct kvmx_vcpu *v, uint32_t state)
+{
+	uint32_t idle = IDLE;
+	if (!__atomic_compare_exchange_n(&v->state, &idle, state, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		return idle == CLOSED ? -EBADF : -EBUSY;
+	__atomic_store_n(&v->tid, (int32_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+static void leave(struct kvmx_vcpu *v)
+{
+	__atomic_store_n(&v->tid, 0, __ATOMIC_SEQ_CST);
+	__atomic_store_n(&v->state, IDLE, __ATOMIC_SEQ_CST);
+}
+
+int kvmx_vcpu_close(struct kvmx_vcpu *v)
+{
+	uint32_t idle = IDLE;
+	if (!__atomic_compare_exchange_n(&v->state, &idle, CLOSED, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
+		return idle == CLOSED ? 0 : -EBUSY;
+	/* A kicker that saw another state may still touch the run page; it holds no lock and ends soon. */
+	while (__atomic_load_n(&v->kickers, __ATOMIC_SEQ_CST))
+		sched_yield();
+	munmap(v->run, v->run_size);
+	v->run = NULL;
+	return close(v->fd) < 0 ? -errno : 0;
+}
+
+void kvmx_vcpu_abandon(struct kvmx_vcpu *v)
+{
+	__atomic_store_n(&v->state, CLOSED, __ATOMIC_SEQ_CST);
+	v->run = NULL;
+	close(v->fd);
+}
+
+void kvmx_vcpu_destroy(struct kvmx_vcpu *v)
+{
+	free(v);
+}
+
+/* ---- ioctls ---- */
+int kvmx_ioctl(int fd, uint64_t nr, void *arg)
+{
+	int ret, tries = 1000; /* a signal storm must not become a hang */
+	do
+		ret = ioctl(fd, (unsigned long)nr, arg);
+	while (ret < 0 && errno == EINTR && --tries);
+	return ret < 0 ? -errno : ret;
+}
+
+int kvmx_ioctl_value(int fd, uint64_t nr, uint64_t arg)
+{
+	/* SAFETY: used only with the ioctls that take a number; the kernel never dereferences it. */
+	return kvmx_ioctl(fd, nr, (void *)(uintptr_t)arg);
+}
+
+int kvmx_vcpu_ioctl(struct kvmx_vcpu *v, uint64_t nr, void *arg)
+{
+	int ret = enter(v, BUSY);
+	if (ret)
+		return ret;
+	ret = kvmx_ioctl(v->fd, nr, arg);
+	leave(v);
+	return ret;
+}
+
+int kvmx_vcpu_ioctl_value(struct kvmx_vcpu *v, uint64_t nr, uint64_t arg)
+{
+	return kvmx_vcpu_ioctl(v, nr, (void *)(uintptr_t)arg);
+}
+
+/* ---- decoding ---- */
+static uint64_t load_le(const uint8_t *p, uint32_t size)
+{
+	uint64_t value = 0;
+	memcpy(&value, p, size); /* x86-64: little-endian */
+	return value;
+}
+
+static uint64_t ones(uint32_t size)
+{
+	return size >= 8 ? UINT64_MAX : (1ull << (size * 8)) - 1;
+}
+
+static int decode_io(const struct kx_run *run, uint64_t page_size, struct kvmx_exit *e)
+{
+	e->is_write = run->io.direction == 1;
+	e->size = run->io.size;
+	e->count = run->io.count;
+	e->addr = run->io.port;
+	e->data_offset = run->io.data_offset;
+	if (run->io.direction > 1 || (e->size != 1 && e->size != 2 && e->size != 4) || !e->count)
+		return -EPROTO;
+	uint64_t bytes = (uint64_t)e->size * e->count; /* < 2^35: cannot wrap */
+	if (bytes > page_size || e->data_offset > page_size - bytes)
+		return -EPROTO;
+	return 0;
+}
+
+static int decode_mmio(const struct kx_run *run, struct kvmx_exit *e)
+{
+	e->is_mmio = 1;
+	e->is_write = run->mmio.is_write != 0;
+	e->count = 1;
+	e->addr = run->mmio.phys_addr;
+	e->data_offset = offsetof(struct kx_run, mmio.data);
+	if (!run->mmio.len || run->mmio.len > 8)
+		return -EPROTO;
+	e->size = (uint8_t)run->mmio.len;
+	return 0;
+}
+
+static void words(struct kvmx_exit *e, const uint64_t *from, uint32_t n)
+{
+	memcpy(e->words + e->nwords, from, n * sizeof *from);
+	e->nwords += n;
+}
+
+#define WORDS(e, ...) words(e, (const uint64_t[]){__VA_ARGS__}, sizeof((const uint64_t[]){__VA_ARGS__}) / 8)
+
+static void decode_other(const struct kx_run *run, struct kvmx_exit *e)
+{
+	switch (e->reason) {
+	case KX_EXIT_UNKNOWN: WORDS(e, run->hw.hardware_exit_reason); break;
+	case KX_EXIT_EXCEPTION: WORDS(e, run->ex.exception, run->ex.error_code); break;
+	case KX_EXIT_HYPERCALL:
+		WORDS(e, run->hypercall.nr, run->hypercall.longmode);
+		words(e, run->hypercall.args, 6);
+		break;
+	case KX_EXIT_DEBUG:
+		WORDS(e, run->debug.arch.exception, run->debug.arch.pc, run->debug.arch.dr6, run->debug.arch.dr7);
+		break;
+	case KX_EXIT_FAIL_ENTRY: WORDS(e, run->fail_entry.hardware_entry_failure_reason, run->fail_entry.cpu); break;
+	case KX_EXIT_TPR_ACCESS: WORDS(e, run->tpr_access.rip, run->tpr_access.is_write); break;
+	case KX_EXIT_INTERNAL_ERROR:
+		WORDS(e, run->internal.suberror, run->internal.ndata > 16 ? 16 : run->internal.ndata);
+		words(e, run->internal.data, 16);
+		break;
+	case KX_EXIT_SYSTEM_EVENT:
+		WORDS(e, run->system_event.type, run->system_event.ndata > 16 ? 16 : run->system_event.ndata);
+		words(e, run->system_event.data, 16);
+		break;
+	case KX_EXIT_IOAPIC_EOI: WORDS(e, run->eoi.vector); break;
+	case KX_EXIT_X86_RDMSR:
+	case KX_EXIT_X86_WRMSR: WORDS(e, run->msr.index, run->msr.reason, run->msr.data); break;
+	case KX_EXIT_NOTIFY: WORDS(e, run->notify.flags); break;
+	case KX_EXIT_MEMORY_FAULT: WORDS(e, run->memory_fault.flags, run->memory_fault.gpa, run->memory_fault.size); break;
+	default: break;
+	}
+}
+
+int kvmx_decode(const uint8_t *page, uint64_t page_size, struct kvmx_exit *ret)
+{
+	if (page_size < sizeof(struct kx_run))
+		return -EPROTO;
+	/* SAFETY: the caller's page is page_size bytes, checked to hold a kx_run; 8-byte aligned as mmap
+	 * or malloc give it. The kernel writes it only inside KVM_RUN, which is over. */
+	const struct kx_run *run = (const struct kx_run *)(const void *)page;
+	memset(ret, 0, offsetof(struct kvmx_exit, words));
+	ret->reason = run->exit_reason;
+	int err = 0;
+	if (ret->reason == KX_EXIT_IO)
+		err = decode_io(run, page_size, ret);
+	else if (ret->reason == KX_EXIT_MMIO)
+		err = decode_mmio(run, ret);
+	else
+		decode_other(run, ret);
+	if (err || !ret->count)
+		return err;
+	/* SAFETY: data_offset + size * count <= page_size was checked (MMIO: 8 bytes inside kx_run). */
+	ret->value = ret->is_write ? load_le(page + ret->data_offset, ret->size) : ones(ret->size);
+	return 0;
+}
+
+/* ---- native exits ---- */
+int kvmx_table_check(const struct kvmx_table *t)
+{
+	if (t->abi != ((uint64_t)KVMX_ABI << 32 | sizeof *t))
+		return -EPROTO;
+	for (int space = 0; space < 2; space++) {
+		const struct kvmx_range *r = space ? t->mmio : t->pio;
+		uint32_t n = space ? t->nmmio : t->npio;
+		for (uint32_t i = 0; i < n; i++)
+			if (r[i].last < r[i].base || (i && r[i].base <= r[i - 1].last))
+				return -EINVAL;
+	}
+	return 0;
+}
+
+static struct kvmx_range *find(struct kvmx_range *ranges, uint32_t n, uint64_t addr, uint64_t last)
+{
+	uint32_t lo = 0, hi = n; /* first range whose last >= addr */
+	while (lo < hi) {
+		uint32_t mid = lo + (hi - lo) / 2;
+		if (ranges[mid].last < addr)
+			lo = mid + 1;
+		else
+			hi = mid;
+	}
+	if (lo == n || ranges[lo].base > addr || last < addr || ranges[lo].last < last)
+		return NULL;
+	return &ranges[lo];
+}
+
+static void native_read(const struct kvmx_range *r, const struct kvmx_exit *e, uint8_t *page)
+{
+	uint64_t value = r->read_kind == KVMX_CONSTANT ? r->constant : kvmx_cell_load(r->read_cell);
+	for (uint32_t i = 0; i < e->count; i++)
+		/* SAFETY: kvmx_decode bounded data_offset + count * size by the page. */
+		memcpy(page + e->data_offset + (uint64_t)i * e->size, &value, e->size);
+}
+
+static void native_write(struct kvmx_range *r, const struct kvmx_exit *e, const uint8_t *page)
+{
+	uint64_t n = e->count;
+	if (r->write_kind == KVMX_LATCH)
+		kvmx_cell_store(r->write_cell, load_le(page + e->data_offset + (n - 1) * e->size, e->size));
+	else if (r->write_kind == KVMX_COUNTER)
+		__atomic_fetch_add(r->write_cell, n, __ATOMIC_RELAXED);
+	else if (r->write_kind == KVMX_EVENTFD && write(r->fd, &n, sizeof n) < 0)
+		return; /* EAGAIN: the counter is full, so its reader is already awake */
+}
+
+int kvmx_native(struct kvmx_table *t, const struct kvmx_exit *e, uint8_t *page)
+{
+	struct kvmx_range *ranges = e->is_mmio ? t->mmio : t->pio;
+	struct kvmx_range *r = find(ranges, e->is_mmio ? t->nmmio : t->npio, e->addr, e->addr + e->size - 1);
+	if (!r || (e->is_write ? r->write_kind : r->read_kind) == KVMX_NONE)
+		return 0;
+	if (e->is_write)
+		native_write(r, e, page);
+	else
+		native_read(r, e, page);
+	__atomic_fetch_add(&r->hits, 1, __ATOMIC_RELAXED);
+	return 1;
+}
+
+uint64_t kvmx_cell_load(const uint64_t *cell)
+{
+	return __atomic_load_n(cell, __ATOMIC_ACQUIRE);
+}
+
+void kvmx_cell_store(uint64_t *cell, uint64_t value)
+{
+	__atomic_store_n(cell, value, __ATOMIC_RELEASE);
+}
+
+/* ---- the run loop ---- */
+static void set_immediate(struct kvmx_vcpu *v, uint8_t value)
+{
+	__atomic_store_n(&v->run->immediate_exit, value, __ATOMIC_SEQ_CST);
+}
+
+/* The order in both halves of the kick is what makes it lossless (README, "The kick"):
+ * the kicker stores kicked before immediate_exit, the runner clears immediate_exit before it takes
+ * kicked. A stale immediate_exit costs one empty KVM_RUN; a lost kick cannot happen. */
+static int take_kick(struct kvmx_vcpu *v)
+{
+	set_immediate(v, 0);
+	if (!__atomic_exchange_n(&v->kicked, 0, __ATOMIC_SEQ_CST))
+		return 0;
+	v->stats.kicks++;
+	return 1;
+}
+
+static void nap(uint64_t round)
+{
+	/* The kernel blocks an AP until something wakes it, so EAGAIN is rare; if one came in a burst,
+	 * give the processor away. A kick ends ppoll early. */
+	struct timespec ts = {.tv_nsec = round < 16 ? 20000 : 1000000};
+	ppoll(NULL, 0, &ts, NULL);
+}
+
+static void fill_ones(struct kvmx_vcpu *v)
+{
+	const struct kvmx_exit *e = &v->exit;
+	/* An unanswered read must not hand the guest what the page held before.
+	 * SAFETY: kvmx_decode bounded data_offset + count * size by run_size. */
+	if (e->count && !e->is_write)
+		memset((uint8_t *)v->run + e->data_offset, 0xff, (uint64_t)e->size * e->count);
+}
+
+/* After a failed KVM_RUN: 0 = try again, 1 = an exit is in the page, -errno = return that. */
+static int failed_run(struct kvmx_vcpu *v, int err, int complete_only, uint64_t *waits)
+{
+	if (err == EINTR) {
+		if (complete_only) {
+			set_immediate(v, 0); /* a waiting kick raises it again when run starts */
+			return -EINTR;
+		}
+		if (take_kick(v))
+			return -EINTR;
+		v->stats.interrupted++;
+		return -ERESTART;
+	}
+	if (err == EAGAIN) {
+		if (complete_only || take_kick(v))
+			return -EINTR;
+		v->stats.waits++;
+		nap((*waits)++);
+		return 0;
+	}
+	if ((err == EFAULT || err == EHWPOISON) && v->run->exit_reason == KX_EXIT_MEMORY_FAULT)
+		return 1;
+	return -err;
+}
+
+static int run_loop(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only)
+{
+	uint64_t waits = 0;
+	for (int budget = KVMX_RUN_BUDGET; budget; budget--) {
+		if (complete_only || __atomic_load_n(&v->kicked, __ATOMIC_SEQ_CST))
+			set_immediate(v, 1);
+		v->run->exit_reason = KX_EXIT_UNKNOWN;
+		if (ioctl(v->fd, KX_RUN, 0) < 0) {
+			int next = failed_run(v, errno, complete_only, &waits);
+			if (next < 0)
+				return next;
+			if (!next)
+				continue;
+		}
+		int err = kvmx_decode((const uint8_t *)v->run, v->run_size, &v->exit);
+		if (err)
+			return err;
+		uint32_t reason = v->exit.reason;
+		v->stats.exits[reason < KVMX_REASONS ? reason : KVMX_REASONS - 1]++;
+		if (t && v->exit.count && kvmx_native(t, &v->exit, (uint8_t *)v->run)) {
+			v->stats.native++;
+			continue;
+		}
+		fill_ones(v);
+		if (complete_only)
+			set_immediate(v, 0);
+		return (int)(reason & INT32_MAX);
+	}
+	return -ERESTART;
+}
+
+static void allow_kick(void)
+{
+	/* Python threads may have blocked everything; a blocked kick would wait for the next exit. */
+	sigset_t set;
+	sigemptyset(&set);
+	sigaddset(&set, SIGRTMIN);
+	pthread_sigmask(SIG_UNBLOCK, &set, NULL);
+}
+
+int kvmx_vcpu_run(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only)
+{
+	int ret = enter(v, RUNNING);
+	if (ret)
+		return ret;
+	if (v->runner != v->tid) {
+		allow_kick();
+		v->runner = v->tid;
+	}
+	v->exit.count = 0;
+	ret = run_loop(v, t, complete_only);
+	leave(v);
+	return ret;
+}
+
+int kvmx_vcpu_kick(struct kvmx_vcpu *v)
+{
+	__atomic_fetch_add(&v->kickers, 1, __ATOMIC_SEQ_CST);
+	uint32_t state = __atomic_load_n(&v->state, __ATOMIC_SEQ_CST);
+	if (state != CLOSED) {
+		__atomic_store_n(&v->kicked, 1, __ATOMIC_SEQ_CST);
+		set_immediate(v, 1);
+		int32_t tid = __atomic_load_n(&v->tid, __ATOMIC_SEQ_CST);
+		/* ESRCH: the thread left meanwhile; its next run sees immediate_exit. */
+		if (tid && __atomic_load_n(&v->state, __ATOMIC_SEQ_CST) == RUNNING)
+			syscall(SYS_tgkill, getpid(), tid, SIGRTMIN);
+	}
+	__atomic_fetch_sub(&v->kickers, 1, __ATOMIC_SEQ_CST);
+	return 0;
+}
+
+int kvmx_vcpu_user(struct kvmx_vcpu *v)
+{
+	return __atomic_load_n(&v->tid, __ATOMIC_SEQ_CST);
+}
+
+/* ---- answers ---- */
+int kvmx_vcpu_set_value(struct kvmx_vcpu *v, uint64_t value)
+{
+	int ret = enter(v, BUSY);
+	if (ret)
+		return ret;
+	const struct kvmx_exit *e = &v->exit;
+	ret = e->count && !e->is_write ? 0 : -ENODATA;
+	for (uint32_t i = 0; !ret && i < e->count; i++)
+		/* SAFETY: bounded by kvmx_decode; size <= 8. */
+		memcpy((uint8_t *)v->run + e->data_offset + (uint64_t)i * e->size, &value, e->size);
+	leave(v);
+	return ret;
+}
+
+static int io_bytes(struct kvmx_vcpu *v, uint64_t len, int write)
+{
+	const struct kvmx_exit *e = &v->exit;
+	if (!e->count || e->is_write != write)
+		return -ENODATA;
+	return len == (uint64_t)e->size * e->count ? 0 : -EMSGSIZE;
+}
+
+int kvmx_vcpu_set_data(struct kvmx_vcpu *v, const uint8_t *data, uint64_t len)
+{
+	int ret = enter(v, BUSY);
+	if (ret)
+		return ret;
+	ret = io_bytes(v, len, 0);
+	if (!ret) /* SAFETY: len equals count * size, which kvmx_decode bounded. */
+		memcpy((uint8_t *)v->run + v->exit.data_offset, data, len);
+	leave(v);
+	return ret;
+}
+
+int kvmx_vcpu_get_data(struct kvmx_vcpu *v, uint8_t *data, uint64_t len)
+{
+	int ret = enter(v, BUSY);
+	if (ret)
+		return ret;
+	ret = io_bytes(v, len, 1);
+	if (!ret) /* SAFETY: as in kvmx_vcpu_set_data. */
+		memcpy(data, (uint8_t *)v->run + v->exit.data_offset, len);
+	leave(v);
+	return ret;
+}
+
+int kvmx_vcpu_reply_msr(struct kvmx_vcpu *v, int error, uint64_t data)
+{
+	int ret = enter(v, BUSY);
+	if (ret)
+		return ret;
+	if (v->exit.reason != KX_EXIT_X86_RDMSR && v->exit.reason != KX_EXIT_X86_WRMSR)
+		ret = -ENODATA;
+	else {
+		v->run->msr.error = error ? 1 : 0;
+		v->run->msr.data = data;
+	}
+	leave(v);
+	return ret;
+}
+
+int kvmx_vcpu_reply_hypercall(struct kvmx_vcpu *v, uint64_t value)
+{
+	int ret = enter(v, BUSY);
+	if (ret)
+		return ret;
+	if (v->exit.reason != KX_EXIT_HYPERCALL)
+		ret = -ENODATA;
+	else
+		v->run->hypercall.ret = value;
+	leave(v);
+	return ret;
+}
+
+int kvmx_vcpu_request_window(struct kvmx_vcpu *v, int on)
+{
+	int ret = enter(v, BUSY);
+	if (ret)
+		return ret;
+	v->run->request_interrupt_window = on ? 1 : 0;
+	leave(v);
+	return 0;
+}
+
+int kvmx_vcpu_ready(struct kvmx_vcpu *v)
+{
+	int ret = enter(v, BUSY);
+	if (ret)
+		return ret;
+	ret = v->run->ready_for_interrupt_injection | v->run->if_flag << 1 | (v->run->flags & 0x7fff) << 16;
+	leave(v);
+	return ret;
+}
+
+struct kvmx_exit *kvmx_vcpu_exit(struct kvmx_vcpu *v)
+{
+	return &v->exit;
+}
+
+struct kvmx_stats *kvmx_vcpu_stats(struct kvmx_vcpu *v)
+{
+	return &v->stats;
+}
+
+/* ---- signals ---- */
+static void kick_arrived(int signo)
+{
+	/* Its only work is to make KVM_RUN return EINTR. Nothing here may touch thread-local storage:
+	 * that of a loaded extension may be allocated on first use. */
+	(void)signo;
+}
+
+int kvmx_install_kick(void)
+{
+	struct sigaction now, ours = {.sa_handler = kick_arrived};
+	if (sigaction(SIGRTMIN, NULL, &now) < 0)
+		return -errno;
+	if (now.sa_handler == kick_arrived)
+		return 0;
+	if (now.sa_handler != SIG_DFL)
+		return -EEXIST;
+	sigemptyset(&ours.sa_mask);
+	return sigaction(SIGRTMIN, &ours, NULL) < 0 ? -errno : 0;
+}
+
+int kvmx_block_signals(void)
+{
+	sigset_t set;
+	sigfillset(&set);
+	sigdelset(&set, SIGRTMIN);
+	/* Faults of the thread itself; blocking them would only turn a crash report into a silent kill. */
+	sigdelset(&set, SIGSEGV);
+	sigdelset(&set, SIGBUS);
+	sigdelset(&set, SIGFPE);
+	sigdelset(&set, SIGILL);
+	return -pthread_sigmask(SIG_SETMASK, &set, NULL);
+}
+
+/* ---- tables for the tests ---- */
+struct layout { const char *strct, *field; uint32_t offset, size; };
+#define LAYOUT_SIZE(s, n) {#s, "", 0, (uint32_t)sizeof(struct kx_##s)},
+#define LAYOUT_FIELD(s, f, n) {#s, #f, (uint32_t)offsetof(struct kx_##s, f), (uint32_t)sizeof(((struct kx_##s *)0)->f)},
+static const struct layout layouts[] = {KX_SIZES(LAYOUT_SIZE) KX_FIELDS(LAYOUT_FIELD)};
+
+int kvmx_layout(uint32_t i, const char **strct, const char **field, uint32_t *offset, uint32_t *size)
+{
+	if (i >= sizeof layouts / sizeof *layouts)
+		return -ENOENT;
+	*strct = layouts[i].strct;
+	*field = layouts[i].field;
+	*offset = layouts[i].offset;
+	*size = layouts[i].size;
+	return 0;
+}
+
+int kvmx_selftest_overrun(void)
+{
+#ifdef VMM_SANITIZE
+	volatile size_t n = 16;
+	volatile uint8_t *p = malloc(n);
+	if (!p)
+		return -ENOMEM;
+	p[n] = 1;
+	free((void *)p);
+	return 0;
+#else
+	return -ENOSYS;
+#endif
+}

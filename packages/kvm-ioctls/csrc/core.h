@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+ *
+ * The moving half of kvm-ioctls: ioctls, the run loop, the native-exit table. No policy, no Python.
+ * Every function returns 0 or a positive answer, or -errno.
+ */
+#ifndef KVMX_CORE_H
+#define KVMX_CORE_H
+
+#include "kvm_abi.h"
+
+#define KVMX_ABI 1u
+#define KVMX_REASONS 48u     /* KVM_EXIT_* known today end at 42; the last cell counts all above */
+#define KVMX_WORDS 20u
+#define KVMX_RUN_BUDGET 65536 /* native exits in one call, so that a caller's signals are never starved */
+
+/* One exit, copied out of the shared page once and checked. */
+struct kvmx_exit {
+	uint32_t reason;
+	uint8_t is_mmio, is_write;
+	uint8_t size;         /* bytes of one element */
+	uint8_t pad;
+	uint32_t count;       /* elements; 1 unless string port I/O */
+	uint32_t nwords;
+	uint64_t addr;        /* port or guest physical address */
+	uint64_t value;       /* first element, little-endian; all-ones for a read */
+	uint64_t data_offset; /* of the count * size data bytes in the run page */
+	uint64_t words[KVMX_WORDS];
+};
+
+enum kvmx_action { KVMX_NONE = 0, KVMX_CONSTANT = 1, KVMX_DROP = 2, KVMX_LATCH = 3, KVMX_EVENTFD = 4, KVMX_COUNTER = 5 };
+
+struct kvmx_range {
+	uint64_t base, last;
+	uint64_t constant;    /* reads: this value, truncated to the access size */
+	uint64_t *read_cell;  /* reads of a latch or counter */
+	uint64_t *write_cell;
+	uint64_t hits;
+	int32_t fd;
+	uint8_t read_kind, write_kind, pad[2];
+};
+
+/* Sorted by base, disjoint, per space. */
+struct kvmx_table {
+	uint64_t abi;         /* KVMX_ABI << 32 | sizeof(struct kvmx_table) */
+	uint32_t npio, nmmio;
+	struct kvmx_range *pio, *mmio;
+};
+
+struct kvmx_stats {
+	uint64_t exits[KVMX_REASONS]; /* by KVM_EXIT_* */
+	uint64_t native;              /* answered in C */
+	uint64_t kicks;               /* runs ended by a kick */
+	uint64_t interrupted;         /* EINTR without a kick */
+	uint64_t waits;               /* EAGAIN: an AP that waits for its SIPI */
+};
+
+struct kvmx_vcpu;
+
+int kvmx_vcpu_create(int fd, uint32_t run_size, struct kvmx_vcpu **ret);
+int kvmx_vcpu_close(struct kvmx_vcpu *v);   /* -EBUSY while used by a thread; closes the fd */
+void kvmx_vcpu_abandon(struct kvmx_vcpu *v); /* in a forked child: forget, touch nothing */
+void kvmx_vcpu_destroy(struct kvmx_vcpu *v);
+
+int kvmx_vcpu_ioctl(struct kvmx_vcpu *v, uint64_t nr, void *arg);
+int kvmx_vcpu_ioctl_value(struct kvmx_vcpu *v, uint64_t nr, uint64_t arg);
+int kvmx_vcpu_run(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only);
+int kvmx_vcpu_kick(struct kvmx_vcpu *v);
+int kvmx_vcpu_user(struct kvmx_vcpu *v);    /* thread id inside run or an ioctl, or 0 */
+int kvmx_vcpu_set_value(struct kvmx_vcpu *v, uint64_t value);
+int kvmx_vcpu_set_data(struct kvmx_vcpu *v, const uint8_t *data, uint64_t len);
+int kvmx_vcpu_get_data(struct kvmx_vcpu *v, uint8_t *data, uint64_t len);
+int kvmx_vcpu_reply_msr(struct kvmx_vcpu *v, int error, uint64_t data);
+int kvmx_vcpu_reply_hypercall(struct kvmx_vcpu *v, uint64_t ret);
+int kvmx_vcpu_request_window(struct kvmx_vcpu *v, int on);
+int kvmx_vcpu_ready(struct kvmx_vcpu *v);   /* ready_for_interrupt_injection | if_flag << 1 | flags << 16 */
+struct kvmx_exit *kvmx_vcpu_exit(struct kvmx_vcpu *v);
+struct kvmx_stats *kvmx_vcpu_stats(struct kvmx_vcpu *v);
+
+int kvmx_ioctl(int fd, uint64_t nr, void *arg);
+int kvmx_ioctl_value(int fd, uint64_t nr, uint64_t arg);
+
+int kvmx_decode(const uint8_t *page, uint64_t page_size, struct kvmx_exit *ret);
+int kvmx_native(struct kvmx_table *t, const struct kvmx_exit *e, uint8_t *page); /* 1 = answered */
+int kvmx_table_check(const struct kvmx_table *t);
+uint64_t kvmx_cell_load(const uint64_t *cell);
+void kvmx_cell_store(uint64_t *cell, uint64_t value);
+
+int kvmx_install_kick(void); /* empty handler, no SA_RESTART; -EEXIST if the process uses the signal */
+int kvmx_block_signals(void);
+
+int kvmx_layout(uint32_t i, const char **strct, const char **field, uint32_t *offset, uint32_t *size);
+int kvmx_selftest_overrun(void);
+
+#endif

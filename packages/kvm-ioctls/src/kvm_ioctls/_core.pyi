@@ -1,0 +1,118 @@
+"""Types of the cffi extension built from csrc/; kept in step with core.cdef.h by tests/test_ffi.py."""
+
+from typing import Protocol
+
+from _cffi_backend import FFI
+from _cffi_backend import _CDataBase as CData
+
+class _Lib(Protocol):
+    KX_GET_API_VERSION: int
+    KX_CREATE_VM: int
+    KX_GET_MSR_INDEX_LIST: int
+    KX_CHECK_EXTENSION: int
+    KX_GET_VCPU_MMAP_SIZE: int
+    KX_GET_SUPPORTED_CPUID: int
+    KX_GET_EMULATED_CPUID: int
+    KX_GET_MSR_FEATURE_INDEX_LIST: int
+    KX_CREATE_VCPU: int
+    KX_GET_DIRTY_LOG: int
+    KX_SET_USER_MEMORY_REGION: int
+    KX_SET_TSS_ADDR: int
+    KX_SET_IDENTITY_MAP_ADDR: int
+    KX_SET_USER_MEMORY_REGION2: int
+    KX_CREATE_IRQCHIP: int
+    KX_IRQ_LINE: int
+    KX_GET_IRQCHIP: int
+    KX_SET_IRQCHIP: int
+    KX_IRQ_LINE_STATUS: int
+    KX_REGISTER_COALESCED_MMIO: int
+    KX_UNREGISTER_COALESCED_MMIO: int
+    KX_SET_GSI_ROUTING: int
+    KX_IRQFD: int
+    KX_CREATE_PIT2: int
+    KX_SET_BOOT_CPU_ID: int
+    KX_IOEVENTFD: int
+    KX_SET_CLOCK: int
+    KX_GET_CLOCK: int
+    KX_RUN: int
+    KX_GET_REGS: int
+    KX_SET_REGS: int
+    KX_GET_SREGS: int
+    KX_SET_SREGS: int
+    KX_TRANSLATE: int
+    KX_INTERRUPT: int
+    KX_GET_MSRS: int
+    KX_SET_MSRS: int
+    KX_GET_FPU: int
+    KX_SET_FPU: int
+    KX_GET_LAPIC: int
+    KX_SET_LAPIC: int
+    KX_SET_CPUID2: int
+    KX_GET_CPUID2: int
+    KX_GET_MP_STATE: int
+    KX_SET_MP_STATE: int
+    KX_NMI: int
+    KX_SET_GUEST_DEBUG: int
+    KX_GET_PIT2: int
+    KX_SET_PIT2: int
+    KX_GET_VCPU_EVENTS: int
+    KX_SET_VCPU_EVENTS: int
+    KX_GET_DEBUGREGS: int
+    KX_SET_DEBUGREGS: int
+    KX_SET_TSC_KHZ: int
+    KX_GET_TSC_KHZ: int
+    KX_ENABLE_CAP: int
+    KX_GET_XSAVE: int
+    KX_SET_XSAVE: int
+    KX_SIGNAL_MSI: int
+    KX_GET_XCRS: int
+    KX_SET_XCRS: int
+    KX_KVMCLOCK_CTRL: int
+    KX_SMI: int
+    KX_CLEAR_DIRTY_LOG: int
+    KX_GET_SREGS2: int
+    KX_SET_SREGS2: int
+    KX_GET_XSAVE2: int
+    KX_CREATE_DEVICE: int
+    KX_SET_DEVICE_ATTR: int
+    KX_GET_DEVICE_ATTR: int
+    KX_HAS_DEVICE_ATTR: int
+    KVMX_ABI: int
+    KVMX_NONE: int
+    KVMX_CONSTANT: int
+    KVMX_DROP: int
+    KVMX_LATCH: int
+    KVMX_EVENTFD: int
+    KVMX_COUNTER: int
+    def kvmx_vcpu_create(self, fd: int, run_size: int, ret: CData, /) -> int: ...
+    def kvmx_vcpu_close(self, v: CData, /) -> int: ...
+    def kvmx_vcpu_abandon(self, v: CData, /) -> None: ...
+    def kvmx_vcpu_destroy(self, v: CData, /) -> None: ...
+    def kvmx_vcpu_ioctl(self, v: CData, nr: int, arg: CData, /) -> int: ...
+    def kvmx_vcpu_ioctl_value(self, v: CData, nr: int, arg: int, /) -> int: ...
+    def kvmx_vcpu_run(self, v: CData, t: CData, complete_only: int, /) -> int: ...
+    def kvmx_vcpu_kick(self, v: CData, /) -> int: ...
+    def kvmx_vcpu_user(self, v: CData, /) -> int: ...
+    def kvmx_vcpu_set_value(self, v: CData, value: int, /) -> int: ...
+    def kvmx_vcpu_set_data(self, v: CData, data: CData, len: int, /) -> int: ...
+    def kvmx_vcpu_get_data(self, v: CData, data: CData, len: int, /) -> int: ...
+    def kvmx_vcpu_reply_msr(self, v: CData, error: int, data: int, /) -> int: ...
+    def kvmx_vcpu_reply_hypercall(self, v: CData, ret: int, /) -> int: ...
+    def kvmx_vcpu_request_window(self, v: CData, on: int, /) -> int: ...
+    def kvmx_vcpu_ready(self, v: CData, /) -> int: ...
+    def kvmx_vcpu_exit(self, v: CData, /) -> CData: ...
+    def kvmx_vcpu_stats(self, v: CData, /) -> CData: ...
+    def kvmx_ioctl(self, fd: int, nr: int, arg: CData, /) -> int: ...
+    def kvmx_ioctl_value(self, fd: int, nr: int, arg: int, /) -> int: ...
+    def kvmx_decode(self, page: CData, page_size: int, ret: CData, /) -> int: ...
+    def kvmx_native(self, t: CData, e: CData, page: CData, /) -> int: ...
+    def kvmx_table_check(self, t: CData, /) -> int: ...
+    def kvmx_cell_load(self, cell: CData, /) -> int: ...
+    def kvmx_cell_store(self, cell: CData, value: int, /) -> None: ...
+    def kvmx_install_kick(self) -> int: ...
+    def kvmx_block_signals(self) -> int: ...
+    def kvmx_layout(self, i: int, strct: CData, field: CData, offset: CData, size: CData, /) -> int: ...
+    def kvmx_selftest_overrun(self) -> int: ...
+
+ffi: FFI
+lib: _Lib

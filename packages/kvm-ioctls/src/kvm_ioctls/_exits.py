@@ -1,0 +1,313 @@
+"""Why KVM_RUN came back, as small classes made for ``match``.
+
+Values are as the kernel reports them (Documentation/virt/kvm/api.rst section 5): ports and guest physical
+addresses as ints, data as little-endian bytes. An exit is a snapshot; keeping one is safe.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TypeAlias
+
+__all__ = (
+    "Debug",
+    "Exception_",
+    "Exit",
+    "ExitReason",
+    "FailEntry",
+    "Hlt",
+    "Hypercall",
+    "InternalError",
+    "Intr",
+    "IoIn",
+    "IoOut",
+    "IoapicEoi",
+    "IrqWindowOpen",
+    "MemoryFault",
+    "MmioRead",
+    "MmioWrite",
+    "Nmi",
+    "Notify",
+    "RdMsr",
+    "SetTpr",
+    "Shutdown",
+    "SystemEvent",
+    "TprAccess",
+    "Unknown",
+    "WrMsr",
+    "build_exit",
+)
+
+
+class ExitReason(IntEnum):
+    """KVM_EXIT_* as ``run_raw`` returns it; ``INTR`` stands for the -EINTR of a kick."""
+
+    UNKNOWN = 0
+    EXCEPTION = 1
+    IO = 2
+    HYPERCALL = 3
+    DEBUG = 4
+    HLT = 5
+    MMIO = 6
+    IRQ_WINDOW_OPEN = 7
+    SHUTDOWN = 8
+    FAIL_ENTRY = 9
+    INTR = 10
+    SET_TPR = 11
+    TPR_ACCESS = 12
+    NMI = 16
+    INTERNAL_ERROR = 17
+    SYSTEM_EVENT = 24
+    IOAPIC_EOI = 26
+    X86_RDMSR = 29
+    X86_WRMSR = 30
+    DIRTY_RING_FULL = 31
+    X86_BUS_LOCK = 33
+    NOTIFY = 37
+    MEMORY_FAULT = 39
+
+
+@dataclass(slots=True)
+class IoIn:
+    """The guest reads a port: `count` elements of `size` (1, 2, 4) bytes; answer with set_io_result()."""
+
+    port: int
+    size: int
+    count: int
+
+
+@dataclass(slots=True)
+class IoOut:
+    """The guest wrote `count` elements of `size` (1, 2, 4) bytes to a port."""
+
+    port: int
+    size: int
+    count: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class MmioRead:
+    """The guest reads `size` (1..8) bytes where no memory is; answer with set_io_result()."""
+
+    addr: int
+    size: int
+
+
+@dataclass(slots=True)
+class MmioWrite:
+    """The guest wrote `size` (1..8) bytes where no memory is."""
+
+    addr: int
+    size: int
+    data: bytes
+
+
+@dataclass(slots=True)
+class Hlt:
+    """The guest halted and there is no in-kernel irqchip to wait for it."""
+
+
+@dataclass(slots=True)
+class Shutdown:
+    """Triple fault."""
+
+
+@dataclass(slots=True)
+class Intr:
+    """A kick ended the run; no port or MMIO access is pending and state may be read."""
+
+
+@dataclass(slots=True)
+class Nmi:
+    """An NMI of the host interrupted the guest."""
+
+
+@dataclass(slots=True)
+class IrqWindowOpen:
+    """The guest can take an interrupt now (asked for with request_interrupt_window)."""
+
+
+@dataclass(slots=True)
+class SetTpr:
+    """The guest changed its task priority, with a userspace local APIC."""
+
+
+@dataclass(slots=True)
+class FailEntry:
+    """The processor refused to enter the guest; `reason` is the hardware's."""
+
+    reason: int
+    cpu: int
+
+
+@dataclass(slots=True)
+class InternalError:
+    """KVM gave up; suberror 1 is an instruction it could not emulate, whose bytes are `insn` if known."""
+
+    suberror: int
+    data: tuple[int, ...]
+    insn: bytes
+
+
+@dataclass(slots=True)
+class SystemEvent:
+    """The guest asked for 1 shutdown, 2 reset, 3 crash, 4 wakeup, 5 suspend."""
+
+    type: int
+    data: tuple[int, ...]
+
+
+@dataclass(slots=True)
+class Exception_:  # noqa: N801 - the builtin has the plain name
+    """An exception vector with its error code, on processors that report it."""
+
+    exception: int
+    error_code: int
+
+
+@dataclass(slots=True)
+class Debug:
+    """A breakpoint or single step: vector, guest pc, DR6 and DR7."""
+
+    exception: int
+    pc: int
+    dr6: int
+    dr7: int
+
+
+@dataclass(slots=True)
+class Hypercall:
+    """KVM_HC_* passed to userspace; answer with set_hypercall_result()."""
+
+    nr: int
+    args: tuple[int, ...]
+    longmode: bool
+
+
+@dataclass(slots=True)
+class RdMsr:
+    """The guest reads an MSR that userspace asked to see; answer with set_msr_result()."""
+
+    index: int
+    reason: int
+
+
+@dataclass(slots=True)
+class WrMsr:
+    """The guest writes an MSR that userspace asked to see; answer with set_msr_result()."""
+
+    index: int
+    reason: int
+    data: int
+
+
+@dataclass(slots=True)
+class IoapicEoi:
+    """The guest acknowledged a level interrupt of a userspace I/O APIC (split irqchip)."""
+
+    vector: int
+
+
+@dataclass(slots=True)
+class TprAccess:
+    """The guest touched its task priority register."""
+
+    rip: int
+    is_write: bool
+
+
+@dataclass(slots=True)
+class Notify:
+    """The guest held the processor without an event window for too long."""
+
+    flags: int
+
+
+@dataclass(slots=True)
+class MemoryFault:
+    """KVM could not resolve `size` bytes at `gpa` (Linux 6.8); flag 8 means private memory."""
+
+    flags: int
+    gpa: int
+    size: int
+
+
+@dataclass(slots=True)
+class Unknown:
+    """A reason without a class of its own; `hardware` is set when the kernel did not know it either."""
+
+    reason: int
+    hardware: int = 0
+
+
+Exit: TypeAlias = (
+    IoIn
+    | IoOut
+    | MmioRead
+    | MmioWrite
+    | Hlt
+    | Shutdown
+    | Intr
+    | Nmi
+    | IrqWindowOpen
+    | SetTpr
+    | FailEntry
+    | InternalError
+    | SystemEvent
+    | Exception_
+    | Debug
+    | Hypercall
+    | RdMsr
+    | WrMsr
+    | IoapicEoi
+    | TprAccess
+    | Notify
+    | MemoryFault
+    | Unknown
+)
+
+EMULATION_FAILURE = 1
+INSN_BYTES_VALID = 1
+
+
+def _internal_error(words: tuple[int, ...]) -> InternalError:
+    suberror, count = words[0], words[1]
+    data = words[2 : 2 + count]
+    insn = b""
+    # struct emulation_failure overlays data[]: flags, then one byte of length and 15 of instruction.
+    if suberror == EMULATION_FAILURE and count >= 3 and data[0] & INSN_BYTES_VALID:
+        overlay = data[1].to_bytes(8, "little") + data[2].to_bytes(8, "little")
+        insn = overlay[1 : 1 + min(overlay[0], 15)]
+    return InternalError(suberror, data, insn)
+
+
+_BUILDERS: dict[int, Callable[[tuple[int, ...]], Exit]] = {
+    ExitReason.UNKNOWN: lambda w: Unknown(0, w[0]),
+    ExitReason.EXCEPTION: lambda w: Exception_(w[0], w[1]),
+    ExitReason.HYPERCALL: lambda w: Hypercall(w[0], w[2:8], bool(w[1])),
+    ExitReason.DEBUG: lambda w: Debug(w[0], w[1], w[2], w[3]),
+    ExitReason.HLT: lambda _: Hlt(),
+    ExitReason.IRQ_WINDOW_OPEN: lambda _: IrqWindowOpen(),
+    ExitReason.SHUTDOWN: lambda _: Shutdown(),
+    ExitReason.FAIL_ENTRY: lambda w: FailEntry(w[0], w[1]),
+    ExitReason.INTR: lambda _: Intr(),
+    ExitReason.SET_TPR: lambda _: SetTpr(),
+    ExitReason.TPR_ACCESS: lambda w: TprAccess(w[0], bool(w[1])),
+    ExitReason.NMI: lambda _: Nmi(),
+    ExitReason.INTERNAL_ERROR: _internal_error,
+    ExitReason.SYSTEM_EVENT: lambda w: SystemEvent(w[0], w[2 : 2 + w[1]]),
+    ExitReason.IOAPIC_EOI: lambda w: IoapicEoi(w[0]),
+    ExitReason.X86_RDMSR: lambda w: RdMsr(w[0], w[1]),
+    ExitReason.X86_WRMSR: lambda w: WrMsr(w[0], w[1], w[2]),
+    ExitReason.NOTIFY: lambda w: Notify(w[0]),
+    ExitReason.MEMORY_FAULT: lambda w: MemoryFault(w[0], w[1], w[2]),
+}
+
+
+def build_exit(reason: int, words: tuple[int, ...]) -> Exit:
+    """Build the object of any exit that is not port or MMIO; `words` as csrc/core.c orders them."""
+    builder = _BUILDERS.get(reason)
+    return Unknown(reason) if builder is None else builder(words)

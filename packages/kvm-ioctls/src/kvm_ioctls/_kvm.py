@@ -1,0 +1,119 @@
+"""The system file descriptor: what this host's KVM can do, and new VMs."""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import final
+
+from kvm_ioctls._caps import Cap
+from kvm_ioctls._errors import KvmUnavailableError, UnsupportedError
+from kvm_ioctls._fd import OwnedFd
+from kvm_ioctls._ffi import lib
+from kvm_ioctls._vm import VmFd
+from kvm_ioctls._x86_64._system import X86Kvm
+
+__all__ = ("API_VERSION", "Kvm")
+
+API_VERSION = 12
+
+_CURES = {
+    errno.ENOENT: "no KVM here; load the module (`modprobe kvm_intel` or `kvm_amd`), and in a virtual "
+    "machine or container pass the device in or enable nested virtualisation",
+    errno.EACCES: "permission denied; add your user to group kvm (`usermod -aG kvm $USER`, then log in again)",
+    errno.EPERM: "permission denied; add your user to group kvm, or let the container's device cgroup allow 10:232",
+    errno.ENODEV: "the device node exists but no KVM module serves it; `modprobe kvm_intel` or `kvm_amd`",
+    errno.ENXIO: "the device node exists but no KVM module serves it; `modprobe kvm_intel` or `kvm_amd`",
+}
+
+
+@final
+class Kvm(X86Kvm, OwnedFd):
+    """An open KVM device.
+
+    Args:
+        path: The device node.
+
+    Raises:
+        KvmUnavailableError: It cannot be opened, is not KVM, or speaks another API version; the message
+            names the cure.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] = "/dev/kvm") -> None:
+        name = os.fspath(path)
+        try:
+            fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
+        except OSError as err:
+            number = err.errno or errno.EIO
+            raise KvmUnavailableError(number, "open", name, _CURES.get(number, "")) from None
+        super().__init__(fd, name)
+        self._check_version(name)
+
+    def _check_version(self, name: str) -> None:
+        version = lib.kvmx_ioctl_value(self._fd, lib.KX_GET_API_VERSION, 0)
+        if version == API_VERSION:
+            return
+        self.close()
+        if version < 0:
+            raise KvmUnavailableError(-version, "KVM_GET_API_VERSION", name, "this is not a KVM device")
+        raise KvmUnavailableError(
+            errno.ENOTSUP, "KVM_GET_API_VERSION", name, f"it speaks version {version}, only {API_VERSION} is known"
+        )
+
+    def get_api_version(self) -> int:
+        """Return the API version, which is 12 on every kernel since 2.6.22 (KVM_GET_API_VERSION).
+
+        Raises:
+            KvmStateError: Closed or forked.
+        """
+        return self._ioctl_value(lib.KX_GET_API_VERSION)
+
+    def check_extension(self, cap: Cap | int) -> int:
+        """Return what KVM_CHECK_EXTENSION says: 0 for absent, else 1 or a capability-specific number.
+
+        Raises:
+            KvmOSError: The ioctl failed, which is not the same as absent.
+        """
+        return self._ioctl_value(lib.KX_CHECK_EXTENSION, int(cap))
+
+    def get_vcpu_mmap_size(self) -> int:
+        """Return the bytes of a vCPU's shared mapping (KVM_GET_VCPU_MMAP_SIZE).
+
+        Raises:
+            KvmOSError: The ioctl failed.
+        """
+        return self._ioctl_value(lib.KX_GET_VCPU_MMAP_SIZE)
+
+    def get_nr_vcpus(self) -> int:
+        """Return the recommended number of vCPUs; 4 when the kernel does not say."""
+        return self.check_extension(Cap.NR_VCPUS) or 4
+
+    def get_max_vcpus(self) -> int:
+        """Return the most vCPUs a VM may have."""
+        return self.check_extension(Cap.MAX_VCPUS) or self.get_nr_vcpus()
+
+    def get_max_vcpu_id(self) -> int:
+        """Return the bound that vCPU ids must be below."""
+        return self.check_extension(Cap.MAX_VCPU_ID) or self.get_max_vcpus()
+
+    def get_nr_memslots(self) -> int:
+        """Return how many memory slots a VM may have; 32 when the kernel does not say."""
+        return self.check_extension(Cap.NR_MEMSLOTS) or 32
+
+    def create_vm(self, vm_type: int = 0) -> VmFd:
+        """Create an empty VM (KVM_CREATE_VM).
+
+        Args:
+            vm_type: 0 for an ordinary VM; others as Cap.VM_TYPES lists.
+
+        Raises:
+            UnsupportedError: The kernel lacks KVM_CAP_IMMEDIATE_EXIT (before Linux 4.12).
+            KvmOSError: The kernel refused; nothing was created.
+        """
+        if not self.check_extension(Cap.IMMEDIATE_EXIT):
+            raise UnsupportedError(
+                f"{self._subject} lacks capability {Cap.IMMEDIATE_EXIT.name} ({int(Cap.IMMEDIATE_EXIT)}), "
+                "without which a vCPU cannot be stopped reliably; it came with Linux 4.12"
+            )
+        size = self.get_vcpu_mmap_size()
+        return VmFd(self._ioctl_value(lib.KX_CREATE_VM, vm_type), size)

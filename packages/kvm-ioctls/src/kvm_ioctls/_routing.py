@@ -1,0 +1,77 @@
+"""What vm ioctls take: memory flags, GSI routes, messages."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from enum import IntFlag
+from typing import TypeAlias
+
+import attrs
+
+__all__ = ("IrqRoute", "IrqchipRoute", "MemFlags", "MsiRoute", "pack_routes")
+
+_ENTRY_HEAD = struct.Struct("<IIII")
+_IRQCHIP, _MSI = 1, 2
+_DEVID_VALID = 1
+MAX_ROUTES = 4096
+
+
+class MemFlags(IntFlag):
+    """Flags of a memory slot."""
+
+    NONE = 0
+    LOG_DIRTY_PAGES = 1
+    READONLY = 2
+    GUEST_MEMFD = 4
+
+
+@attrs.frozen
+class IrqchipRoute:
+    """GSI to a pin of an in-kernel chip: 0 PIC master, 1 PIC slave, 2 I/O APIC."""
+
+    gsi: int
+    irqchip: int
+    pin: int
+
+    def pack(self) -> bytes:
+        """Return the struct kvm_irq_routing_entry."""
+        return _ENTRY_HEAD.pack(self.gsi, _IRQCHIP, 0, 0) + struct.pack("<II24x", self.irqchip, self.pin)
+
+
+@attrs.frozen
+class MsiRoute:
+    """GSI to a message: 64-bit address, 32-bit data, and the device id where the host's chip wants one."""
+
+    gsi: int
+    address: int
+    data: int
+    devid: int | None = None
+
+    def pack(self) -> bytes:
+        """Return the struct kvm_irq_routing_entry."""
+        flags = 0 if self.devid is None else _DEVID_VALID
+        body = struct.pack(
+            "<IIII16x", self.address & 0xFFFF_FFFF, self.address >> 32, self.data, self.devid or 0
+        )
+        return _ENTRY_HEAD.pack(self.gsi, _MSI, flags, 0) + body
+
+
+IrqRoute: TypeAlias = IrqchipRoute | MsiRoute
+
+
+def pack_routes(routes: Iterable[IrqRoute]) -> bytearray:
+    """Return a struct kvm_irq_routing with its entries.
+
+    Raises:
+        ValueError: A number does not fit its field, or there are more than 4096 routes.
+    """
+    packed: list[bytes] = []
+    for route in routes:
+        try:
+            packed.append(route.pack())
+        except struct.error as err:
+            raise ValueError(f"{route}: {err}") from None
+    if len(packed) > MAX_ROUTES:
+        raise ValueError(f"{len(packed)} GSI routes, the kernel takes at most {MAX_ROUTES}")
+    return bytearray(b"".join([struct.pack("<II", len(packed), 0), *packed]))

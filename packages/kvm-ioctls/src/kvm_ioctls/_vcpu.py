@@ -1,0 +1,290 @@
+"""The vCPU file descriptor: running, kicking, answering exits."""
+
+from __future__ import annotations
+
+import errno
+import os
+import warnings
+from collections.abc import Mapping
+from typing import Self, final
+
+import attrs
+
+from kvm_ioctls._errors import ClosedError, ForkedError, KvmOSError, VcpuBusyError
+from kvm_ioctls._exits import Exit, ExitReason, Intr
+from kvm_ioctls._fd import generation
+from kvm_ioctls._ffi import CData, buffer, check, ffi, lib
+from kvm_ioctls._native import NativeExits
+from kvm_ioctls._record import IoRecord
+from kvm_ioctls._signals import install_kick
+from kvm_ioctls._x86_64._vcpu import X86Vcpu
+
+__all__ = ("RunStats", "VcpuFd")
+
+_IO = frozenset((ExitReason.IO, ExitReason.MMIO))
+
+
+@attrs.frozen
+class RunStats:
+    """What ``run`` has seen since the vCPU was made.
+
+    Attributes:
+        exits: Exits by KVM_EXIT_* number, those answered in C included; 47 collects all above.
+        native: Exits that the native table answered.
+        kicks: Runs that a kick ended.
+        interrupted: KVM_RUN interrupted by some other signal and resumed.
+        waits: KVM_RUN answered EAGAIN: an application processor that waits for its start-up message.
+    """
+
+    exits: Mapping[int, int]
+    native: int
+    kicks: int
+    interrupted: int
+    waits: int
+
+
+@final
+class VcpuFd(X86Vcpu):
+    """A virtual CPU; made by ``VmFd.create_vcpu``.
+
+    One thread at a time may be inside a vCPU (running it or in one of its calls); another one's call
+    raises VcpuBusyError and changes nothing. ``kick``, ``stats`` and ``closed`` may be used from any
+    thread at any time.
+    """
+
+    def __init__(self, fd: int, vcpu_id: int, run_size: int, xsave_size: int) -> None:
+        self.id = vcpu_id
+        self._fd = fd
+        self._born = generation()
+        self._subject = f"vCPU {vcpu_id}"
+        self._xsave_size = max(4096, xsave_size)
+        self._vcpu: CData = ffi.NULL
+        self._open = False
+        ret = ffi.new("struct kvmx_vcpu **")
+        try:
+            install_kick()
+            check(lib.kvmx_vcpu_create(fd, run_size, ret), "mmap of the run page", self._subject)
+        except BaseException:
+            os.close(fd)
+            raise
+        # SAFETY: the C object is freed with the last reference to this cdata, never by close(), so a
+        # thread that is just entering a call still finds it and learns that it is closed.
+        self._vcpu = ffi.gc(ret[0], lib.kvmx_vcpu_destroy)
+        self._open = True
+        # SAFETY: both point into the C object, which _vcpu keeps alive.
+        self._stats = lib.kvmx_vcpu_stats(self._vcpu)
+        self.io = IoRecord(self._vcpu, lib.kvmx_vcpu_exit(self._vcpu), self._subject)
+
+    def run(self, native: NativeExits | None = None) -> Exit:
+        """Run the guest until an exit that `native` does not answer (KVM_RUN, with the GIL released).
+
+        An unanswered IoIn or MmioRead gives the guest all-ones.
+
+        Args:
+            native: Ranges answered in C.
+
+        Returns:
+            The exit; ``Intr`` after a kick.
+
+        Raises:
+            KvmOSError: KVM_RUN failed.
+            KvmAbiError: The run page was malformed.
+            KvmStateError: Closed, forked, or another thread is inside.
+        """
+        return Intr() if self.run_raw(native) == ExitReason.INTR else self.io.exit()
+
+    def run_raw(self, native: NativeExits | None = None) -> int:
+        """As ``run``, but build no object: return the KVM_EXIT_* number and leave the rest in ``io``.
+
+        Returns:
+            An ``ExitReason`` number; ``ExitReason.INTR`` after a kick.
+
+        Raises:
+            KvmOSError: KVM_RUN failed.
+            KvmAbiError: The run page was malformed.
+            KvmStateError: Closed, forked, or another thread is inside.
+        """
+        if self._born != generation():
+            self._check_usable()
+        table = ffi.NULL if native is None else native.pointer
+        while True:
+            ret = lib.kvmx_vcpu_run(self._vcpu, table, 0)
+            if ret >= 0:
+                return ret
+            if ret == -errno.EINTR:
+                return ExitReason.INTR
+            # A signal that is not a kick: back through the interpreter, so that Ctrl-C gets its turn.
+            if ret != -errno.ERESTART:
+                self._fail(ret, lib.KX_RUN)
+
+    def complete_pending(self, native: NativeExits | None = None) -> Exit | None:
+        """Let a pending port or MMIO access finish, without running guest code.
+
+        For reading state after an exit other than ``Intr`` (which already implies it). One instruction
+        may have several accesses; call again until it gives None.
+
+        Returns:
+            None when nothing is pending, else the next access to answer.
+
+        Raises:
+            KvmOSError: KVM_RUN failed.
+            KvmStateError: Closed, forked, or another thread is inside.
+        """
+        self._check_usable()
+        ret = lib.kvmx_vcpu_run(self._vcpu, ffi.NULL if native is None else native.pointer, 1)
+        if ret >= 0:
+            return self.io.exit()
+        if ret != -errno.EINTR:
+            self._fail(ret, lib.KX_RUN)
+        return None
+
+    def kick(self) -> None:
+        """Make ``run`` return ``Intr`` soon, or at once if it is not running; never lost, never counted twice.
+
+        Kicks that come before ``run`` has reported one are the same kick. After close(), nothing.
+
+        Raises:
+            ForkedError: In a forked child.
+        """
+        if self._born != generation():
+            self._check_usable()
+        lib.kvmx_vcpu_kick(self._vcpu)
+
+    def set_io_result(self, data: bytes) -> None:
+        """Answer the last IoIn or MmioRead.
+
+        Args:
+            data: Exactly size * count bytes, little-endian.
+
+        Raises:
+            ValueError: Another length.
+            KvmOSError: ENODATA when the last exit was no read.
+        """
+        # SAFETY: C compares the length with the exit's before it copies; `data` outlives the call.
+        ret = lib.kvmx_vcpu_set_data(self._vcpu, ffi.from_buffer(data), len(data))
+        if ret == -errno.EMSGSIZE:
+            raise ValueError(f"set_io_result got {len(data)} bytes, the exit wants {self.io.size * self.io.count}")
+        if ret:
+            self._fail(ret, "set_io_result")
+
+    def set_msr_result(self, data: int = 0, *, error: bool = False) -> None:
+        """Answer the last RdMsr or WrMsr; `error` raises #GP in the guest.
+
+        Raises:
+            KvmOSError: ENODATA when the last exit was neither.
+        """
+        ret = lib.kvmx_vcpu_reply_msr(self._vcpu, int(error), data)
+        if ret:
+            self._fail(ret, "set_msr_result")
+
+    def set_hypercall_result(self, value: int) -> None:
+        """Answer the last Hypercall; the guest sees `value` in RAX.
+
+        Raises:
+            KvmOSError: ENODATA when the last exit was none.
+        """
+        ret = lib.kvmx_vcpu_reply_hypercall(self._vcpu, value)
+        if ret:
+            self._fail(ret, "set_hypercall_result")
+
+    def request_interrupt_window(self, on: bool = True) -> None:  # noqa: FBT001, FBT002 - a switch
+        """Ask for an IrqWindowOpen exit as soon as the guest can take an interrupt (no in-kernel irqchip).
+
+        Raises:
+            KvmStateError: Closed, or another thread is inside.
+        """
+        ret = lib.kvmx_vcpu_request_window(self._vcpu, int(on))
+        if ret:
+            self._fail(ret, "request_interrupt_window")
+
+    def ready_for_interrupt(self) -> bool:
+        """Say whether the guest could take an interrupt at the last exit.
+
+        Raises:
+            KvmStateError: Closed, or another thread is inside.
+        """
+        ret = lib.kvmx_vcpu_ready(self._vcpu)
+        if ret < 0:
+            self._fail(ret, "ready_for_interrupt")
+        return bool(ret & 1)
+
+    def stats(self) -> RunStats:
+        """Return the counters; from any thread, a moment old when the vCPU is running."""
+        raw = self._stats
+        exits = {reason: count for reason, count in enumerate(raw.exits) if count}
+        return RunStats(exits, raw.native, raw.kicks, raw.interrupted, raw.waits)
+
+    def fileno(self) -> int:
+        """Return the descriptor, which stays owned by this object.
+
+        Raises:
+            KvmStateError: Closed or forked.
+        """
+        self._check_usable()
+        return self._fd
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` has succeeded."""
+        return not self._open
+
+    def close(self) -> None:
+        """Unmap the run page and close the descriptor; a second call does nothing.
+
+        Raises:
+            VcpuBusyError: A thread is running it or is inside one of its calls; nothing was changed.
+        """
+        if not self._open:
+            return
+        if self._born != generation():
+            lib.kvmx_vcpu_abandon(self._vcpu)
+        else:
+            ret = lib.kvmx_vcpu_close(self._vcpu)
+            if ret == -errno.EBUSY:
+                self._fail(ret, "close")
+        self._open = False
+
+    def __enter__(self) -> Self:
+        self._check_usable()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __del__(self) -> None:
+        if getattr(self, "_open", False) and self._born == generation():
+            warnings.warn(f"{self._subject} was never closed", ResourceWarning, source=self, stacklevel=2)
+            self.close()
+
+    def __repr__(self) -> str:
+        return f"<VcpuFd {self.id} fd={self._fd if self._open else -1}>"
+
+    def _check_usable(self) -> None:
+        if self._born != generation():
+            raise ForkedError(f"{self._subject} belongs to the parent process, which keeps running it")
+        if not self._open:
+            raise ClosedError(f"{self._subject} is closed")
+
+    def _fail(self, ret: int, what: int | str) -> None:
+        if ret == -errno.EBUSY:
+            user = lib.kvmx_vcpu_user(self._vcpu)
+            if user or what == "close":
+                raise VcpuBusyError(self.id, user)
+        if ret == -errno.EBADF:
+            raise ClosedError(f"{self._subject} is closed")
+        check(ret, what, self._subject)
+        raise KvmOSError(-ret, str(what), self._subject)
+
+    def _ioctl(self, number: int, data: bytearray) -> int:
+        self._check_usable()
+        ret = lib.kvmx_vcpu_ioctl(self._vcpu, number, buffer(data))
+        if ret < 0:
+            self._fail(ret, number)
+        return ret
+
+    def _ioctl_value(self, number: int, value: int = 0) -> int:
+        self._check_usable()
+        ret = lib.kvmx_vcpu_ioctl_value(self._vcpu, number, value)
+        if ret < 0:
+            self._fail(ret, number)
+        return ret

@@ -1,0 +1,156 @@
+"""From ABI structs to Python objects and back, out of one table: the attrs fields of the class itself.
+
+Each field names its struct code in metadata; padding is a field-less gap written as ``gap=`` after it.
+tests/test_wire.py compares every offset with what the C compiler says of csrc/kvm_abi.h.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import cache
+from typing import Any, ClassVar, Self, TypeVar, cast
+
+import attrs
+
+W = TypeVar("W", bound="Wire")
+
+__all__ = ("Wire", "array", "nested", "raw", "u8", "u16", "u32", "u64")
+
+
+def _field(code: str, default: object, count: int = 1, gap: int = 0, abi: str = "") -> Any:  # noqa: ANN401
+    return attrs.field(default=default, metadata={"code": code, "count": count, "gap": gap, "abi": abi})
+
+
+def u8(default: int = 0, *, gap: int = 0, abi: str = "") -> int:
+    """Declare an unsigned byte, followed by `gap` bytes of padding."""
+    return cast("int", _field("B", default, gap=gap, abi=abi))
+
+
+def u16(default: int = 0, *, gap: int = 0, abi: str = "") -> int:
+    """Declare a 16-bit unsigned field."""
+    return cast("int", _field("H", default, gap=gap, abi=abi))
+
+
+def u32(default: int = 0, *, gap: int = 0, abi: str = "") -> int:
+    """Declare a 32-bit unsigned field."""
+    return cast("int", _field("I", default, gap=gap, abi=abi))
+
+
+def u64(default: int = 0, *, gap: int = 0, abi: str = "") -> int:
+    """Declare a 64-bit unsigned field."""
+    return cast("int", _field("Q", default, gap=gap, abi=abi))
+
+
+def array(count: int, *, gap: int = 0) -> tuple[int, ...]:
+    """Declare `count` 64-bit unsigned numbers."""
+    return cast("tuple[int, ...]", _field("Q", (0,) * count, count=count, gap=gap))
+
+
+def raw(size: int, *, gap: int = 0) -> bytes:
+    """Declare `size` opaque bytes."""
+    return cast("bytes", _field(f"{size}s", bytes(size), gap=gap))
+
+
+def nested(kind: type[W]) -> W:
+    """Declare an embedded struct."""
+    return cast("W", attrs.field(factory=kind, metadata={"kind": kind}))
+
+
+class _Codec:
+    """Compiled plan of one Wire class."""
+
+    def __init__(self, cls: type[Wire]) -> None:
+        self.offsets: dict[str, tuple[int, int]] = {}
+        self.steps: list[tuple[str, int, type[Wire] | None]] = []
+        code = "<"
+        for field in attrs.fields(cls):
+            start = struct.calcsize(code)
+            kind = field.metadata.get("kind")
+            if kind is not None:
+                inner = _codec(kind)
+                code += inner.code
+                self.steps.append((field.name, inner.values, kind))
+            else:
+                count = field.metadata["count"]
+                code += field.metadata["code"] * count
+                self.steps.append((field.name, count, None))
+            self.offsets[field.metadata.get("abi") or field.name] = (start, struct.calcsize(code) - start)
+            code += "x" * field.metadata.get("gap", 0)
+        self.code = code[1:]
+        self.values = sum(step[1] for step in self.steps)
+        self.struct = struct.Struct(code)
+
+    def flatten(self, obj: Wire) -> Iterator[object]:
+        for name, count, kind in self.steps:
+            value = getattr(obj, name)
+            if kind is not None:
+                yield from _codec(kind).flatten(value)
+            elif count > 1:
+                yield from _exactly(name, value, count)
+            else:
+                yield value
+
+    def build(self, cls: type[W], values: tuple[Any, ...], at: int = 0) -> W:
+        args: list[object] = []
+        for _, count, kind in self.steps:
+            if kind is not None:
+                args.append(_codec(kind).build(kind, values, at))
+            else:
+                args.append(values[at] if count == 1 else values[at : at + count])
+            at += count
+        return cls(*args)
+
+
+def _exactly(name: str, value: tuple[int, ...], count: int) -> tuple[int, ...]:
+    if len(value) != count:
+        raise ValueError(f"{name} has {len(value)} numbers, the ABI has {count}")
+    return value
+
+
+@cache
+def _codec(cls: type[Wire]) -> _Codec:
+    return _Codec(cls)
+
+
+class Wire:
+    """Base of the register and state classes: packs to and from the kernel's own layout."""
+
+    __slots__ = ()
+    ABI: ClassVar[str] = ""
+
+    @classmethod
+    def wire_size(cls) -> int:
+        """Return the size of the kernel's struct in bytes."""
+        return _codec(cls).struct.size
+
+    @classmethod
+    def wire_offsets(cls) -> dict[str, tuple[int, int]]:
+        """Return (offset, size) in bytes of each field by its kernel name."""
+        return dict(_codec(cls).offsets)
+
+    def pack(self) -> bytearray:
+        """Return the kernel's form of this object.
+
+        Raises:
+            ValueError: A field holds a number its width cannot, or bytes of the wrong length.
+        """
+        codec = _codec(type(self))
+        try:
+            return bytearray(codec.struct.pack(*codec.flatten(self)))
+        except struct.error as err:
+            raise ValueError(f"{type(self).__name__}: {err} in {self}") from None
+
+    @classmethod
+    def unpack(cls, data: bytes | bytearray | memoryview, offset: int = 0) -> Self:
+        """Build the object from the kernel's form at `offset`.
+
+        Raises:
+            ValueError: `data` ends before the struct does.
+        """
+        codec = _codec(cls)
+        if len(data) - offset < codec.struct.size:
+            raise ValueError(
+                f"{cls.__name__} needs {codec.struct.size} bytes at {offset}, there are {len(data) - offset}"
+            )
+        return codec.build(cls, codec.struct.unpack_from(data, offset))
