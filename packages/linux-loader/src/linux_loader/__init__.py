@@ -1,0 +1,66 @@
+"""Load x86-64 Linux kernels into guest memory, on any host.
+
+Start with :func:`load`; :class:`KernelImage` inspects a file without a guest.
+"""
+
+from linux_loader._bzimage import SetupHeader
+from linux_loader._cmdline import Cmdline
+from linux_loader._compression import Compression, detect_compression
+from linux_loader._e820 import E820Entry, E820Type, build_memory_map
+from linux_loader._elf import ElfInfo, ElfSegment
+from linux_loader._entry import DescriptorTable, EntryState, Segment
+from linux_loader._errors import (
+    CmdlineError,
+    CmdlineTooLongError,
+    ConfigurationError,
+    DecompressionError,
+    ForeignArchitectureError,
+    ImageError,
+    LoaderError,
+    MalformedImageError,
+    PlacementError,
+    TruncatedImageError,
+    UnknownFormatError,
+    UnsupportedProtocolError,
+)
+from linux_loader._image import KernelImage, VmlinuxChunks
+from linux_loader._load import LoadedKernel, load
+from linux_loader._protocol import BootProtocol, choose_protocol
+from linux_loader._ranges import GuestRange
+from linux_loader._vmlinux import vmlinux_from_bzimage
+
+__all__ = (
+    "BootProtocol",
+    "Cmdline",
+    "CmdlineError",
+    "CmdlineTooLongError",
+    "Compression",
+    "ConfigurationError",
+    "DecompressionError",
+    "DescriptorTable",
+    "E820Entry",
+    "E820Type",
+    "ElfInfo",
+    "ElfSegment",
+    "EntryState",
+    "ForeignArchitectureError",
+    "GuestRange",
+    "ImageError",
+    "KernelImage",
+    "LoadedKernel",
+    "LoaderError",
+    "MalformedImageError",
+    "PlacementError",
+    "Segment",
+    "SetupHeader",
+    "TruncatedImageError",
+    "UnknownFormatError",
+    "UnsupportedProtocolError",
+    "VmlinuxChunks",
+    "build_memory_map",
+    "choose_protocol",
+    "detect_compression",
+    "load",
+    "vmlinux_from_bzimage",
+)
+__version__ = "0.1.0"

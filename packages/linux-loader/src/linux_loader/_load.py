@@ -1,0 +1,245 @@
+"""From a kernel file to a guest that only has to be started."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from attrs import frozen
+
+from linux_loader import _plan, _tables
+from linux_loader._bootparams import BootInfo
+from linux_loader._cmdline import Cmdline
+from linux_loader._e820 import E820Entry, build_memory_map
+from linux_loader._elf import check_elf_entry
+from linux_loader._entry import EntryState, linux64_entry, pvh_entry
+from linux_loader._errors import CmdlineTooLongError, ConfigurationError, ImageError
+from linux_loader._image import KernelImage
+from linux_loader._placement import PlacedKernel, Ram, make_ram, place_bzimage, place_elf, place_initrd
+from linux_loader._plan import Write
+from linux_loader._protocol import BootProtocol, choose_protocol
+from linux_loader._ranges import ADDRESS_SPACE, GuestRange
+from linux_loader._source import Source
+from linux_loader.arch.x86_64 import (
+    CMDLINE_ADDR,
+    CMDLINE_MAX_SIZE,
+    FOUR_GIB,
+    PVH_START_INFO_ADDR,
+    SETUP_DATA_ADDR,
+    ZERO_PAGE_ADDR,
+)
+
+if TYPE_CHECKING:
+    from vmm_memory import GuestMemory
+
+# COMMAND_LINE_SIZE of Linux on x86 is 2048; a bzImage says so itself.
+_LINUX_CMDLINE_MAX = 2047
+_SEED_MAX = CMDLINE_ADDR - SETUP_DATA_ADDR - 16
+
+Initrd = str | os.PathLike[str] | bytes | bytearray | memoryview
+
+
+@frozen
+class LoadedKernel:
+    """What :func:`load` did.
+
+    Attributes:
+        protocol: The protocol it chose; never AUTO.
+        entry: Registers for the boot processor.
+        kernel_range: Guest addresses the kernel occupies, BSS and unpacking room included.
+        initrd_range: Where the initrd lies, or None.
+        cmdline: The command line as written.
+        cmdline_addr: Where it lies.
+        boot_info_addr: The zero page, or the PVH start info.
+        memory_map: The memory map the guest was told.
+        writes: Every range of guest memory that was written, sorted and disjoint; nothing else was touched.
+    """
+
+    protocol: BootProtocol
+    entry: EntryState
+    kernel_range: GuestRange
+    initrd_range: GuestRange | None
+    cmdline: str
+    cmdline_addr: int
+    boot_info_addr: int
+    memory_map: tuple[E820Entry, ...]
+    writes: tuple[GuestRange, ...]
+
+
+def _cmdline_max(image: KernelImage) -> int:
+    """Longest command line in bytes without the NUL: what the kernel reads, bounded by the room there is."""
+    if image.bzimage is not None:
+        limit = image.bzimage.cmdline_max
+    else:
+        limit = _LINUX_CMDLINE_MAX if image.elf is not None and image.elf.is_linux else CMDLINE_MAX_SIZE
+    return min(limit, CMDLINE_MAX_SIZE - 1)
+
+
+def _checked_cmdline(cmdline: Cmdline | str, longest: int) -> Cmdline:
+    if isinstance(cmdline, str):
+        return Cmdline(cmdline, capacity=longest + 1)
+    length = len(cmdline.encode())
+    if length > longest + 1:
+        raise CmdlineTooLongError(length=length, capacity=longest + 1, text=str(cmdline))
+    return cmdline
+
+
+def _check_arguments(rsdp_addr: int, seed: bytes | None, protocol: BootProtocol) -> None:
+    if not 0 <= rsdp_addr < ADDRESS_SPACE:
+        raise ConfigurationError("rsdp_addr", f"{rsdp_addr:#x} is outside 0..2^64")
+    if seed is None:
+        return
+    if protocol is BootProtocol.PVH:
+        raise ConfigurationError("rng_seed", "PVH has no field for a seed; enter by LINUX64 or leave it out")
+    if not 0 < len(seed) <= _SEED_MAX:
+        raise ConfigurationError(
+            "rng_seed", f"{len(seed)} bytes; must be 1..{_SEED_MAX} (32 is what Linux uses)"
+        )
+
+
+@contextlib.contextmanager
+def _open_kernel(kernel: KernelImage | str | os.PathLike[str]) -> Iterator[KernelImage]:
+    if isinstance(kernel, KernelImage):
+        yield kernel
+        return
+    with KernelImage.open(kernel) as image:
+        yield image
+
+
+@contextlib.contextmanager
+def _open_initrd(initrd: Initrd | None) -> Iterator[memoryview | None]:
+    if initrd is None:
+        yield None
+        return
+    if isinstance(initrd, (bytes, bytearray, memoryview)):
+        if len(initrd) == 0:
+            raise ImageError(f"initrd is empty (0 bytes of {type(initrd).__name__})", what="initrd")
+        yield memoryview(initrd).cast("B")
+        return
+    source = Source.map_file(initrd, what="initrd")
+    source.prefetch(0, source.size)
+    try:
+        yield source.view
+    finally:
+        with contextlib.suppress(BufferError):
+            source.close()
+
+
+def _place_kernel(image: KernelImage, protocol: BootProtocol, ram: Ram) -> PlacedKernel:
+    if image.bzimage is not None:
+        return place_bzimage(image.bzimage, ram)
+    assert image.elf is not None
+    if protocol is BootProtocol.PVH:
+        assert image.elf.pvh_entry is not None
+        return place_elf(image.elf, ram, image.elf.pvh_entry)
+    check_elf_entry(image.elf)
+    return place_elf(image.elf, ram, image.elf.entry)
+
+
+def _place_initrd(
+    view: memoryview | None, image: KernelImage, ram: Ram, placed: PlacedKernel
+) -> GuestRange | None:
+    if view is None:
+        return None
+    addr_max = image.bzimage.initrd_addr_max if image.bzimage is not None else FOUR_GIB - 1
+    return place_initrd(len(view), ram, placed, addr_max=addr_max)
+
+
+@frozen
+class _Request:
+    """The arguments of :func:`load` that are neither memory nor file."""
+
+    protocol: BootProtocol
+    cmdline: Cmdline | str
+    ram_ranges: tuple[tuple[int, int], ...]
+    reserved: tuple[E820Entry, ...]
+    rsdp_addr: int
+    rng_seed: bytes | None
+    fresh: bool
+
+
+def _load_open(
+    memory: GuestMemory, image: KernelImage, initrd: memoryview | None, request: _Request
+) -> LoadedKernel:
+    """Plan, check, write. A frame of its own: its views of the files are gone when it returns."""
+    seed = request.rng_seed
+    chosen = choose_protocol(image, request.protocol)
+    _check_arguments(request.rsdp_addr, seed, chosen)
+    memory_map = build_memory_map(request.ram_ranges, request.reserved)
+    longest = _cmdline_max(image)
+    line = _checked_cmdline(request.cmdline, longest)
+    writes = _tables.table_writes(chosen, line.encode(), seed)
+    fixed = [(w.what, w.range) for w in writes] + _tables.info_ranges(chosen, len(memory_map))
+    ram = make_ram(request.ram_ranges, request.reserved, fixed)
+    placed = _place_kernel(image, chosen, ram)
+    initrd_range = _place_initrd(initrd, image, ram, placed)
+    seed_addr = SETUP_DATA_ADDR if seed else 0
+    info = BootInfo(CMDLINE_ADDR, memory_map, initrd_range, request.rsdp_addr, seed_addr)
+    writes += _tables.info_writes(chosen, image, placed, info, longest)
+    writes += _tables.kernel_writes(image, placed, fresh=request.fresh)
+    if initrd_range is not None:
+        writes.append(Write("initrd", initrd_range, initrd))
+    plan = _plan.ordered(writes)
+    _plan.apply(memory, plan)
+    linux64 = chosen is BootProtocol.LINUX64
+    return LoadedKernel(
+        protocol=chosen,
+        entry=linux64_entry(placed.entry) if linux64 else pvh_entry(placed.entry),
+        kernel_range=placed.memory,
+        initrd_range=initrd_range,
+        cmdline=str(line),
+        cmdline_addr=CMDLINE_ADDR,
+        boot_info_addr=ZERO_PAGE_ADDR if linux64 else PVH_START_INFO_ADDR,
+        memory_map=memory_map,
+        writes=tuple(w.range for w in plan),
+    )
+
+
+def load(
+    memory: GuestMemory,
+    kernel: KernelImage | str | os.PathLike[str],
+    *,
+    ram_ranges: Sequence[tuple[int, int]],
+    protocol: BootProtocol = BootProtocol.AUTO,
+    cmdline: Cmdline | str = "",
+    initrd: Initrd | None = None,
+    reserved: Iterable[E820Entry] = (),
+    rsdp_addr: int = 0,
+    rng_seed: bytes | None = None,
+    fresh_memory: bool = True,
+) -> LoadedKernel:
+    """Load an x86-64 kernel and everything it needs at its first instruction.
+
+    Writes the kernel, initrd, command line, GDT, IDT, page tables, and zero page or PVH start info, to the
+    addresses of ``linux_loader.arch.x86_64``. Everything is checked before the first write: after any of the
+    errors below guest memory is unchanged.
+
+    Args:
+        memory: Guest memory; must map all of ``ram_ranges``.
+        kernel: An open image, or the path of a vmlinux or bzImage.
+        ram_ranges: (base, size) of guest RAM; must hold the low tables and the kernel.
+        protocol: How to enter it.
+        cmdline: The command line; at most what the kernel reads (2047 bytes on Linux x86).
+        initrd: Path or contents of an initramfs; it goes as high as the kernel allows, below 4 GiB.
+        reserved: Ranges that are not free RAM (ACPI tables, …); they stay untouched, and the guest is told.
+        rsdp_addr: Guest address of the ACPI RSDP, which the caller writes; 0 for none.
+        rng_seed: 1..65520 bytes of entropy, or None; the 64-bit protocol only.
+        fresh_memory: RAM is known to be zero; give False for memory used before, and BSS is cleared.
+
+    Returns:
+        Entry state, placement and the list of ranges that were written.
+
+    Raises:
+        ImageError: The kernel or initrd file is unusable.
+        PlacementError: Something does not fit into RAM.
+        CmdlineError: The command line is illegal or too long.
+        ConfigurationError: The other arguments contradict each other.
+        OSError: A file cannot be opened.
+    """
+    request = _Request(
+        protocol, cmdline, tuple(ram_ranges), tuple(reserved), rsdp_addr, rng_seed, fresh_memory
+    )
+    with _open_kernel(kernel) as image, _open_initrd(initrd) as view:
+        return _load_open(memory, image, view, request)

@@ -1,0 +1,303 @@
+"""Small synthetic kernels, and a guest memory that remembers what was written."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import lzma
+import struct
+from collections.abc import Callable, Sequence
+
+import lz4.block  # type: ignore[import-untyped]
+import zstandard
+from attrs import frozen
+
+from linux_loader._compression import Compression
+from linux_loader._ranges import GuestRange
+
+__all__ = (
+    "LINUX_NOTE",
+    "RecordingMemory",
+    "SegmentSpec",
+    "build_bzimage",
+    "build_elf",
+    "build_note",
+    "pack",
+    "pvh_note",
+)
+
+_PAGE = 4096
+
+
+@frozen
+class SegmentSpec:
+    """A PT_LOAD segment for :func:`build_elf`.
+
+    Attributes:
+        paddr: p_paddr.
+        data: The bytes in the file.
+        mem_size: p_memsz; None for the length of ``data``.
+    """
+
+    paddr: int
+    data: bytes
+    mem_size: int | None = None
+
+
+def build_note(name: bytes, kind: int, description: bytes, *, align: int = 4) -> bytes:
+    """Encode one ELF note.
+
+    Args:
+        name: With its final NUL.
+        kind: n_type.
+        description: The payload.
+        align: 4, or 8 for notes of a segment with p_align 8.
+
+    Returns:
+        The padded note.
+    """
+    head = struct.pack("<III", len(name), len(description), kind) + name
+    head += bytes(-len(head) % align) + description
+    return head + bytes(-len(head) % align)
+
+
+LINUX_NOTE = build_note(b"Linux\0", 0x100, b"salt")
+
+
+def pvh_note(entry: int, *, align: int = 4) -> bytes:
+    """The XEN_ELFNOTE_PHYS32_ENTRY note.
+
+    Args:
+        entry: 32-bit physical entry point.
+        align: As for :func:`build_note`.
+
+    Returns:
+        The note.
+    """
+    return build_note(b"Xen\0", 18, struct.pack("<I", entry), align=align)
+
+
+def build_elf(
+    segments: Sequence[SegmentSpec],
+    *,
+    entry: int,
+    notes: Sequence[bytes] = (),
+    machine: int = 62,
+    kind: int = 2,
+    bits: int = 64,
+    note_align: int = 4,
+) -> bytes:
+    """Build an ELF executable.
+
+    Args:
+        segments: Its PT_LOAD segments.
+        entry: e_entry.
+        notes: One PT_NOTE segment each.
+        machine: e_machine.
+        kind: e_type.
+        bits: 64 or 32.
+        note_align: p_align of the note segments.
+
+    Returns:
+        The file.
+    """
+    wide = bits == 64
+    ehdr, phdr = ("<16sHHIQQQIHHHHHH", "<IIQQQQQQ") if wide else ("<16sHHIIIIIHHHHHH", "<IIIIIIII")
+    head_size, entry_size = struct.calcsize(ehdr), struct.calcsize(phdr)
+    table, body = b"", b""
+    at = head_size + entry_size * (len(segments) + len(notes))
+    at += -at % 8
+    start = at
+    for what, paddr, data, mem, align in [
+        *((1, s.paddr, s.data, len(s.data) if s.mem_size is None else s.mem_size, 0x1000) for s in segments),
+        *((4, 0, n, len(n), note_align) for n in notes),
+    ]:
+        if wide:
+            table += struct.pack(phdr, what, 5, at, paddr, paddr, len(data), mem, align)
+        else:
+            table += struct.pack(phdr, what, at, paddr, paddr, len(data), mem, 5, align)
+        padded = data + bytes(-len(data) % 8)
+        body += padded
+        at += len(padded)
+    ident = b"\x7fELF" + bytes([2 if wide else 1, 1, 1]) + bytes(9)
+    count = len(segments) + len(notes)
+    head = struct.pack(
+        ehdr, ident, kind, machine, 1, entry, head_size, 0, 0, head_size, entry_size, count, 0, 0, 0
+    )
+    return (head + table).ljust(start, b"\0") + body
+
+
+def _pack_lz4(data: bytes) -> bytes:
+    out = b"\x02\x21\x4c\x18"
+    for at in range(0, len(data), 8 << 20):
+        block = lz4.block.compress(data[at : at + (8 << 20)], store_size=False)
+        out += struct.pack("<I", len(block)) + block
+    return out
+
+
+def pack(data: bytes, kind: Compression) -> bytes:
+    """Compress a payload as Linux's build does, without the appended size.
+
+    Args:
+        data: What to compress.
+        kind: Any compression but LZO.
+
+    Returns:
+        The stream.
+
+    Raises:
+        ValueError: LZO, which no Python library at hand writes.
+    """
+    packers: dict[Compression, Callable[[bytes], bytes]] = {
+        Compression.NONE: bytes,
+        Compression.GZIP: lambda d: gzip.compress(d, 1, mtime=0),
+        Compression.BZIP2: lambda d: bz2.compress(d, 1),
+        Compression.LZMA: lambda d: lzma.compress(d, lzma.FORMAT_ALONE, preset=0),
+        Compression.XZ: lambda d: lzma.compress(
+            d,
+            lzma.FORMAT_XZ,
+            lzma.CHECK_CRC32,
+            filters=[{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 0}],
+        ),
+        Compression.LZ4: _pack_lz4,
+        Compression.ZSTD: lambda d: zstandard.ZstdCompressor(1, write_content_size=False).compress(d),
+    }
+    if kind not in packers:
+        raise ValueError(f"cannot write {kind.value}")
+    return packers[kind](data)
+
+
+def build_bzimage(
+    vmlinux: bytes = b"",
+    *,
+    compression: Compression = Compression.ZSTD,
+    code: bytes = b"\xf4" * 0x400,
+    version: int = 0x020F,
+    setup_sects: int = 4,
+    xloadflags: int = 1,
+    loadflags: int = 1,
+    relocatable: int = 1,
+    alignment: int = 0x20_0000,
+    min_alignment: int = 21,
+    pref_address: int = 0x100_0000,
+    init_size: int = 0x10_0000,
+    initrd_addr_max: int = 0x7FFF_FFFF,
+    cmdline_size: int = 2047,
+    trailer: bytes = b"",
+    announced: int | None = None,
+) -> bytes:
+    """Build a bzImage around a compressed ELF kernel.
+
+    Args:
+        vmlinux: The payload; empty for none.
+        compression: How it is packed.
+        code: Protected-mode code before the payload.
+        version: Protocol version.
+        setup_sects: The header's field; 0 stands for 4.
+        xloadflags: The header's field.
+        loadflags: The header's field.
+        relocatable: The header's field.
+        alignment: kernel_alignment.
+        min_alignment: Its logarithm for the least one.
+        pref_address: The header's field.
+        init_size: The header's field.
+        initrd_addr_max: The header's field.
+        cmdline_size: The header's field.
+        trailer: Bytes after the code, as a signature.
+        announced: The appended size; None for the true one.
+
+    Returns:
+        The file.
+    """
+    payload = b""
+    if vmlinux:
+        payload = pack(vmlinux, compression)
+        size = len(vmlinux) if announced is None else announced
+        if compression is Compression.GZIP:
+            payload = payload[:-4] + struct.pack("<I", size)
+        elif compression is not Compression.NONE:
+            payload += struct.pack("<I", size)
+    body = code + payload
+    body += bytes(-len(body) % 16)
+    setup = bytearray(((setup_sects or 4) + 1) * 512)
+    setup[0x1F1] = setup_sects
+    setup[0x1EF] = 0xFF
+    struct.pack_into("<I", setup, 0x1F4, len(body) // 16)
+    struct.pack_into("<HH4sH", setup, 0x1FE, 0xAA55, 0x6AEB, b"HdrS", version)
+    setup[0x211] = loadflags
+    struct.pack_into("<I", setup, 0x214, 0x10_0000)
+    struct.pack_into(
+        "<IIBBHI",
+        setup,
+        0x22C,
+        initrd_addr_max,
+        alignment,
+        relocatable,
+        min_alignment,
+        xloadflags,
+        cmdline_size,
+    )
+    struct.pack_into("<II", setup, 0x248, len(code) if payload else 0, len(payload))
+    struct.pack_into("<QI", setup, 0x258, pref_address, init_size)
+    return bytes(setup) + body + trailer
+
+
+class RecordingMemory:
+    """Sparse guest memory that records each write; reads of untouched bytes give ``fill``.
+
+    Args:
+        ranges: (base, size) that exist; None for all.
+        fill: Value of bytes never written.
+    """
+
+    def __init__(self, ranges: Sequence[tuple[int, int]] | None = None, *, fill: int = 0) -> None:
+        self.ranges = None if ranges is None else tuple(GuestRange(*r) for r in ranges)
+        self.written: list[GuestRange] = []
+        self._fill = fill
+        self._pages: dict[int, bytearray] = {}
+
+    def _check(self, addr: int, size: int) -> None:
+        wanted = GuestRange(addr, size)
+        if self.ranges is not None and size and not any(r.contains(wanted) for r in self.ranges):
+            raise IndexError(f"{wanted} is outside guest memory")
+
+    def write(self, addr: int, data: bytes | bytearray | memoryview) -> None:
+        """Store bytes and remember the range.
+
+        Args:
+            addr: Guest address.
+            data: Contiguous bytes.
+
+        Raises:
+            IndexError: Outside ``ranges``; nothing is stored.
+        """
+        view = memoryview(data).cast("B")
+        self._check(addr, len(view))
+        self.written.append(GuestRange(addr, len(view)))
+        at = 0
+        while at < len(view):
+            page, offset = divmod(addr + at, _PAGE)
+            step = min(_PAGE - offset, len(view) - at)
+            target = self._pages.setdefault(page, bytearray([self._fill]) * _PAGE)
+            target[offset : offset + step] = view[at : at + step]
+            at += step
+
+    def read(self, addr: int, size: int) -> bytes:
+        """Load bytes.
+
+        Args:
+            addr: Guest address.
+            size: Number of bytes.
+
+        Returns:
+            Exactly ``size`` bytes.
+
+        Raises:
+            IndexError: Outside ``ranges``.
+        """
+        self._check(addr, size)
+        first, offset = divmod(addr, _PAGE)
+        blank = bytes([self._fill]) * _PAGE
+        last = (addr + size + _PAGE - 1) // _PAGE
+        joined = b"".join(bytes(self._pages.get(page, blank)) for page in range(first, last))
+        return joined[offset : offset + size]
