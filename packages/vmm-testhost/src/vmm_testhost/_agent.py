@@ -3,28 +3,32 @@
 Started with ``python -I -S``; imports only what the interpreter has built in, because each file read there
 costs milliseconds. ``/run/vmm-testhost/run.py`` defines ARGV, CWD, ENV, TTY, STDIN. The port ``io`` carries
 frames (type, length, payload; little-endian) both ways; the port ``stdin`` carries raw bytes inwards.
+
+Frames inwards: ``k`` signal number for the command's process group, ``w`` rows and columns of the terminal.
+Frames outwards: ``r`` the command was started, ``o`` and ``e`` its stdout and stderr, ``x`` its exit status.
 """
 
 import os
 import select
-import sys
 import time
 
 CHUNK = 32768  # the kernel takes at most this much in one write to a port (drivers/char/virtio_console.c)
 DRAIN = 0.5  # seconds a finished command's own children may hold its output open
+PORTS = "/sys/class/virtio-ports"
+INSIDE = "/run/vmm-testhost"
+TIOCSWINSZ = 0x5414
 
 
-def port(name):
-    """Open a virtio-serial port by name."""
-    base = "/sys/class/virtio-ports"
-    for entry in os.listdir(base):
-        with open(f"{base}/{entry}/name") as file:
+def open_port(name: str) -> int:
+    """Open a virtio-serial port by name; the kernel lets each be open once."""
+    for entry in os.listdir(PORTS):  # noqa: PTH208 - pathlib costs a second of import in here
+        with open(f"{PORTS}/{entry}/name") as file:
             if file.read().strip() == name:
                 return os.open(f"/dev/{entry}", os.O_RDWR | os.O_CLOEXEC | os.O_NONBLOCK)
-    raise OSError(f"no virtio port {name}")
+    raise OSError(f"no port {name} in {PORTS}")
 
 
-def send(io, kind, payload=b""):
+def send(io: int, kind: bytes, payload: bytes = b"") -> None:
     """Write one frame, waiting for the outer side as long as it takes."""
     data = kind + len(payload).to_bytes(4, "little") + payload
     while data:
@@ -36,99 +40,109 @@ def send(io, kind, payload=b""):
             waiter.poll()
 
 
-def set_size(fd, payload):
+def set_size(fd: int, size: bytes) -> None:
     """Give a terminal its size: rows and columns, two bytes each."""
-    import fcntl
+    import fcntl  # noqa: PLC0415 - only runs with a terminal pay for it
 
-    fcntl.ioctl(fd, 0x5414, payload + bytes(4))  # TIOCSWINSZ
+    fcntl.ioctl(fd, TIOCSWINSZ, size + bytes(4))
 
 
-def spawn(run, fds):
-    """Start the command in a session of its own; give its process id and our ends of its streams."""
-    if run["TTY"]:
-        ours, theirs = os.openpty()
-        set_size(ours, run["TTY"])
-    else:
-        pipes = [os.pipe() for _ in range(3)]
-    pid = os.fork()
-    if pid:
-        if run["TTY"]:
-            os.close(theirs)
-            return pid, {"in": ours, ours: b"o"}
-        for fd in (pipes[0][0], pipes[1][1], pipes[2][1]):
-            os.close(fd)
-        return pid, {"in": pipes[0][1], pipes[1][0]: b"o", pipes[2][0]: b"e"}
+def execute(argv: list[str], cwd: str, env: dict[str, str]) -> None:
+    """Become the command; never returns."""
+    status = 126
     try:
-        if run["TTY"]:
-            os.login_tty(theirs)
-        else:
-            os.setsid()
-            for number, fd in enumerate((pipes[0][0], pipes[1][1], pipes[2][1])):
-                os.dup2(fd, number)
-        os.chdir(run["CWD"])
-        os.execvpe(run["ARGV"][0], run["ARGV"], run["ENV"])
-    except FileNotFoundError as err:
-        os.write(2, f"vmm-testhost: {run['ARGV'][0]}: {err.strerror}\n".encode())
-        os._exit(127)
+        os.chdir(cwd)
+        os.execvpe(argv[0], argv, env)  # noqa: S606 - the shell, if any, is the caller's
     except OSError as err:
-        os.write(2, f"vmm-testhost: {run['ARGV'][0]}: {err.strerror}\n".encode())
-        os._exit(126)
+        status = 127 if isinstance(err, FileNotFoundError) else 126
+        os.write(2, f"vmm-testhost: {argv[0]}: {err.strerror} (working directory {cwd})\n".encode())
+    finally:
+        os._exit(status)
 
 
 class Agent:
-    """The relay loop."""
+    """The command and the relay loop around it."""
 
-    def __init__(self, run):
-        self.run = run
-        self.io = port("io")
-        self.stdin = port("stdin") if run["STDIN"] else None
+    def __init__(self, argv: list[str], cwd: str, env: dict[str, str], size: bytes, with_stdin: bool) -> None:
+        self.command = (argv, cwd, env)
+        self.terminal = bool(size)
+        self.io = open_port("io")
+        self.stdin = open_port("stdin") if with_stdin else -1  # -1: not there, or at its end
         self.frames = b""
-        self.pending = b""
-        self.status = None
-        self.pid, streams = spawn(run, None)
-        self.sink = streams.pop("in")
-        self.outputs = streams
+        self.pending = b""  # read from stdin, not yet taken by the command
+        self.status = -1
+        self.sink = -1
+        self.outputs: dict[int, bytes] = {}  # what the command writes: our end, frame type
+        self.pid = self.start_terminal(size) if size else self.start_pipes()
         os.set_blocking(self.sink, False)
-        if self.stdin is None and not run["TTY"]:
-            self.close_sink()
+        if self.stdin < 0:
+            self.end_input()
         send(self.io, b"r")
 
-    def close_sink(self):
-        """Give the command an end of file on stdin."""
-        if self.sink is not None and not self.run["TTY"]:
-            os.close(self.sink)
-        self.sink = None
+    def start_pipes(self) -> int:
+        """Start the command on three pipes, in a session of its own."""
+        (in_r, in_w), (out_r, out_w), (err_r, err_w) = os.pipe(), os.pipe(), os.pipe()
+        pid = os.fork()
+        if pid == 0:
+            os.setsid()
+            for number, fd in enumerate((in_r, out_w, err_w)):
+                os.dup2(fd, number)
+            execute(*self.command)
+        for fd in (in_r, out_w, err_w):
+            os.close(fd)
+        self.sink, self.outputs = in_w, {out_r: b"o", err_r: b"e"}
+        return pid
 
-    def loop(self):
+    def start_terminal(self, size: bytes) -> int:
+        """Start the command on a terminal of that size."""
+        ours, theirs = os.openpty()
+        set_size(ours, size)
+        pid = os.fork()
+        if pid == 0:
+            os.login_tty(theirs)
+            execute(*self.command)
+        os.close(theirs)
+        self.sink, self.outputs = ours, {ours: b"o"}
+        return pid
+
+    def loop(self) -> None:
         """Relay until the command is dead and its output read to the end."""
-        deadline = None
-        while self.outputs:
+        deadline = 0.0
+        while self.outputs or self.status < 0:
+            for fd, event in self.poller().poll(50):
+                self.serve(fd, event)
             self.reap()
-            if self.status is not None and deadline is None:
-                deadline = time.monotonic() + DRAIN
-            if deadline is not None and time.monotonic() > deadline:
+            now = time.monotonic()
+            if self.status < 0:
+                deadline = now + DRAIN
+            elif now > deadline:
                 os.kill(-1, 9)  # from process 1: everything else
-                deadline = time.monotonic() + DRAIN
-            for fd, event in self.poller().poll(50):
-                self.serve(fd, event)
-        while self.status is None:
-            self.reap()
-            for fd, event in self.poller().poll(50):
-                self.serve(fd, event)
+                deadline = now + DRAIN
 
-    def poller(self):
+    def poller(self) -> select.poll:
+        """Watch what can make progress now."""
         poller = select.poll()
         poller.register(self.io, select.POLLIN)
         for fd in self.outputs:
             poller.register(fd, select.POLLIN)
-        if self.sink is not None:
-            if self.pending:
-                poller.register(self.sink, select.POLLOUT | (select.POLLIN if self.run["TTY"] else 0))
-            elif self.stdin is not None:
-                poller.register(self.stdin, select.POLLIN)
+        if self.sink >= 0 and self.pending:
+            poller.register(self.sink, select.POLLOUT | (select.POLLIN if self.terminal else 0))
+        elif self.sink >= 0 and self.stdin >= 0:
+            poller.register(self.stdin, select.POLLIN)
         return poller
 
-    def reap(self):
+    def serve(self, fd: int, event: int) -> None:
+        """Handle one event."""
+        if fd in self.outputs and event & ~select.POLLOUT:
+            self.output(fd)
+        elif fd == self.io:
+            self.control()
+        elif fd == self.stdin:
+            self.input()
+        elif fd == self.sink:
+            self.feed()
+
+    def reap(self) -> None:
         """Collect the dead; process 1 inherits every orphan."""
         while True:
             try:
@@ -141,30 +155,22 @@ class Agent:
                 code = os.waitstatus_to_exitcode(status)
                 self.status = code if code >= 0 else 128 - code
 
-    def serve(self, fd, event):
-        if fd in self.outputs and event & ~select.POLLOUT:
-            self.output(fd)
-        elif fd == self.io:
-            self.control()
-        elif fd == self.stdin:
-            self.input()
-        if fd == self.sink and self.pending and event & ~select.POLLIN:
-            self.feed()
-
-    def output(self, fd):
+    def output(self, fd: int) -> None:
+        """Pass on what the command wrote."""
         try:
             data = os.read(fd, CHUNK - 5)
         except OSError:  # EIO: the last user of a terminal has closed it
             data = b""
         if data:
             send(self.io, self.outputs[fd], data)
-        else:
-            del self.outputs[fd]
-            if fd == self.sink:
-                self.sink = None
-            os.close(fd)
+            return
+        del self.outputs[fd]
+        os.close(fd)
+        if fd == self.sink:
+            self.sink = -1
 
-    def input(self):
+    def input(self) -> None:
+        """Take bytes for the command from the outer side."""
         try:
             self.pending = os.read(self.stdin, CHUNK)
         except BlockingIOError:
@@ -173,57 +179,73 @@ class Agent:
             self.feed()
         else:
             os.close(self.stdin)
-            self.stdin = None
-            if self.run["TTY"]:
-                self.pending = b"\x04"
-            else:
-                self.close_sink()
+            self.stdin = -1
+            self.end_input()
 
-    def feed(self):
+    def feed(self) -> None:
+        """Give the command what it has room for."""
         try:
             self.pending = self.pending[os.write(self.sink, self.pending) :]
         except BlockingIOError:
             return
         except OSError:  # the command has closed its stdin
             self.pending = b""
-            self.close_sink()
+            self.end_input()
 
-    def control(self):
+    def end_input(self) -> None:
+        """Give the command an end of file."""
+        if self.terminal:
+            self.pending = b"\x04"
+        elif self.sink >= 0:
+            os.close(self.sink)
+            self.sink = -1
+
+    def control(self) -> None:
+        """Take frames from the outer side; when that is gone, so are we."""
         try:
             data = os.read(self.io, CHUNK)
         except BlockingIOError:
             return
-        if not data:  # the outer side is gone: so are we
-            os._exit(1)
+        if not data:
+            power_off()
         self.frames += data
         while len(self.frames) >= 5:
             size = 5 + int.from_bytes(self.frames[1:5], "little")
             if len(self.frames) < size:
                 return
-            kind, payload = self.frames[:1], self.frames[5:size]
+            self.frame(self.frames[:1], self.frames[5:size])
             self.frames = self.frames[size:]
-            if kind == b"k" and self.status is None:
-                try:
-                    os.killpg(self.pid, payload[0])
-                except ProcessLookupError:
-                    pass
-            elif kind == b"w" and self.run["TTY"] and self.sink is not None:
-                set_size(self.sink, payload)
+
+    def frame(self, kind: bytes, payload: bytes) -> None:
+        """Obey one frame."""
+        if kind == b"k" and self.status < 0:
+            try:
+                os.killpg(self.pid, payload[0])
+            except ProcessLookupError:  # between fork and setsid there is no such group yet
+                os.kill(self.pid, payload[0])
+        elif kind == b"w" and self.terminal and self.sink >= 0:
+            set_size(self.sink, payload)
 
 
-def main():
-    """Run the command, write everything back, report, power off."""
-    run = {}
-    with open("/run/vmm-testhost/run.py") as file:
-        exec(file.read(), run)
-    agent = Agent(run)
-    agent.loop()
+def power_off() -> None:
+    """Switch the machine off."""
     os.sync()
-    send(agent.io, b"x", bytes([agent.status & 0xFF]))
     with open("/proc/sysrq-trigger", "w") as file:
         file.write("o")
     time.sleep(60)
 
 
+def main() -> None:
+    """Run the command, pass everything on, write the files back, report, power off."""
+    run: dict[str, object] = {}
+    with open(f"{INSIDE}/run.py") as file:
+        exec(file.read(), run)  # noqa: S102 - written by our own outer half; no parser needs importing
+    agent = Agent(run["ARGV"], run["CWD"], run["ENV"], run["TTY"], run["STDIN"])  # type: ignore[arg-type]
+    agent.loop()
+    os.sync()
+    send(agent.io, b"x", bytes([agent.status & 0xFF]))
+    power_off()
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

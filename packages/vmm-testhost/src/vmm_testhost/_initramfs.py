@@ -11,9 +11,11 @@ from ._errors import KernelImageError
 from ._kernel import DebianKernel, module_name, read_module
 from .cpio import Archive
 
-APPLETS = "cat chmod cp echo hostname insmod ip ln mkdir mknod mount sh sleep switch_root".split()
+APPLETS = (
+    *("cat", "chmod", "cp", "echo", "hostname", "insmod", "ip", "ln"),
+    *("mkdir", "mknod", "mount", "sh", "sleep", "switch_root"),
+)
 MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "kvm-amd")
-INSIDE = "/run/vmm-testhost"  # where the second archive's files and the shares appear
 HERE = Path(__file__).parent
 
 
@@ -70,8 +72,8 @@ def run_archive(shell: str, description: Mapping[str, object]) -> bytes:
     """Return the archive of one run: shell variables and mounts for init, a description for the agent."""
     archive = Archive()
     archive.file("run.sh", shell.encode())
-    # Surrogates (bytes in an argument that are no UTF-8) survive as escapes of ascii().
-    lines = [f"{key} = {ascii(value)}\n" for key, value in sorted(description.items())]
+    # Surrogates (bytes in an argument that are no UTF-8) survive as escapes of !a.
+    lines = [f"{key} = {value!a}\n" for key, value in sorted(description.items())]
     archive.file("run.py", "".join(lines).encode())
     return archive.build()
 

@@ -159,7 +159,7 @@ def extract_vmlinux(image: bytes) -> bytes:
     """Return the ELF image inside a bzImage.
 
     The payload's place is in the setup header (Documentation/arch/x86/boot.rst, fields payload_offset and
-    payload_length, protocol 2.08); everything but gzip carries the unpacked size in its last four bytes.
+    payload_length, protocol 2.08); its last four bytes are the unpacked size, for every compression.
 
     Args:
         image: the whole bzImage.
@@ -179,6 +179,11 @@ def extract_vmlinux(image: bytes) -> bytes:
     elf = _decompress(image[start : start + length], "bzImage payload")
     if not elf.startswith(b"\x7fELF"):
         raise KernelImageError(f"bzImage payload: starts with {elf[:4].hex()}, not with an ELF header")
+    (size,) = struct.unpack_from("<I", image, start + length - 4)
+    if len(elf) != size:
+        raise KernelImageError(
+            f"bzImage payload: damaged: {len(elf)} bytes came out, its last word says {size}"
+        )
     return elf
 
 

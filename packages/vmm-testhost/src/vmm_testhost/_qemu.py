@@ -30,6 +30,7 @@ class Machine:
     memory: int
     cpus: int
     shares: Sequence[tuple[str, Path]]
+    kernel_args: str
     extra: Sequence[str]
 
 
@@ -41,7 +42,14 @@ def escape(value: str) -> str:
 def command_line(machine: Machine, qemu: str, io: int, stdin: int | None) -> list[str]:
     """Return QEMU's arguments; ``io`` and ``stdin`` are connected sockets it inherits."""
     argv = [qemu, *MACHINE.split(), "-m", f"{machine.memory}M", "-smp", str(machine.cpus)]
-    argv += ["-kernel", str(machine.kernel), "-initrd", str(machine.initramfs), "-append", CMDLINE]
+    argv += [
+        "-kernel",
+        str(machine.kernel),
+        "-initrd",
+        str(machine.initramfs),
+        "-append",
+        f"{CMDLINE} {machine.kernel_args}".strip(),
+    ]
     argv += ["-chardev", f"file,id=con,path={escape(str(machine.console))}", "-serial", "chardev:con"]
     argv += ["-device", "virtio-serial-pci,max_ports=4"]
     for number, (name, fd) in enumerate((("io", io), ("stdin", stdin)), start=1):
@@ -63,7 +71,10 @@ class Qemu:
         if qemu is None:
             raise SetupError("qemu-system-x86_64 is missing", "sudo apt-get install qemu-system-x86")
         self.io, io = socket.socketpair()
-        self.stdin, inner = socket.socketpair() if stdin else (None, None)
+        self.stdin: socket.socket | None = None
+        inner: socket.socket | None = None
+        if stdin:
+            self.stdin, inner = socket.socketpair()
         fds = [end.fileno() for end in (io, inner) if end is not None]
         argv = command_line(machine, qemu, io.fileno(), inner.fileno() if inner is not None else None)
         # util-linux's setpriv (essential on Debian) asks the kernel to kill QEMU when we die, however we die.

@@ -28,7 +28,7 @@ class Relay:
         qemu: Qemu,
         *,
         stdin: int | bytes | None,
-        sinks: dict[bytes, Callable[[bytes], None]],
+        deliver: Callable[[bytes, bytes], None],
         on_ready: Callable[[], None] = lambda: None,
     ) -> None:
         self.status: int | None = None
@@ -37,11 +37,12 @@ class Relay:
         self._qemu = qemu
         self._source = stdin if isinstance(stdin, int) else None
         self._pending = stdin if isinstance(stdin, bytes) else b""
-        self._sinks = sinks
+        self._deliver = deliver
         self._on_ready = on_ready
         self._frames = b""
         self._interrupts = 0
         self._deadline: float | None = None
+        self._deadline_signal = int(signal.SIGINT)
         self._wake_read, self._wake_write = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         qemu.io.setblocking(True)
         if qemu.stdin is not None:
@@ -110,7 +111,12 @@ class Relay:
         elif self._qemu.stdin is not None and fd == self._qemu.stdin.fileno():
             self._feed()
         elif fd == self._source and event:
-            data = os.read(fd, CHUNK)
+            try:
+                data = os.read(fd, CHUNK)
+            except BlockingIOError:
+                return True
+            except OSError:  # a closed descriptor, or a terminal that hung up
+                data = b""
             if data:
                 self._pending = data
                 self._feed()
@@ -155,8 +161,8 @@ class Relay:
             self._on_ready()
         elif kind == b"x":
             self.status = payload[0]
-        elif kind in self._sinks:
-            self._sinks[kind](payload)
+        elif kind in (b"o", b"e"):
+            self._deliver(kind, payload)
 
     def _signal(self, number: int) -> None:
         """Pass on the first two interrupts; a third, and anything else, ends the host."""

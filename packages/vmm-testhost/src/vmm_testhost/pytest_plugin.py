@@ -7,6 +7,7 @@ that use none of the markers, except that they carry the marker ``pure``.
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections import Counter
 from pathlib import Path
@@ -83,11 +84,12 @@ def pytest_cmdline_main(config: pytest.Config) -> int | None:
     capture = config.pluginmanager.getplugin("capturemanager")
     if capture is not None:
         capture.suspend_global_capture(in_=True)
-    args = [arg for arg in config.invocation_params.args if arg != "--testhost"]
+    color = ["--color=yes"] if os.isatty(1) else []
     report = config.getoption("xmlpath", None)
     kept = (Path(report).resolve().parent,) if report else ()
-    argv = [sys.executable, "-m", "pytest", *map(str, args)]
-    return run(argv, cwd=config.invocation_params.dir, writable=kept).returncode
+    argv = [sys.executable, "-m", "pytest", *color, *map(str, config.invocation_params.args)]
+    result = run(argv, cwd=config.invocation_params.dir, writable=kept, forward_signals=True)
+    return result.returncode
 
 
 class SkipBook:
