@@ -151,7 +151,7 @@ class AtomicBitmap:
         source = ffi.from_buffer("char[]", log)
         if len(source) != wanted:
             raise InvalidRegionError(
-                f"dirty log has {len(source)} bytes, must have {wanted}: {pages} pages of {page_size:#x} bytes"
+                f"dirty log has {len(source)} bytes, must have {wanted} for {pages} pages of {page_size:#x}"
             )
         shift = page_size.bit_length() - 1
         lib.vmm_bits_merge(self._words, self._bits, self._shift, source, pages, shift)

@@ -1,0 +1,6 @@
+"""For the tests of whoever uses guest memory: a pure-Python twin, guarded regions; `strategies` needs hypothesis."""
+
+from ._guarded import guarded_region
+from ._twin import ByteArrayMemory
+
+__all__ = ("ByteArrayMemory", "guarded_region")
