@@ -40,10 +40,8 @@ def unmapped_error(mapped: Sequence[tuple[int, int]], addr: int, size: int) -> I
         if base <= at < base + length:
             at = base + length
     if at == addr:
-        top = mapped[-1][0] + mapped[-1][1] - 1 if mapped else 0
-        return InvalidGuestAddressError(
-            addr, size, f"{addr:#x} is not mapped (highest mapped byte: {top:#x})"
-        )
+        top = f"highest mapped byte: {sum(mapped[-1]) - 1:#x}" if mapped else "the map is empty"
+        return InvalidGuestAddressError(addr, size, f"{addr:#x} is not mapped ({top})")
     return PartialBufferError(addr, size, at - addr)
 
 

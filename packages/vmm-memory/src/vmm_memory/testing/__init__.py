@@ -1,4 +1,4 @@
-"""For the tests of whoever uses guest memory: a pure-Python twin, guarded regions; `strategies` needs hypothesis."""
+"""For tests of users of guest memory: a pure-Python twin, guarded regions; `strategies` needs hypothesis."""
 
 from ._guarded import guarded_region
 from ._twin import ByteArrayMemory

@@ -13,6 +13,7 @@ from .._types import MemoryOrder, ReadableBuffer, WritableBuffer
 
 __all__ = ("ByteArrayMemory",)
 
+_ORDERS: Final = "memory order: loads take RELAXED, ACQUIRE or SEQ_CST, stores RELAXED, RELEASE or SEQ_CST"
 _LOADS: Final = {MemoryOrder.RELAXED, MemoryOrder.ACQUIRE, MemoryOrder.SEQ_CST}
 _STORES: Final = {MemoryOrder.RELAXED, MemoryOrder.RELEASE, MemoryOrder.SEQ_CST}
 
@@ -99,8 +100,9 @@ class ByteArrayMemory:
         for base, data in self._ranges:
             first, end = max(addr, base) - base, min(addr + size, base + len(data)) - base
             if size and first < end:
-                self.dirty.update((base, page) for page in range(first // self._page_size, -(-end //
-                self._page_size)))
+                self.dirty.update(
+                    (base, page) for page in range(first // self._page_size, -(-end // self._page_size))
+                )
 
     def access_map(self) -> AccessMap:
         """Not possible: a bytearray has no table for C.
@@ -127,8 +129,7 @@ class ByteArrayMemory:
         if addr % size:
             raise MisalignedAccessError(addr, size, f"address must be a multiple of {size}")
         if not order_ok:
-            raise ValueError("memory order: loads take RELAXED, ACQUIRE or SEQ_CST, stores RELAXED, RELEASE or
-            SEQ_CST")
+            raise ValueError(_ORDERS)
         self._pieces(addr, size, write=write)
 
     def _empty_piece(self, addr: int, *, write: bool) -> list[tuple[int, bytearray, int, int]]:
