@@ -81,7 +81,6 @@ static inline uint64_t vmm_count_below(const struct vmm_map *map, uint64_t gpa)
 
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
-
         if (map->regions[middle].base <= gpa)
             low = middle + 1;
         else
@@ -94,7 +93,6 @@ static inline uint64_t vmm_count_below(const struct vmm_map *map, uint64_t gpa)
 static inline const struct vmm_region *vmm_find(const struct vmm_map *map, uint64_t gpa)
 {
     uint64_t below = vmm_count_below(map, gpa);
-
     if (below == 0 || gpa - map->regions[below - 1].base >= map->regions[below - 1].size)
         return NULL;
     return &map->regions[below - 1];
@@ -139,7 +137,6 @@ static inline int vmm_check_from(const struct vmm_map *map, uint64_t gpa, uint64
 static inline int vmm_check(const struct vmm_map *map, uint64_t gpa, uint64_t len, int write)
 {
     const struct vmm_region *first;
-
     return vmm_check_from(map, gpa, len, write, &first);
 }
 
@@ -223,7 +220,6 @@ static inline void vmm_copy_in(uint8_t *dst, const uint8_t *guest, uint64_t len)
     } else {
         while (len != 0) {
             uint64_t value, step = vmm_step(guest, len);
-
             if (step == 8)
                 value = __atomic_load_n((const vmm_u64_alias *)guest, __ATOMIC_RELAXED);
             else if (step == 4)
@@ -275,12 +271,10 @@ static inline int vmm_read(const struct vmm_map *map, uint64_t gpa, void *dst, u
     const struct vmm_region *region;
     uint8_t *to = (uint8_t *)dst;
     int rc = vmm_check_from(map, gpa, len, 0, &region);
-
     if (rc != 0)
         return rc;
     while (len != 0) {
         uint64_t left = vmm_region_left(region, gpa), part = len < left ? len : left;
-
         /* SAFETY: vmm_check_from proved that the range runs through this region and the ones after it. */
         vmm_copy_in(to, region->host + (gpa - region->base), part);
         to += part;
@@ -297,12 +291,10 @@ static inline int vmm_write(const struct vmm_map *map, uint64_t gpa, const void 
     const struct vmm_region *region;
     const uint8_t *from = (const uint8_t *)src;
     int rc = vmm_check_from(map, gpa, len, 1, &region);
-
     if (rc != 0)
         return rc;
     while (len != 0) {
         uint64_t left = vmm_region_left(region, gpa), part = len < left ? len : left;
-
         /* SAFETY: as in vmm_read; no region on the way is read-only. */
         vmm_copy_out(region->host + (gpa - region->base), from, part);
         vmm_region_mark_dirty(region, gpa - region->base, part);
@@ -327,7 +319,6 @@ static inline int vmm_iov(const struct vmm_map *map, uint64_t gpa, uint64_t len,
         return rc;
     while (len != 0) {
         uint64_t left = vmm_region_left(region, gpa), part = len < left ? len : left;
-
         if (used == max)
             return -ENOSPC;
         /* SAFETY: as in vmm_read. */
@@ -360,7 +351,6 @@ static inline int vmm_store_order_ok(int order)
     {                                                                                                            \
         uint8_t *host = NULL;                                                                                    \
         int rc;                                                                                                  \
-                                                                                                                 \
         if ((gpa & (bits / 8 - 1)) || !vmm_load_order_ok(order))                                                 \
             return -EINVAL;                                                                                      \
         rc = vmm_get(map, gpa, bits / 8, 0, &host);                                                              \
@@ -376,13 +366,11 @@ static inline int vmm_store_order_ok(int order)
             *ret = __atomic_load_n((const alias *)host, __ATOMIC_SEQ_CST);                                       \
         return 0;                                                                                                \
     }                                                                                                            \
-                                                                                                                 \
     static inline int vmm_store##bits(const struct vmm_map *map, uint64_t gpa, int order, uint##bits##_t value)  \
     {                                                                                                            \
         const struct vmm_region *region;                                                                         \
         uint8_t *host = NULL;                                                                                    \
         int rc;                                                                                                  \
-                                                                                                                 \
         if ((gpa & (bits / 8 - 1)) || !vmm_store_order_ok(order))                                                \
             return -EINVAL;                                                                                      \
         rc = vmm_check_from(map, gpa, bits / 8, 1, &region);                                                     \

@@ -58,6 +58,7 @@ class Driver:
         event_idx: VIRTIO_F_EVENT_IDX was negotiated.
         indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
         arena: (address, bytes) from which `request` and indirect tables take memory.
+        start: Free-running index to begin with, as if so many chains had been used already.
 
     Attributes:
         raw: Unchecked access to the rings, for a driver that misbehaves on purpose.
@@ -72,19 +73,21 @@ class Driver:
         event_idx: bool = False,
         indirect: bool = False,
         arena: tuple[int, int] = (0, 0),
+        start: int = 0,
     ) -> None:
         self.memory = memory
         self.layout = layout
         self.event_idx = event_idx
         self.indirect = indirect
         self.raw = RawRings(memory, layout)
-        self.last_used = 0
+        self.last_used = start
         self._arena = Arena(*arena)
         self._free = list(range(layout.size))
         self._pending: dict[int, _Pending] = {}
-        self._next = 0
-        self._announced = 0
+        self._next = self._announced = start
         memory.write(layout.desc_table, bytes(layout.end - layout.desc_table))
+        self.raw.set_avail_idx(start)
+        self.raw.set_used_idx(start)
 
     @property
     def free_descriptors(self) -> int:

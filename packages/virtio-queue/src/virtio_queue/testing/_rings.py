@@ -123,6 +123,10 @@ class RawRings:
         """How far the device came; an acquire, for the elements before it."""
         return self.memory.load(self.layout.used_ring + RING_IDX, 2, MemoryOrder.SEQ_CST)
 
+    def set_used_idx(self, value: int) -> None:
+        """Begin elsewhere than at 0; a driver never writes it afterwards."""
+        self.memory.store(self.layout.used_ring + RING_IDX, 2, value)
+
     def used_element(self, position: int) -> tuple[int, int]:
         """The (head, length) at a free-running position."""
         element = self.layout.used_ring + RING_ELEMENTS + 8 * (position % self.layout.size)

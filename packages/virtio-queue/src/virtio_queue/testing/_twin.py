@@ -34,8 +34,8 @@ _MANY = 1 << 16
 class TwinQueue:
     """Pure-Python device side of a split virtqueue: interface, results and errors of `virtio_queue.Queue`.
 
-    Works on any `GuestMemory`, also one without an access map. Python has no fences; where the C core puts one between
-    a store and a load, both of them are sequentially consistent here, which orders them just as well.
+    Works on any `GuestMemory`, also one without an access map. Python has no fences; where the C core puts
+    one between a store and a load, both are sequentially consistent here, which orders them just as well.
 
     Args:
         max_size: Most entries a driver may choose, a power of two from 1 to 32768.

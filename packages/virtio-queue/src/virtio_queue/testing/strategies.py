@@ -1,0 +1,175 @@
+"""Hypothesis strategies for rings, chains and hostile drivers."""
+
+import attrs
+from hypothesis import strategies as st
+from vmm_memory import GuestMemory
+
+from virtio_queue._chain import Segment
+from virtio_queue._layout import DESC_INDIRECT, DESC_NEXT, DESC_WRITE, DESCRIPTOR, U16, U64
+from virtio_queue.testing._rings import RawRings, RingLayout
+
+__all__ = (
+    "HostileRing",
+    "Mutation",
+    "hostile_rings",
+    "indices",
+    "mutations",
+    "queue_sizes",
+    "ring_layouts",
+    "segment_lists",
+)
+
+RawDescriptor = tuple[int, int, int, int]
+
+
+def queue_sizes(largest: int = 32768) -> st.SearchStrategy[int]:
+    """Legal sizes, 1 to `largest`; small ones come first when shrinking."""
+    return st.integers(0, largest.bit_length() - 1).map(lambda power: 1 << power)
+
+
+def indices() -> st.SearchStrategy[int]:
+    """Free-running 16-bit indices, often close to where they wrap."""
+    return st.one_of(st.integers(0, U16), st.integers(U16 - 8, U16), st.integers(0x7FF8, 0x8008))
+
+
+@st.composite
+def ring_layouts(draw: st.DrawFn, base: int, largest: int = 32768) -> RingLayout:
+    """Layouts from `base` on, with gaps between the parts."""
+    size = draw(queue_sizes(largest))
+    tight = RingLayout.at(base, size)
+    gaps = draw(st.tuples(st.integers(0, 8), st.integers(0, 64), st.integers(0, 64)))
+    desc = tight.desc_table + 16 * gaps[0]
+    avail = desc + 16 * size + 2 * gaps[1]
+    used = -(-(avail + 6 + 2 * size) // 4) * 4 + 4 * gaps[2]
+    return RingLayout(size, desc, avail, used)
+
+
+@st.composite
+def segment_lists(draw: st.DrawFn, area: tuple[int, int], most: int) -> list[Segment]:
+    """1 to `most` legal buffers inside (address, bytes), readable before writable; some of no length."""
+    base, room = area
+    count = draw(st.integers(1, most))
+    readable = draw(st.integers(0, count))
+    segments = []
+    for position in range(count):
+        start = draw(st.integers(0, room))
+        segments.append(Segment(base + start, draw(st.integers(0, room - start)), position >= readable))
+    return segments
+
+
+@attrs.frozen
+class HostileRing:
+    """Everything a driver can put into memory for one queue, right or wrong.
+
+    Attributes:
+        descriptors: The first entries of the descriptor table.
+        tables: Further descriptors, laid out at the address given to `install`; indirect tables point there.
+        heads: The available ring from position `start` on.
+        start: Free-running index from which the device is to pop.
+        avail_idx: Announced index.
+        avail_flags: First word of the available ring.
+        used_event: Last word of the available ring.
+    """
+
+    descriptors: tuple[RawDescriptor, ...]
+    tables: tuple[RawDescriptor, ...]
+    heads: tuple[int, ...]
+    start: int
+    avail_idx: int
+    avail_flags: int
+    used_event: int
+
+    def install(self, memory: GuestMemory, layout: RingLayout, tables: int) -> None:
+        """Write it.
+
+        Args:
+            memory: Guest memory; rings and tables must lie in it.
+            layout: Where the rings lie; entries beyond its size are left out.
+            tables: Where the further descriptors go.
+        """
+        raw = RawRings(memory, layout)
+        for index, descriptor in enumerate(self.descriptors[: layout.size]):
+            raw.write_descriptor(index, *descriptor)
+        memory.write(tables, b"".join(DESCRIPTOR.pack(*row) for row in self.tables))
+        for offset, head in enumerate(self.heads[: layout.size]):
+            raw.write_available(self.start + offset, head)
+        raw.set_used_event(self.used_event)
+        raw.set_avail_flags(self.avail_flags)
+        raw.set_avail_idx(self.avail_idx)
+
+
+def _addresses(area: tuple[int, int]) -> st.SearchStrategy[int]:
+    base, room = area
+    inside = st.integers(base, base + room - 1)
+    edges = st.sampled_from((base + room, base + room - 1, max(base - 1, 0), 0, U64, U64 - 15, 1 << 63))
+    return st.one_of(inside, inside, edges, st.integers(0, U64))
+
+
+def _raw_descriptors(area: tuple[int, int], table: int, entries: int) -> st.SearchStrategy[RawDescriptor]:
+    lengths = st.one_of(st.integers(0, 64), st.sampled_from((0x8000_0000, 0xFFFF_FFFF, 4096)))
+    following = st.one_of(st.integers(0, entries - 1), st.integers(0, entries - 1), st.integers(0, U16))
+    plain_flags = st.sampled_from((0, DESC_NEXT, DESC_WRITE, DESC_NEXT | DESC_WRITE))
+    flags = st.one_of(plain_flags, plain_flags, st.integers(0, U16))
+    plain = st.tuples(_addresses(area), lengths, flags, following)
+    table_lengths = st.one_of(st.integers(0, entries).map(lambda n: 16 * n), st.integers(0, 128))
+    entry_flags = st.sampled_from(
+        (DESC_INDIRECT, DESC_INDIRECT, DESC_INDIRECT | DESC_WRITE, DESC_INDIRECT | DESC_NEXT)
+    )
+    indirect = st.tuples(
+        st.one_of(st.integers(table, table + 16 * entries), _addresses(area)),
+        table_lengths,
+        entry_flags,
+        following,
+    )
+    return st.one_of(plain, plain, indirect)
+
+
+@st.composite
+def hostile_rings(draw: st.DrawFn, area: tuple[int, int], table: int, entries: int = 8) -> HostileRing:
+    """Rings of a driver that may break every rule, mostly a little.
+
+    Args:
+        draw: Given by Hypothesis.
+        area: (address, bytes) of guest memory that buffers may hit.
+        table: Address that will be given to `install`.
+        entries: Descriptors in the table and behind `table`, 1 to the queue size.
+    """
+    descriptors = st.lists(_raw_descriptors(area, table, entries), min_size=entries, max_size=entries)
+    heads = st.lists(
+        st.one_of(st.integers(0, entries - 1), st.integers(0, entries)), min_size=1, max_size=entries
+    )
+    start, chosen = draw(indices()), draw(heads)
+    ahead = draw(st.one_of(st.integers(0, len(chosen)), st.just(len(chosen)), st.integers(0, U16)))
+    return HostileRing(
+        descriptors=tuple(draw(descriptors)),
+        tables=tuple(draw(descriptors)),
+        heads=tuple(chosen),
+        start=start,
+        avail_idx=(start + ahead) & U16,
+        avail_flags=draw(st.sampled_from((0, 1, 2, U16))),
+        used_event=(start + draw(st.integers(-3, 10))) & U16,
+    )
+
+
+@attrs.frozen
+class Mutation:
+    """One 16-bit store by a driver that misbehaves.
+
+    Attributes:
+        offset: Even distance from the descriptor table.
+        value: What is stored.
+    """
+
+    offset: int
+    value: int
+
+    def apply(self, memory: GuestMemory, layout: RingLayout) -> None:
+        """Do it, if it hits the rings."""
+        if layout.desc_table + self.offset + 2 <= layout.end:
+            memory.store(layout.desc_table + self.offset, 2, self.value)
+
+
+def mutations(room: int) -> st.SearchStrategy[Mutation]:
+    """Stores to the first `room` bytes from the descriptor table on."""
+    values = st.one_of(st.integers(0, 8), st.integers(0, U16))
+    return st.builds(Mutation, st.integers(0, room // 2 - 1).map(lambda half: 2 * half), values)
