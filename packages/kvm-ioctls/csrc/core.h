@@ -67,8 +67,8 @@ int kvmx_vcpu_run(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only);
 int kvmx_vcpu_kick(struct kvmx_vcpu *v);
 int kvmx_vcpu_user(struct kvmx_vcpu *v);    /* thread id inside run or an ioctl, or 0 */
 int kvmx_vcpu_set_value(struct kvmx_vcpu *v, uint64_t value);
-int kvmx_vcpu_set_data(struct kvmx_vcpu *v, const uint8_t *data, uint64_t len);
-int kvmx_vcpu_get_data(struct kvmx_vcpu *v, uint8_t *data, uint64_t len);
+int kvmx_vcpu_set_data(struct kvmx_vcpu *v, const uint8_t *data, uint64_t size);
+int kvmx_vcpu_get_data(struct kvmx_vcpu *v, uint8_t *data, uint64_t size);
 int kvmx_vcpu_reply_msr(struct kvmx_vcpu *v, int error, uint64_t data);
 int kvmx_vcpu_reply_hypercall(struct kvmx_vcpu *v, uint64_t ret);
 int kvmx_vcpu_request_window(struct kvmx_vcpu *v, int on);

@@ -28,9 +28,9 @@ from kvm_ioctls._exits import (
     Hypercall,
     InternalError,
     Intr,
+    IoapicEoi,
     IoIn,
     IoOut,
-    IoapicEoi,
     IrqWindowOpen,
     MemoryFault,
     MmioRead,
@@ -62,8 +62,8 @@ from kvm_ioctls._record import (
     IoRecord,
 )
 from kvm_ioctls._routing import (
-    IrqRoute,
     IrqchipRoute,
+    IrqRoute,
     MemFlags,
     MsiRoute,
 )
@@ -101,6 +101,7 @@ from kvm_ioctls._x86_64._vm import (
 
 __all__ = (
     "API_VERSION",
+    "KICK_SIGNAL",
     "Cap",
     "ClockData",
     "ClosedError",
@@ -132,7 +133,6 @@ __all__ = (
     "IrqWindowOpen",
     "IrqchipId",
     "IrqchipRoute",
-    "KICK_SIGNAL",
     "Kvm",
     "KvmAbiError",
     "KvmError",

@@ -1,4 +1,4 @@
-"""Capability numbers (KVM_CAP_*) of the x86-64, arm64 and generic KVM; a table, so no length limit applies."""
+"""Capability numbers (KVM_CAP_*) of generic, x86-64 and arm64 KVM: a data table."""
 
 from enum import IntEnum
 
@@ -6,7 +6,7 @@ __all__ = ("Cap",)
 
 
 class Cap(IntEnum):
-    """A capability to ask for with ``check_extension``; plain ints of newer kernels are accepted there too."""
+    """A capability for ``check_extension``, which takes plain ints of newer kernels too."""
 
     IRQCHIP = 0
     HLT = 1

@@ -59,6 +59,6 @@ def layout() -> dict[tuple[str, str], tuple[int, int]]:
     # SAFETY: the four pointers are distinct elements of two live arrays; C fills them with pointers
     # to static strings.
     while lib.kvmx_layout(len(table), names, names + 1, numbers, numbers + 1) == 0:
-        strct, field = (str(ffi.string(name), "ascii") for name in names)
+        strct, field = (ffi.string(name).decode("ascii") for name in (names[0], names[1]))
         table[strct, field] = (numbers[0], numbers[1])
     return table

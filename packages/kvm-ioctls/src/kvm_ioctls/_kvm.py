@@ -20,8 +20,8 @@ API_VERSION = 12
 _CURES = {
     errno.ENOENT: "no KVM here; load the module (`modprobe kvm_intel` or `kvm_amd`), and in a virtual "
     "machine or container pass the device in or enable nested virtualisation",
-    errno.EACCES: "permission denied; add your user to group kvm (`usermod -aG kvm $USER`, then log in again)",
-    errno.EPERM: "permission denied; add your user to group kvm, or let the container's device cgroup allow 10:232",
+    errno.EACCES: "permission denied; add your user to group kvm (`usermod -aG kvm USER`) and log in again",
+    errno.EPERM: "permission denied; add your user to group kvm, or allow 10:232 in the device cgroup",
     errno.ENODEV: "the device node exists but no KVM module serves it; `modprobe kvm_intel` or `kvm_amd`",
     errno.ENXIO: "the device node exists but no KVM module serves it; `modprobe kvm_intel` or `kvm_amd`",
 }
@@ -57,7 +57,10 @@ class Kvm(X86Kvm, OwnedFd):
         if version < 0:
             raise KvmUnavailableError(-version, "KVM_GET_API_VERSION", name, "this is not a KVM device")
         raise KvmUnavailableError(
-            errno.ENOTSUP, "KVM_GET_API_VERSION", name, f"it speaks version {version}, only {API_VERSION} is known"
+            errno.ENOTSUP,
+            "KVM_GET_API_VERSION",
+            name,
+            f"it speaks version {version}, only {API_VERSION} is known",
         )
 
     def get_api_version(self) -> int:

@@ -98,7 +98,8 @@ class NativeRange:
     def __attrs_post_init__(self) -> None:
         if self.size < 1 or self.base < 0 or self.last > _LAST[self.space]:
             raise ValueError(
-                f"{self.space} range base={self.base:#x} size={self.size:#x} is not inside 0..{_LAST[self.space]:#x}"
+                f"{self.space} range base={self.base:#x} size={self.size:#x} "
+                f"is not inside 0..{_LAST[self.space]:#x}"
             )
 
     @property
@@ -179,7 +180,9 @@ class NativeExits:
         self._table.npio, self._table.nmmio = len(pio), len(mmio)
         self._table.pio, self._table.mmio = arrays
         if lib.kvmx_table_check(self._table):
-            raise ValueError(f"the C core refused a table of {len(self.ranges)} ranges [errno {errno.EINVAL}]")
+            raise ValueError(
+                f"the C core refused a table of {len(self.ranges)} ranges [errno {errno.EINVAL}]"
+            )
 
     def _fill(self, entry: CData, native: NativeRange) -> None:
         entry.base, entry.last, entry.fd = native.base, native.last, -1
@@ -191,10 +194,10 @@ class NativeExits:
             entry.constant = native.read.value
         elif native.read is not None:
             # SAFETY: the cell lives in the Latch or Counter, which self.ranges keeps alive.
-            entry.read_cell = native.read._cell  # noqa: SLF001
+            entry.read_cell = native.read._cell
         if isinstance(native.write, (Latch, Counter)):
             # SAFETY: as above.
-            entry.write_cell = native.write._cell  # noqa: SLF001
+            entry.write_cell = native.write._cell
         elif isinstance(native.write, Eventfd):
             self._fds.append(_own_eventfd(native.write.fd))
             entry.fd = self._fds[-1]
@@ -206,7 +209,9 @@ class NativeExits:
 
     def hits(self) -> tuple[int, ...]:
         """Return how many exits each of ``ranges`` answered, in that order."""
-        counts = [entry.hits for n, array in zip(self._sizes(), self._keep, strict=True) for entry in array[0:n]]
+        counts = [
+            entry.hits for n, array in zip(self._sizes(), self._keep, strict=True) for entry in array[0:n]
+        ]
         pio = [i for i, r in enumerate(self.ranges) if r.space == "pio"]
         mmio = [i for i, r in enumerate(self.ranges) if r.space == "mmio"]
         by_index = dict(zip(pio + mmio, counts, strict=True))

@@ -6,7 +6,7 @@ import struct
 from collections.abc import Callable
 from typing import final
 
-from kvm_ioctls._exits import Exit, ExitReason, IoIn, IoOut, MmioRead, MmioWrite, build_exit
+from kvm_ioctls._exits import Exit, IoIn, IoOut, MmioRead, MmioWrite, build_exit
 from kvm_ioctls._ffi import CData, check, ffi, lib
 
 __all__ = ("IoRecord", "exit_of")
@@ -17,7 +17,7 @@ _WORDS_AT = 40
 
 
 def exit_of(view: memoryview, data: Callable[[int], bytes]) -> Exit:
-    """Build the typed exit of a filled record; `data(n)` fetches n written bytes, called for string I/O only."""
+    """Build the typed exit of a filled record; `data(n)` fetches n bytes, for string output only."""
     reason, mmio, write, size, count, nwords, addr, value = _HEAD.unpack_from(view)
     if not count:
         return build_exit(reason, struct.unpack_from(f"<{nwords}Q", view, _WORDS_AT))
@@ -110,7 +110,3 @@ class IoRecord:
     def exit(self) -> Exit:
         """Build the typed exit of this record."""
         return exit_of(self._view, lambda _size: self.data)
-
-
-assert _HEAD.size == 32
-assert ExitReason.IO == 2

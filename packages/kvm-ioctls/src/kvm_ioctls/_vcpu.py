@@ -139,7 +139,7 @@ class VcpuFd(X86Vcpu):
         return None
 
     def kick(self) -> None:
-        """Make ``run`` return ``Intr`` soon, or at once if it is not running; never lost, never counted twice.
+        """Make ``run`` return ``Intr`` soon, or the next one at once; never lost, never counted twice.
 
         Kicks that come before ``run`` has reported one are the same kick. After close(), nothing.
 
@@ -163,7 +163,9 @@ class VcpuFd(X86Vcpu):
         # SAFETY: C compares the length with the exit's before it copies; `data` outlives the call.
         ret = lib.kvmx_vcpu_set_data(self._vcpu, ffi.from_buffer(data), len(data))
         if ret == -errno.EMSGSIZE:
-            raise ValueError(f"set_io_result got {len(data)} bytes, the exit wants {self.io.size * self.io.count}")
+            raise ValueError(
+                f"set_io_result got {len(data)} bytes, the exit wants {self.io.size * self.io.count}"
+            )
         if ret:
             self._fail(ret, "set_io_result")
 
@@ -187,7 +189,7 @@ class VcpuFd(X86Vcpu):
         if ret:
             self._fail(ret, "set_hypercall_result")
 
-    def request_interrupt_window(self, on: bool = True) -> None:  # noqa: FBT001, FBT002 - a switch
+    def request_interrupt_window(self, on: bool = True) -> None:
         """Ask for an IrqWindowOpen exit as soon as the guest can take an interrupt (no in-kernel irqchip).
 
         Raises:

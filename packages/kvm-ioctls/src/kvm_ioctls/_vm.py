@@ -96,7 +96,15 @@ class VmFd(X86Vm, OwnedFd):
             KvmOSError: The kernel refused, ENOTTY when it is too old (Cap.USER_MEMORY2); unchanged.
         """
         self._check_region(guest_phys_addr, memory_size, userspace_addr)
-        values = (slot, int(flags), guest_phys_addr, memory_size, userspace_addr, guest_memfd_offset, guest_memfd)
+        values = (
+            slot,
+            int(flags),
+            guest_phys_addr,
+            memory_size,
+            userspace_addr,
+            guest_memfd_offset,
+            guest_memfd,
+        )
         self._ioctl(lib.KX_SET_USER_MEMORY_REGION2, _packed("memory region ", "<IIQQQQI116x", *values))
 
     @staticmethod
@@ -230,7 +238,7 @@ class VmFd(X86Vm, OwnedFd):
         values = (datamatch or 0, addr, length, fd, flags)
         self._ioctl(lib.KX_IOEVENTFD, _packed("ioeventfd ", "<QQIiI36x", *values))
 
-    def set_irq_line(self, gsi: int, active: bool) -> None:  # noqa: FBT001 - the line's level
+    def set_irq_line(self, gsi: int, active: bool) -> None:
         """Set the level of an interrupt line (KVM_IRQ_LINE).
 
         Raises:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterator
-from functools import cache
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import attrs
@@ -54,11 +53,15 @@ def raw(size: int, *, gap: int = 0) -> bytes:
 
 def nested(kind: type[W]) -> W:
     """Declare an embedded struct."""
-    return cast("W", attrs.field(factory=kind, metadata={"kind": kind}))
+    made: W = attrs.field(factory=kind, metadata={"kind": kind})
+    return made
 
 
 class _Codec:
     """Compiled plan of one Wire class."""
+
+    code: str
+    values: int
 
     def __init__(self, cls: type[Wire]) -> None:
         self.offsets: dict[str, tuple[int, int]] = {}
@@ -108,15 +111,20 @@ def _exactly(name: str, value: tuple[int, ...], count: int) -> tuple[int, ...]:
     return value
 
 
-@cache
+_codecs: dict[type[Wire], _Codec] = {}
+
+
 def _codec(cls: type[Wire]) -> _Codec:
-    return _Codec(cls)
+    codec = _codecs.get(cls)
+    if codec is None:
+        codec = _codecs[cls] = _Codec(cls)
+    return codec
 
 
+@attrs.define
 class Wire:
     """Base of the register and state classes: packs to and from the kernel's own layout."""
 
-    __slots__ = ()
     ABI: ClassVar[str] = ""
 
     @classmethod

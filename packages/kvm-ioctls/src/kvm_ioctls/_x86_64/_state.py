@@ -1,5 +1,7 @@
 """vCPU and VM state of x86-64, laid out as arch/x86/include/uapi/asm/kvm.h has it."""
 
+# ruff: noqa: RUF009 - nested() yields an attrs field with a factory, no shared default
+
 from __future__ import annotations
 
 from enum import IntEnum
@@ -65,7 +67,7 @@ class Regs(Wire):
 
 @attrs.define
 class Segment(Wire):
-    """A segment register with its hidden part (struct kvm_segment); limit in bytes, type as in a descriptor."""
+    """A segment register with its hidden part (struct kvm_segment); limit in bytes."""
 
     ABI: ClassVar[str] = "segment"
     base: int = u64()
@@ -203,7 +205,10 @@ class DebugRegs(Wire):
 
 @attrs.define
 class GuestDebug(Wire):
-    """What KVM_SET_GUEST_DEBUG stops at: control bits ENABLE 1, SINGLESTEP 2, USE_SW_BP 1<<16, USE_HW_BP 1<<17."""
+    """What stops the guest (struct kvm_guest_debug).
+
+    Control bits: 1 ENABLE, 2 SINGLESTEP, 1<<16 USE_SW_BP, 1<<17 USE_HW_BP.
+    """
 
     ABI: ClassVar[str] = "guest_debug"
     control: int = u32(gap=4)
@@ -240,7 +245,10 @@ class VcpuEvents(Wire):
 
 @attrs.define
 class ClockData(Wire):
-    """The VM's kvmclock in ns (struct kvm_clock_data); flags: 2 TSC_STABLE, 4 realtime valid, 8 host_tsc valid."""
+    """The VM's kvmclock in ns (struct kvm_clock_data).
+
+    Flags: 2 TSC_STABLE, 4 realtime is valid, 8 host_tsc is valid.
+    """
 
     ABI: ClassVar[str] = "clock_data"
     clock: int = u64()

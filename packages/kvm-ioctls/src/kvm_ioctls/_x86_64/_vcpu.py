@@ -37,8 +37,10 @@ _XCRS_BYTES = 392
 
 
 class X86Vcpu(ABC):
-    """Mixed into VcpuFd. Every method raises KvmOSError when the kernel refuses and KvmStateError when
-    the vCPU is closed, forked or in use by another thread; a refused setter changes nothing.
+    """Mixed into VcpuFd.
+
+    Every method raises KvmOSError when the kernel refuses and KvmStateError when the vCPU is closed,
+    forked or in use by another thread; a refused setter changes nothing.
     """
 
     _subject: str
@@ -88,7 +90,7 @@ class X86Vcpu(ABC):
         self._ioctl(lib.KX_SET_FPU, fpu.pack())
 
     def get_xsave(self) -> bytes:
-        """Return the whole XSAVE area, 4096 bytes or more (KVM_GET_XSAVE2 when larger, else KVM_GET_XSAVE)."""
+        """Return the whole XSAVE area, 4096 bytes or more (KVM_GET_XSAVE or KVM_GET_XSAVE2)."""
         data = bytearray(self._xsave_size)
         self._ioctl(lib.KX_GET_XSAVE2 if self._xsave_size > _XSAVE_BYTES else lib.KX_GET_XSAVE, data)
         return bytes(data)
@@ -212,7 +214,7 @@ class X86Vcpu(ABC):
         return self._ioctl_value(lib.KX_GET_TSC_KHZ)
 
     def set_tsc_khz(self, khz: int) -> None:
-        """Set the guest's TSC frequency in kHz (KVM_SET_TSC_KHZ; others than the host's need Cap.TSC_CONTROL)."""
+        """Set the guest's TSC frequency in kHz (KVM_SET_TSC_KHZ); Cap.TSC_CONTROL unless it is the host's."""
         self._ioctl_value(lib.KX_SET_TSC_KHZ, khz)
 
     def kvmclock_ctrl(self) -> None:

@@ -28,7 +28,7 @@ class X86Vm(OwnedFd):
     """Mixed into VmFd."""
 
     def set_tss_address(self, address: int) -> None:
-        """Give Intel's real-mode emulation three pages below 4 GiB that the guest does not use (KVM_SET_TSS_ADDR).
+        """Give Intel's real-mode emulation three free pages below 4 GiB (KVM_SET_TSS_ADDR).
 
         Raises:
             ValueError: Not page aligned, or not below 4 GiB.
@@ -39,7 +39,7 @@ class X86Vm(OwnedFd):
         self._ioctl_value(lib.KX_SET_TSS_ADDR, address)
 
     def set_identity_map_address(self, address: int) -> None:
-        """Give KVM one page below 4 GiB for an identity map; before the first vCPU (KVM_SET_IDENTITY_MAP_ADDR).
+        """Give KVM a page below 4 GiB for an identity map, before any vCPU (KVM_SET_IDENTITY_MAP_ADDR).
 
         Raises:
             ValueError: Not page aligned, or not below 4 GiB.
