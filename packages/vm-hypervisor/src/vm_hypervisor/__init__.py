@@ -1,0 +1,65 @@
+"""What a VMM needs of any hypervisor, and KVM behind it."""
+
+from vm_hypervisor._errors import (
+    HypervisorError,
+    HypervisorUnavailableError,
+    RouteError,
+    SlotError,
+    VcpuFailedError,
+    VcpuStateError,
+)
+from vm_hypervisor._exits import (
+    DebugStop,
+    Exit,
+    Failure,
+    Halt,
+    IoapicEoi,
+    Kicked,
+    MmioRead,
+    MmioWrite,
+    PioRead,
+    PioWrite,
+    Shutdown,
+    SystemEvent,
+    SystemEventKind,
+)
+from vm_hypervisor._kvm import KvmHypervisor, KvmVcpu, KvmVm
+from vm_hypervisor._native import unclaimed_ports
+from vm_hypervisor._protocols import Hypervisor, MsiRoute, NativeAnswer, Vcpu, Vm, VmOps
+from vm_hypervisor._slots import MemorySlots
+from vm_hypervisor._vcpu_manager import VcpuManager, VcpuStop
+
+__all__ = (
+    "DebugStop",
+    "Exit",
+    "Failure",
+    "Halt",
+    "Hypervisor",
+    "HypervisorError",
+    "HypervisorUnavailableError",
+    "IoapicEoi",
+    "Kicked",
+    "KvmHypervisor",
+    "KvmVcpu",
+    "KvmVm",
+    "MemorySlots",
+    "MmioRead",
+    "MmioWrite",
+    "MsiRoute",
+    "NativeAnswer",
+    "PioRead",
+    "PioWrite",
+    "RouteError",
+    "Shutdown",
+    "SlotError",
+    "SystemEvent",
+    "SystemEventKind",
+    "Vcpu",
+    "VcpuFailedError",
+    "VcpuManager",
+    "VcpuStateError",
+    "VcpuStop",
+    "Vm",
+    "VmOps",
+    "unclaimed_ports",
+)

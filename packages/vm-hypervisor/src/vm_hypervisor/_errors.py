@@ -1,0 +1,47 @@
+"""What can go wrong between a VMM and its hypervisor.
+
+```
+HypervisorError                      every error this package raises itself
+├── HypervisorUnavailableError       no usable hypervisor on this host (names the cure)
+├── SlotError                        a memory slot that the hypervisor refused or that is unknown
+├── RouteError                       an interrupt route that is unknown, doubled or out of range
+├── VcpuStateError                   a vCPU call that its state forbids; nothing changed
+└── VcpuFailedError                  the hypervisor could not run the vCPU (entry failure, internal error)
+```
+
+Plain argument mistakes are `ValueError`s.
+"""
+
+
+class HypervisorError(Exception):
+    """Root of this package's errors."""
+
+
+class HypervisorUnavailableError(HypervisorError):
+    """No usable hypervisor: the message says what was tried and how to mend it."""
+
+
+class SlotError(HypervisorError):
+    """A memory slot was refused or is unknown; the slots are as before."""
+
+    def __init__(self, slot: int, base: int, size: int, reason: str) -> None:
+        """Name the slot (number), its guest base (address) and size (bytes), and why."""
+        self.slot, self.base, self.size = slot, base, size
+        super().__init__(f"memory slot {slot} (guest {base:#x}, {size:#x} bytes): {reason}")
+
+
+class RouteError(HypervisorError):
+    """An interrupt route was refused; the routing table is as before."""
+
+
+class VcpuStateError(HypervisorError):
+    """A call that the vCPU threads' state forbids; nothing changed."""
+
+
+class VcpuFailedError(HypervisorError):
+    """The hypervisor could not run a vCPU any further."""
+
+    def __init__(self, index: int, reason: str) -> None:
+        """Name the vCPU (index) and the hypervisor's reason."""
+        self.index = index
+        super().__init__(f"vCPU {index}: {reason}")

@@ -1,0 +1,116 @@
+"""Interrupt lines and messages over KVM's irqfds, and the one table of GSI routes behind them."""
+
+import threading
+from collections.abc import Iterable
+
+from kvm_ioctls import IrqchipRoute, VmFd
+from kvm_ioctls import MsiRoute as MsiEntry
+from vm_device import EventFd, IdAllocator, Interrupt
+
+from vm_hypervisor._errors import RouteError
+from vm_hypervisor.arch.x86_64 import IO_APIC_PINS
+
+_LAST_GSI = 4095  # KVM_MAX_IRQ_ROUTES - 1
+_PIC_PINS = 8
+_PIC_MASTER, _PIC_SLAVE, _IO_APIC = 0, 1, 2
+
+
+def legacy_routes() -> tuple[IrqchipRoute, ...]:
+    """Return KVM's own default: every GSI to its I/O APIC pin, the first 16 to the PICs as well."""
+    pics = (
+        IrqchipRoute(gsi, _PIC_MASTER if gsi < _PIC_PINS else _PIC_SLAVE, gsi % _PIC_PINS)
+        for gsi in range(2 * _PIC_PINS)
+    )
+    return (*pics, *(IrqchipRoute(pin, _IO_APIC, pin) for pin in range(IO_APIC_PINS)))
+
+
+class IrqLine:
+    """One GSI as a device sees it: an irqfd for edges, the line's level for the rest."""
+
+    def __init__(self, vm: VmFd, gsi: int) -> None:
+        """Register an eventfd of its own for `gsi`."""
+        self._vm, self.gsi = vm, gsi
+        self._event = EventFd()
+        vm.register_irqfd(self._event.fd, gsi)
+
+    def trigger(self) -> None:
+        """Send one edge."""
+        self._event.write()
+
+    def set_level(self, level: bool) -> None:
+        """Hold the line up or down."""
+        self._vm.set_irq_line(self.gsi, level)
+
+    @property
+    def eventfd(self) -> int | None:
+        """The descriptor whose write is one edge."""
+        return self._event.fd
+
+    def close(self) -> None:
+        """Take the irqfd away."""
+        self._vm.unregister_irqfd(self._event.fd, self.gsi)
+        self._event.close()
+
+
+class GsiRoutes:
+    """The routing table: KVM replaces it whole, so one owner keeps every entry."""
+
+    def __init__(self, vm: VmFd) -> None:
+        """Start from the legacy routes, which KVM has already."""
+        self._vm = vm
+        self._lock = threading.Lock()
+        self._messages: dict[int, MsiEntry] = {}
+        self._gsis = IdAllocator(IO_APIC_PINS, _LAST_GSI)
+
+    def allocate(self) -> int:
+        """Return a free GSI for messages.
+
+        Raises:
+            RouteError: none is free.
+        """
+        if not self._gsis.free_count:
+            raise RouteError(
+                f"all {_LAST_GSI + 1 - IO_APIC_PINS} GSIs for messages are in use; close some routes"
+            )
+        return self._gsis.allocate()
+
+    def set_message(self, gsi: int, address: int, data: int) -> None:
+        """Point `gsi` at a message (64-bit address, 32-bit data)."""
+        with self._lock:
+            self._replace({**self._messages, gsi: MsiEntry(gsi, address, data)})
+
+    def free(self, gsi: int) -> None:
+        """Take `gsi` out of the table and give it back."""
+        with self._lock:
+            if gsi in self._messages:
+                self._replace({g: entry for g, entry in self._messages.items() if g != gsi})
+        self._gsis.free(gsi)
+
+    def _replace(self, messages: dict[int, MsiEntry]) -> None:
+        routes: Iterable[IrqchipRoute | MsiEntry] = (*legacy_routes(), *messages.values())
+        self._vm.set_gsi_routing(routes)
+        self._messages = messages
+
+
+class KvmMsiRoute:
+    """One message-signalled interrupt behind an irqfd."""
+
+    def __init__(self, vm: VmFd, routes: GsiRoutes) -> None:
+        """Take a GSI; nothing is delivered before `set_message`."""
+        self._routes = routes
+        self._gsi = routes.allocate()
+        self._line = IrqLine(vm, self._gsi)
+
+    @property
+    def interrupt(self) -> Interrupt:
+        """What a device holds."""
+        return self._line
+
+    def set_message(self, address: int, data: int) -> None:
+        """Point the route at a message."""
+        self._routes.set_message(self._gsi, address, data)
+
+    def close(self) -> None:
+        """Free the irqfd, the route and the GSI."""
+        self._line.close()
+        self._routes.free(self._gsi)

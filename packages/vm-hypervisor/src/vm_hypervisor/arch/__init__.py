@@ -1,0 +1,1 @@
+"""What differs between architectures, one module each, with the same function names."""
