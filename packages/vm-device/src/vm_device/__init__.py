@@ -34,8 +34,7 @@ from vm_device._serial import Serial16550
 from vm_device._serial_state import SerialState
 from vm_device._tree import DeviceTree
 
-__all__ = (
-    "I8042",
+__all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "AccessSizeError",
     "AcpiRegisters",
     "AcpiRegistersState",
@@ -58,6 +57,7 @@ __all__ = (
     "EventFdInterrupt",
     "EventManager",
     "ExhaustedError",
+    "I8042",
     "I8042State",
     "IdAllocator",
     "IdAllocatorState",
