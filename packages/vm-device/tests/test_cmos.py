@@ -1,0 +1,160 @@
+"""The CMOS clock against datetime."""
+
+from datetime import UTC, datetime, timedelta
+
+import attrs
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+from vm_device import CmosRtc, PlatformError, SavedStateError
+
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+TIMES = st.datetimes(datetime(1900, 1, 1), datetime(2255, 12, 31), timezones=st.just(UTC))
+MODES = st.sampled_from([0x00, 0x02, 0x04, 0x06])  # BCD/binary (4) and 12/24 hours (2)
+
+
+def read(rtc, cell):
+    """Read a cell as a driver does."""
+    rtc.write(0, 1, cell)
+    return rtc.read(1, 1)
+
+
+def write(rtc, cell, value):
+    """Write a cell."""
+    rtc.write(0, 1, cell)
+    rtc.write(1, 1, value)
+
+
+def encode(value, mode):
+    """A number as the mode wants it."""
+    return value if mode & 4 else int(f"{value}", 16)
+
+
+def cells_of(when, mode):
+    """The cells of a date, computed from its text, not from the device's arithmetic."""
+    hour = (
+        encode(when.hour, mode)
+        if mode & 2
+        else encode(int(when.strftime("%I")), mode) | 0x80 * (when.hour >= 12)
+    )
+    year = f"{when.year:04}"
+    return {
+        0: encode(when.second, mode),
+        2: encode(when.minute, mode),
+        4: hour,
+        6: encode(int(when.strftime("%w")) + 1, mode),
+        7: encode(when.day, mode),
+        8: encode(when.month, mode),
+        9: encode(int(year[2:]), mode),
+        0x32: encode(int(year[:2]), mode),
+    }
+
+
+def seconds(when):
+    """Seconds since 1970."""
+    return (when - EPOCH).total_seconds()
+
+
+@given(TIMES, MODES)
+@example(datetime(2000, 2, 29, 0, 30, tzinfo=UTC), 0x00)
+@example(datetime(1999, 12, 31, 12, 0, tzinfo=UTC), 0x00)
+def test_reading_the_clock(when, mode):
+    """Every mode shows the injected time, with century and weekday."""
+    rtc = CmosRtc(lambda: seconds(when))
+    write(rtc, 0x0B, mode)
+    assert {cell: read(rtc, cell) for cell in cells_of(when, mode)} == cells_of(when, mode)
+
+
+@given(TIMES, TIMES, MODES, st.integers(0, 10**8))
+def test_setting_the_clock(host, wanted, mode, later):
+    """After SET, write, release, the guest's clock runs on from what it wrote."""
+    now = [seconds(host)]
+    rtc = CmosRtc(lambda: now[0])
+    write(rtc, 0x0B, 0x80 | mode)
+    for cell, value in cells_of(wanted, mode).items():
+        write(rtc, cell, value)
+    now[0] += 5
+    assert read(rtc, 0) == cells_of(wanted, mode)[0], "the cells stand still while SET"
+    write(rtc, 0x0B, mode)
+    now[0] += later
+    expected = cells_of(wanted.replace(microsecond=0) + timedelta(seconds=later), mode)
+    shown = {cell: read(rtc, cell) for cell in expected}
+    drift = {c: (shown[c], expected[c]) for c in expected if shown[c] != expected[c]}
+    plus_one = cells_of(wanted.replace(microsecond=0) + timedelta(seconds=later + 1), mode)
+    assert not drift or shown == plus_one, drift  # rounding of a fractional host clock may carry one second
+
+
+@given(st.lists(st.tuples(st.integers(0, 255), st.integers(0, 255)), max_size=40), st.floats(-1e18, 1e18))
+def test_total_under_garbage(writes, clock):
+    """No register write and no clock value breaks it; UIP is never seen; state survives."""
+    rtc = CmosRtc(lambda: clock)
+    for index, value in writes:
+        write(rtc, index, value)
+        assert 0 <= read(rtc, index) <= 0xFF
+        assert read(rtc, 0x0A) & 0x80 == 0
+        state = rtc.state()
+        assert CmosRtc.from_state(state, lambda: clock).state() == state
+
+
+def test_status_registers_and_ram():
+    """A keeps its rate, C reads 0, D reports good power; the rest is RAM; index bit 7 masks NMI."""
+    rtc = CmosRtc(lambda: 0)
+    assert [read(rtc, cell) for cell in (0x0A, 0x0B, 0x0C, 0x0D)] == [0x26, 0x02, 0x00, 0x80]
+    for cell in (0x0C, 0x0D):
+        write(rtc, cell, 0x55)
+    assert [read(rtc, cell) for cell in (0x0C, 0x0D)] == [0x00, 0x80]
+    write(rtc, 0x80 | 0x40, 0xA5)
+    assert rtc.nmi_masked
+    assert read(rtc, 0x40) == 0xA5
+    assert not rtc.nmi_masked
+    assert rtc.read(0, 1) == 0xFF
+    rtc.write(0, 2, 0x7741)
+    assert read(rtc, 0x41) == 0x77
+    assert rtc.read(0, 2) == 0x77FF
+
+
+def test_setting_single_cells_while_running():
+    """Without SET each cell takes effect at once; a date that does not exist moves nothing."""
+    rtc = CmosRtc(lambda: seconds(datetime(2024, 1, 31, 10, 20, 30, tzinfo=UTC)))
+    write(rtc, 0x04, 0x23)
+    assert (read(rtc, 0x04), read(rtc, 0x02)) == (0x23, 0x20)
+    write(rtc, 0x08, 0x02)
+    assert read(rtc, 0x08) == 0x01
+    write(rtc, 0x00, 0xFF)
+    assert read(rtc, 0x00) == 0x30
+
+
+@pytest.mark.parametrize(
+    ("below", "above", "expected"),
+    [
+        (0, 0, {0x15: 0, 0x17: 0, 0x34: 0, 0x5B: 0}),
+        (512 << 20, 0, {0x15: 640, 0x17: 0xFFFF, 0x30: 0xFFFF, 0x34: (496 << 20) >> 16, 0x5B: 0}),
+        (8 << 20, 0, {0x15: 640, 0x17: 7168, 0x30: 7168, 0x34: 0, 0x5B: 0}),
+        (
+            3 << 30,
+            5 << 30,
+            {0x15: 640, 0x17: 0xFFFF, 0x34: ((3 << 30) - (16 << 20)) >> 16, 0x5B: (5 << 30) >> 16 & 0xFFFF},
+        ),
+    ],
+)
+def test_memory_sizes(below, above, expected):
+    """The cells firmware leaves behind, little-endian pairs."""
+    rtc = CmosRtc(lambda: 0, memory_below_4g=below, memory_above_4g=above)
+    assert {cell: read(rtc, cell) | read(rtc, cell + 1) << 8 for cell in expected} == expected
+    assert read(rtc, 0x5D) == above >> 32
+
+
+def test_refusals():
+    """Negative sizes and impossible states."""
+    with pytest.raises(PlatformError, match="memory_above_4g=-0x1"):
+        CmosRtc(memory_above_4g=-1)
+    state = CmosRtc().state()
+    for field, value in (("version", 3), ("index", 256), ("cells", b"")):
+        with pytest.raises(SavedStateError, match=f"{field}="):
+            CmosRtc.from_state(attrs.evolve(state, **{field: value}))
+
+
+def test_description():
+    """Two ports, no interrupt: Linux then polls."""
+    node = CmosRtc.describe()
+    assert (node.hid, node.ranges[0].base, node.ranges[0].size, node.interrupts) == ("PNP0B00", 0x70, 2, ())

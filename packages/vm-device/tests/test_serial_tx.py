@@ -1,0 +1,68 @@
+"""Transmitted bytes: batches, errors, short writes."""
+
+import io
+
+from vm_device import Serial16550
+from vm_device.testing import FakeInterrupt
+
+
+def make(**kwargs):
+    """A UART writing to a list of chunks."""
+    out = []
+    return Serial16550(out.append, FakeInterrupt(), **kwargs), out
+
+
+def put(uart, *pairs):
+    """Write (register, value) pairs."""
+    for register, value in pairs:
+        uart.write(register, 1, value)
+
+
+def test_batched_output():
+    """With `defer`, a line is one write and the rest waits for the flush that was asked for once."""
+    pending = []
+    uart, out = make(defer=pending.append)
+    for char in b"one\ntwo":
+        put(uart, (0, char))
+    assert out == [b"one\n"]
+    assert len(pending) == 2
+    pending[-1]()
+    assert out == [b"one\n", b"two"]
+    for _ in range(2500):
+        put(uart, (0, 0x2E))
+    assert [len(chunk) for chunk in out[2:]] == [1024, 1024]
+
+
+def test_output_errors_do_not_reach_the_guest(caplog):
+    """A broken pipe costs bytes, is logged once and counted; the guest still gets its THRE interrupt."""
+
+    def broken(data):
+        raise BrokenPipeError("gone")
+
+    line = FakeInterrupt()
+    uart = Serial16550(broken, line)
+    put(uart, (1, 2), (0, 65), (0, 66))
+    assert uart.tx_lost == 2
+    assert line.edges == 3
+    assert len(caplog.records) == 1
+
+
+def test_output_to_files_and_short_writes():
+    """A BinaryIO works as `out`, and a raw file that writes less than it is given gets the rest."""
+    sink = io.BytesIO()
+    put(Serial16550(sink, FakeInterrupt()), (0, 65))
+    assert sink.getvalue() == b"A"
+    got = bytearray()
+
+    def stingy(data):
+        got.append(data[0])
+        return 1
+
+    pending = []
+    uart = Serial16550(stingy, FakeInterrupt(), defer=pending.append)
+    put(uart, *((0, char) for char in b"hello"))
+    uart.flush()
+    assert got == b"hello"
+    stuck = Serial16550(lambda data: 0, FakeInterrupt())
+    put(stuck, (0, 65))
+    assert stuck.tx_lost == 1
