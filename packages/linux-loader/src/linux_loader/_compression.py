@@ -162,7 +162,8 @@ def decompress_chunks(data: memoryview, kind: Compression, *, limit: int = DEFAU
     """Decompress ``data`` piece by piece.
 
     Args:
-        data: The compressed stream; what follows its end is ignored, except for LZ4, which has no end mark.
+        data: The compressed stream. What follows its end is ignored, except for LZ4, which has no end mark, and
+            zstd, where another frame may follow.
         kind: The compression.
         limit: Most bytes that may come out.
 

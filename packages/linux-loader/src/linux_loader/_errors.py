@@ -13,7 +13,7 @@
     │   └── CmdlineTooLongError      longer than the buffer or the kernel allows
     └── ConfigurationError           (also ValueError) the caller's arguments contradict each other
 
-A file that the host cannot open or read stays an ``OSError``; guest memory that refuses a write raises its own
+A file the host cannot open or read stays an ``OSError``; guest memory that refuses a write raises its own
 ``vmm_memory.GuestMemoryError``.
 """
 

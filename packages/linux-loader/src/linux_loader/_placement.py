@@ -145,7 +145,7 @@ def place_initrd(size: int, ram: Ram, kernel: PlacedKernel, *, addr_max: int) ->
     if base is None:
         room = max((min(g.end, limit) - g.base for g in free), default=0)
         reason = (
-            f"free RAM below {limit:#x} beside the kernel at {kernel.memory} is at most {max(room, 0):#x} bytes; "
+            f"free RAM below {limit:#x} beside the kernel ({kernel.memory}) has {max(room, 0):#x} bytes; "
             "give the guest more memory or a smaller initrd"
         )
         raise PlacementError("initrd", size=size, reason=reason)
