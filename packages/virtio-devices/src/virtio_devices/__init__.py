@@ -1,0 +1,61 @@
+"""Virtio devices: the framework they have in common, the virtio-mmio transport, virtio-blk and virtio-rng.
+
+A device type is any object with the shape of `VirtioDevice`; `VirtioMmio` puts it on a bus. The driver's
+side, for tests, is in `virtio_devices.testing`.
+"""
+
+from virtio_devices._blk import BlkFeature, BlkStats, VirtioBlk
+from virtio_devices._context import DetachedQueue, DeviceContext, Interrupts
+from virtio_devices._device import StateValue, VirtioDevice
+from virtio_devices._errors import (
+    CoreError,
+    DriverTimeoutError,
+    ImageError,
+    ImageLockedError,
+    RequestError,
+    SavedStateError,
+    SourceError,
+    TransportStateError,
+    VirtioDeviceError,
+)
+from virtio_devices._host import DeviceHost, HostState
+from virtio_devices._image import DiskImage
+from virtio_devices._mmio import MMIO_SIZE, MmioState, NotifyRange, VirtioMmio
+from virtio_devices._rng import EntropySource, VirtioRng
+from virtio_devices._server import QueueServer
+from virtio_devices._spec import DeviceId, Feature, InterruptBit, MmioRegister, Status
+
+__all__ = (
+    "MMIO_SIZE",
+    "BlkFeature",
+    "BlkStats",
+    "CoreError",
+    "DetachedQueue",
+    "DeviceContext",
+    "DeviceHost",
+    "DeviceId",
+    "DiskImage",
+    "DriverTimeoutError",
+    "EntropySource",
+    "Feature",
+    "HostState",
+    "ImageError",
+    "ImageLockedError",
+    "InterruptBit",
+    "Interrupts",
+    "MmioRegister",
+    "MmioState",
+    "NotifyRange",
+    "QueueServer",
+    "RequestError",
+    "SavedStateError",
+    "SourceError",
+    "StateValue",
+    "Status",
+    "TransportStateError",
+    "VirtioBlk",
+    "VirtioDevice",
+    "VirtioDeviceError",
+    "VirtioMmio",
+    "VirtioRng",
+)
