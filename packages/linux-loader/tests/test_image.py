@@ -156,7 +156,15 @@ def test_the_real_error_survives_the_context_manager(tmp_path, vmlinux):
     """A view that is still held does not hide the error that ends the block."""
     path = tmp_path / "vmlinux"
     path.write_bytes(vmlinux)
-    with pytest.raises(KeyError, match="the real one"), KernelImage.open(path) as image:
-        held = image.contents(0, 4)
-        raise KeyError("the real one")
-    assert bytes(held) == b"\x7fELF"
+    held = []
+
+    def use():
+        with KernelImage.open(path) as image:
+            held.append(image.contents(0, 4))
+            raise KeyError("the real one")
+
+    with pytest.raises(KeyError, match="the real one"):
+        use()
+    assert bytes(held[0]) == b"\x7fELF"
+    with pytest.raises(BufferError), KernelImage.open(path) as image:
+        held.append(image.contents(0, 4))

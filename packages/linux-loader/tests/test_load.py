@@ -132,7 +132,7 @@ def test_files(tmp_path, vmlinux):
     with pytest.raises(PlacementError):
         load(memory, kernel, ram_ranges=[(0, MIB)], initrd=initrd)
     initrd.write_bytes(b"")
-    with pytest.raises(ImageError, match="initrd .* is empty"):
+    with pytest.raises(ImageError, match=r"initrd .* is empty"):
         load(memory, kernel, ram_ranges=RAM, initrd=initrd)
     with pytest.raises(ImageError, match="initrd is empty"):
         load(memory, kernel, ram_ranges=RAM, initrd=b"")

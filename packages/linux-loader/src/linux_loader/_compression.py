@@ -103,9 +103,8 @@ def _gunzip(data: memoryview) -> Iterator[bytes]:
 
 
 def _unzstd(data: memoryview) -> Iterator[bytes]:
-    with zstandard.ZstdDecompressor(max_window_size=_MEMORY_LIMIT).stream_reader(
-        data, closefd=False
-    ) as reader:
+    decoder = zstandard.ZstdDecompressor(max_window_size=_MEMORY_LIMIT)
+    with decoder.stream_reader(data, read_across_frames=True, closefd=False) as reader:
         while chunk := reader.read(CHUNK):
             yield chunk
 
@@ -162,8 +161,8 @@ def decompress_chunks(data: memoryview, kind: Compression, *, limit: int = DEFAU
     """Decompress ``data`` piece by piece.
 
     Args:
-        data: The compressed stream. What follows its end is ignored, except for LZ4, which has no end mark, and
-            zstd, where another frame may follow.
+        data: The compressed stream. What follows its end is ignored, but LZ4 has no end mark and zstd may
+            go on with another frame.
         kind: The compression.
         limit: Most bytes that may come out.
 
