@@ -578,7 +578,6 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 
 /************************************************************/
 
-#define _GNU_SOURCE
 #include "core.h"
 
 

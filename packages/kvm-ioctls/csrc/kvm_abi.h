@@ -219,7 +219,7 @@ enum kx_exit_reason {
 	F(vcpu_events, sipi_vector, 16) F(vcpu_events, flags, 20) F(vcpu_events, smi.smm, 24) F(vcpu_events, smi.pending, 25) \
 	F(vcpu_events, smi.smm_inside_nmi, 26) F(vcpu_events, smi.latched_init, 27) F(vcpu_events, triple_fault.pending, 28) \
 	F(vcpu_events, exception_has_payload, 55) F(vcpu_events, exception_payload, 56) \
-	F(mp_state, mp_state, 0) F(guest_debug, control, 0) \
+	F(mp_state, mp_state, 0) F(guest_debug, control, 0) F(guest_debug, debugreg, 8) \
 	F(translation, linear_address, 0) F(translation, physical_address, 8) F(translation, valid, 16) \
 	F(translation, writeable, 17) F(translation, usermode, 18) F(interrupt, irq, 0) \
 	F(run, request_interrupt_window, 0) F(run, immediate_exit, 1) F(run, exit_reason, 8) \

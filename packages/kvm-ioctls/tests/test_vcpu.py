@@ -1,0 +1,471 @@
+"""Running and kicking, on the real /dev/kvm with guests of a few bytes."""
+
+import os
+import random
+import signal
+import threading
+import time
+
+import pytest
+from kvm_ioctls import (
+    ClosedError,
+    Constant,
+    Counter,
+    Drop,
+    ExitReason,
+    ForkedError,
+    Hlt,
+    Intr,
+    IoIn,
+    IoOut,
+    KvmOSError,
+    Latch,
+    MmioRead,
+    MmioWrite,
+    MpState,
+    NativeExits,
+    NativeRange,
+    Regs,
+    Shutdown,
+    VcpuBusyError,
+    block_signals,
+)
+from kvm_ioctls.testing import TinyGuest
+
+pytestmark = pytest.mark.kvm
+
+SPIN = bytes.fromhex("ebfe")  # jmp $
+HLT = b"\xf4"
+OUT_LOOP = bytes.fromhex("ba0006 ee ebfd")  # mov dx,0x600; l: out dx,al; jmp l
+REP_OUTSB = bytes.fromhex("fc ba0006 be0020 b90500 f36e f4")  # cld; rep outsb of 5 bytes at 0x2000
+REP_INSW = bytes.fromhex("fc ba0006 bf0020 b90300 f36d f4")  # cld; rep insw of 3 words to 0x2000
+
+
+def test_port_output_then_halt():
+    """OUT gives the byte, HLT ends."""
+    code = bytes.fromhex("ba f803 00d8 0430 ee f4")
+    with TinyGuest(code, regs=Regs(rax=2, rbx=3)) as guest:
+        assert guest.vcpu.run() == IoOut(0x3F8, 1, 1, b"5")
+        assert guest.vcpu.run() == Hlt()
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_random_computation_in_long_mode(seed):
+    """A 64-bit guest multiplies and adds random numbers as the host does."""
+    rng = random.Random(seed)
+    a, b, c = (rng.getrandbits(64) for _ in range(3))
+    code = bytes.fromhex("480fafc3 4801c8 48f7d0 f4")  # imul rax,rbx; add rax,rcx; not rax; hlt
+    with TinyGuest(code, long_mode=True, memory_size=0x20_0000, regs=Regs(rax=a, rbx=b, rcx=c)) as guest:
+        assert guest.vcpu.run() == Hlt()
+
+        assert guest.vcpu.get_regs().rax == ~(a * b + c) % 2**64
+
+
+@pytest.mark.parametrize(
+    ("code", "answer"), [("e560", b"\x34\x12"), ("66e560", b"\x78\x56\x34\x12"), ("e460", b"\x9a")]
+)
+def test_port_input_is_answered(code, answer):
+    """set_io_result supplies what IN reads, in each width."""
+    with TinyGuest(bytes.fromhex(code) + HLT) as guest:
+        assert guest.vcpu.run() == IoIn(0x60, len(answer), 1)
+        guest.vcpu.set_io_result(answer)
+        guest.vcpu.run()
+
+        assert guest.vcpu.get_regs().rax == int.from_bytes(answer, "little")
+
+
+def test_unanswered_input_reads_all_ones():
+    """Nobody's answer is all-ones, not what the page held before."""
+    with TinyGuest(bytes.fromhex("b055 e680 e560 f4")) as guest:  # out 0x80,al first
+        guest.vcpu.run()
+        guest.vcpu.run()
+        guest.vcpu.run()
+
+        assert guest.vcpu.get_regs().rax & 0xFFFF == 0xFFFF
+
+
+def test_string_output_comes_whole():
+    """REP OUTS gives all elements, in one exit or several."""
+    with TinyGuest(REP_OUTSB) as guest:
+        guest.memory[0x2000:0x2005] = b"hello"
+        got = b""
+        while isinstance(exit_ := guest.vcpu.run(), IoOut):
+            assert (exit_.port, exit_.size, len(exit_.data)) == (0x600, 1, exit_.count)
+            got += exit_.data
+
+        assert (got, exit_) == (b"hello", Hlt())
+
+
+def test_string_input_is_answered():
+    """REP INS takes set_io_result's bytes element by element."""
+    words = [0x1122, 0x3344, 0x5566]
+    with TinyGuest(REP_INSW) as guest:
+        left = list(words)
+        while isinstance(exit_ := guest.vcpu.run(), IoIn):
+            assert (exit_.port, exit_.size) == (0x600, 2)
+            taken, left = left[: exit_.count], left[exit_.count :]
+            guest.vcpu.set_io_result(b"".join(w.to_bytes(2, "little") for w in taken))
+
+        assert (exit_, left) == (Hlt(), [])
+        assert guest.memory[0x2000:0x2006] == bytes.fromhex("221144336655")
+
+
+def test_mmio_both_ways():
+    """Accesses outside memory are MMIO exits with address and width."""
+    # mov ax,0x2000; mov ds,ax; mov al,[8]; mov [0x10],ax; hlt
+    code = bytes.fromhex("b80020 8ed8 a00800 a31000 f4")
+    with TinyGuest(code) as guest:
+        assert guest.vcpu.run() == MmioRead(0x20008, 1)
+        guest.vcpu.set_io_result(b"\x42")
+        assert guest.vcpu.run() == MmioWrite(0x20010, 2, b"\x42\x20")
+        assert guest.vcpu.run() == Hlt()
+
+
+def test_raw_path_answers_without_objects():
+    """run_raw gives the reason, io the rest, set_value the answer."""
+    with TinyGuest(bytes.fromhex("e560 e780 f4")) as guest:
+        io = guest.vcpu.io
+        assert guest.vcpu.run_raw() == ExitReason.IO
+        assert io.fields() == (False, False, 0x60, 2, 1, 0xFFFF)
+        io.set_value(0xBEEF)
+        assert guest.vcpu.run_raw() == ExitReason.IO
+        assert (io.is_write, io.addr, io.size, io.count, io.value, io.data) == (
+            True,
+            0x80,
+            2,
+            1,
+            0xBEEF,
+            b"\xef\xbe",
+        )
+        assert guest.vcpu.run_raw() == ExitReason.HLT
+
+
+def test_answer_without_question_is_refused():
+    """Answering a write, or with the wrong length, changes nothing."""
+    with TinyGuest(bytes.fromhex("e680 e460 f4")) as guest:
+        guest.vcpu.run()
+        with pytest.raises(KvmOSError, match="set_io_result on vCPU 0: .*ENODATA"):
+            guest.vcpu.set_io_result(b"\0")
+        with pytest.raises(KvmOSError, match="answering a read on vCPU 0"):
+            guest.vcpu.io.set_value(1)
+        guest.vcpu.run()
+        with pytest.raises(ValueError, match=r"^set_io_result got 2 bytes, the exit wants 1$"):
+            guest.vcpu.set_io_result(b"\0\0")
+        with pytest.raises(KvmOSError, match="ENODATA"):
+            guest.vcpu.set_msr_result(1)
+        with pytest.raises(KvmOSError, match="ENODATA"):
+            guest.vcpu.set_hypercall_result(1)
+
+
+def test_native_exits_stay_in_c():
+    """Ten thousand port writes reach the counter without one Python exit."""
+    # mov cx,10000; mov dx,0x600; l: out dx,al; dec cx; jnz l; in al,0x10; out 0x80,al
+    code = bytes.fromhex("b91027 ba0006 ee 49 75fc e410 e680 f4")
+    counter = Counter()
+    table = NativeExits(
+        [NativeRange("pio", 0x600, 1, write=counter), NativeRange("pio", 0x10, 1, read=Constant(0x5A))]
+    )
+    with TinyGuest(code) as guest:
+        assert guest.vcpu.run(table) == IoOut(0x80, 1, 1, b"\x5a")
+        stats = guest.vcpu.stats()
+
+    assert counter.value == 10000
+    assert (stats.native, stats.exits[ExitReason.IO]) == (10001, 10002)
+
+
+def test_native_string_io():
+    """String instructions are answered in C as well: constant for INS, last element for a latch."""
+    latch = Latch()
+    with TinyGuest(REP_INSW) as guest:
+        table = NativeExits([NativeRange("pio", 0x600, 2, read=Constant(0xABCD), write=Drop())])
+        assert guest.vcpu.run(table) == Hlt()
+        assert guest.memory[0x2000:0x2006] == b"\xcd\xab" * 3
+    with TinyGuest(REP_OUTSB) as guest:
+        guest.memory[0x2000:0x2005] = b"hello"
+        assert guest.vcpu.run(NativeExits([NativeRange("pio", 0x600, 1, write=latch)])) == Hlt()
+
+    assert latch.value == ord("o")
+
+
+def test_native_mmio():
+    """MMIO ranges are answered in C: what was latched is read back."""
+    # mov ax,0x2000; mov ds,ax; mov [0x10],ax; mov ax,[0x10]; hlt -> via latch
+    code = bytes.fromhex("b80020 8ed8 b83412 a31000 31c0 a11000 f4")
+    latch = Latch()
+    with TinyGuest(code) as guest:
+        table = NativeExits([NativeRange("mmio", 0x20010, 4, read=latch, write=latch)])
+        assert guest.vcpu.run(table) == Hlt()
+        assert guest.vcpu.get_regs().rax == 0x1234
+
+
+def test_kick_before_run_is_not_lost():
+    """A kick to an idle vCPU ends the next run, once."""
+    with TinyGuest(bytes.fromhex("e680 f4")) as guest:
+        guest.vcpu.kick()
+        guest.vcpu.kick()
+
+        assert [guest.vcpu.run() for _ in range(2)] == [Intr(), IoOut(0x80, 1, 1, b"\0")]
+        assert guest.vcpu.stats().kicks == 1
+
+
+def _spinner(guest, table=None):
+    """Start a thread that runs until told; returns (thread, exits)."""
+    exits = []
+    thread = threading.Thread(target=lambda: exits.append(guest.vcpu.run(table)))
+    thread.start()
+    return thread, exits
+
+
+def _wait_until_busy(vcpu):
+    """Wait until a thread is inside the vCPU."""
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline:
+        try:
+            vcpu.get_mp_state()
+        except VcpuBusyError:
+            return
+        time.sleep(0.0005)
+    pytest.fail("the vCPU thread did not start")
+
+
+@pytest.mark.parametrize("code", [SPIN, OUT_LOOP], ids=["spinning", "in native exits"])
+def test_kick_ends_a_running_guest(code):
+    """A guest that never exits, and one that only has native exits, both end at a kick."""
+    table = NativeExits([NativeRange("pio", 0x600, 1, write=Drop())])
+    with TinyGuest(code) as guest:
+        thread, exits = _spinner(guest, table)
+        _wait_until_busy(guest.vcpu)
+        guest.vcpu.kick()
+        thread.join(20)
+
+        assert exits == [Intr()]
+
+
+def test_thousands_of_kicks_each_end_one_run():
+    """Kicks racing with entry and exit are neither lost nor doubled."""
+    rounds = 3000
+    with TinyGuest(SPIN) as guest:
+        ended = threading.Semaphore(0)
+
+        def runner():
+            for _ in range(rounds):
+                assert guest.vcpu.run_raw() == ExitReason.INTR
+                ended.release()
+
+        thread = threading.Thread(target=runner)
+        thread.start()
+        for i in range(rounds):
+            if i % 7 == 0:
+                time.sleep(0.0001)
+            guest.vcpu.kick()
+            assert ended.acquire(timeout=20), f"kick {i} was lost"
+        thread.join(20)
+
+        assert guest.vcpu.stats().kicks == rounds
+
+
+def test_kick_during_exits_is_reported_by_the_next_run():
+    """A kick while Python handles an exit ends the next run before the guest goes on."""
+    with TinyGuest(OUT_LOOP) as guest:
+        guest.vcpu.run()
+        guest.vcpu.kick()
+        assert guest.vcpu.run() == Intr()
+        assert isinstance(guest.vcpu.run(), IoOut)
+
+
+def test_intr_implies_completed_access():
+    """After Intr a pending read has reached its register, so state may be saved."""
+    with TinyGuest(bytes.fromhex("e460 f4")) as guest:
+        guest.vcpu.run()
+        guest.vcpu.set_io_result(b"\x77")
+        guest.vcpu.kick()
+        assert guest.vcpu.run() == Intr()
+
+        regs = guest.vcpu.get_regs()
+
+    assert (regs.rax, regs.rip) == (0x77, 0x1002)
+
+
+def test_complete_pending_runs_no_guest_code():
+    """complete_pending finishes the read and stops before the next instruction."""
+    with TinyGuest(bytes.fromhex("e460 40 f4")) as guest:  # in al,0x60; inc ax
+        guest.vcpu.run()
+        guest.vcpu.set_io_result(b"\x10")
+        assert guest.vcpu.complete_pending() is None
+        assert guest.vcpu.complete_pending() is None
+
+        regs = guest.vcpu.get_regs()
+        assert (regs.rax, regs.rip) == (0x10, 0x1002)
+        assert guest.vcpu.run() == Hlt()
+        assert guest.vcpu.get_regs().rax == 0x11
+
+
+def test_complete_pending_keeps_a_kick():
+    """A kick that comes first is still reported by the next run."""
+    with TinyGuest(OUT_LOOP) as guest:
+        guest.vcpu.run()
+        guest.vcpu.kick()
+        assert guest.vcpu.complete_pending() is None
+        assert guest.vcpu.run() == Intr()
+
+
+def test_other_signal_resumes_the_guest():
+    """A signal that is no kick runs its Python handler and the guest goes on."""
+    seen = []
+    old = signal.signal(signal.SIGUSR1, lambda *_: seen.append(1))
+    try:
+        with TinyGuest(SPIN) as guest:
+            main = threading.get_ident()
+
+            def disturb():
+                _wait_until_busy(guest.vcpu)
+                signal.pthread_kill(main, signal.SIGUSR1)
+                while not seen:
+                    time.sleep(0.001)
+                guest.vcpu.kick()
+
+            helper = threading.Thread(target=disturb)
+            helper.start()
+            assert guest.vcpu.run() == Intr()
+            helper.join(20)
+            assert guest.vcpu.stats().interrupted >= 1
+    finally:
+        signal.signal(signal.SIGUSR1, old)
+
+    assert seen == [1]
+
+
+def test_worker_with_blocked_signals_can_be_kicked():
+    """block_signals leaves the kick open."""
+    with TinyGuest(SPIN) as guest:
+        exits, masks = [], []
+
+        def worker():
+            block_signals()
+            masks.append(signal.pthread_sigmask(signal.SIG_BLOCK, []))
+            exits.append(guest.vcpu.run())
+
+        thread = threading.Thread(target=worker)
+        thread.start()
+        _wait_until_busy(guest.vcpu)
+        guest.vcpu.kick()
+        thread.join(20)
+
+        assert exits == [Intr()]
+        assert signal.SIGINT in masks[0]
+        assert signal.SIGRTMIN not in masks[0]
+
+
+def test_application_processor_waits_and_can_be_kicked():
+    """An AP before its start-up message waits in run without an exit, and a kick ends it."""
+    with TinyGuest(HLT, irqchip=True) as guest, guest.vm.create_vcpu(1) as ap:
+        assert ap.get_mp_state() == MpState.UNINITIALIZED
+        exits = []
+        thread = threading.Thread(target=lambda: exits.append(ap.run()))
+        thread.start()
+        _wait_until_busy(ap)
+        ap.kick()
+        thread.join(20)
+
+        assert exits == [Intr()]
+
+
+def test_busy_vcpu_refuses_others_and_close():
+    """While one thread runs the vCPU, others get VcpuBusyError and it stays open."""
+    with TinyGuest(SPIN) as guest:
+        thread, exits = _spinner(guest)
+        _wait_until_busy(guest.vcpu)
+        for call in (guest.vcpu.get_regs, guest.vcpu.run, guest.vcpu.close, guest.vcpu.complete_pending):
+            with pytest.raises(
+                VcpuBusyError, match=rf"^vCPU 0 is in use by thread {thread.native_id}; kick\(\) it"
+            ):
+                call()
+        guest.vcpu.kick()
+        thread.join(20)
+
+        assert exits == [Intr()]
+        assert not guest.vcpu.closed
+
+
+def test_closed_vcpu_refuses_calls_but_takes_kicks():
+    """After close every call says so; a late kick is harmless."""
+    with TinyGuest(HLT) as guest:
+        guest.vcpu.close()
+        guest.vcpu.close()
+        guest.vcpu.kick()
+
+        for call in (guest.vcpu.run, guest.vcpu.get_regs, guest.vcpu.fileno, guest.vcpu.complete_pending):
+            with pytest.raises(ClosedError, match=r"^vCPU 0 is closed$"):
+                call()
+
+
+def test_kicks_racing_with_close_are_harmless():
+    """Threads that kick while the owner closes neither crash nor hang."""
+    for _ in range(20):
+        with TinyGuest(HLT) as guest:
+            stop = threading.Event()
+            vcpu = guest.vcpu
+
+            def kicker(stop=stop, vcpu=vcpu):
+                while not stop.is_set():
+                    vcpu.kick()
+
+            thread = threading.Thread(target=kicker)
+            thread.start()
+            vcpu.run()
+            vcpu.close()
+            stop.set()
+            thread.join(20)
+
+        assert vcpu.closed
+
+
+def test_forked_child_is_refused_and_parent_runs_on():
+    """In a child every object raises ForkedError; closing there does not disturb the parent."""
+    with TinyGuest(bytes.fromhex("e680 f4")) as guest:
+        pid = os.fork()
+        if pid == 0:
+            refused = 0
+            for call in (
+                guest.vcpu.run,
+                guest.vcpu.kick,
+                guest.vcpu.get_regs,
+                guest.vm.fileno,
+                guest.kvm.fileno,
+            ):
+                try:
+                    call()
+                except ForkedError:
+                    refused += 1
+            guest.vcpu.close()
+            guest.vm.close()
+            guest.kvm.close()
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+
+        assert guest.vcpu.run() == IoOut(0x80, 1, 1, b"\0")
+
+
+def test_triple_fault_is_shutdown():
+    """An exception without any handler table ends in Shutdown."""
+    code = bytes.fromhex("0f0b")  # ud2
+    with TinyGuest(code, long_mode=True, memory_size=0x20_0000) as guest:
+        assert guest.vcpu.run() == Shutdown()
+
+
+def test_dropped_vcpu_warns():
+    """Forgetting close() is reported, and the descriptor is closed all the same."""
+    with TinyGuest(HLT) as guest:
+        extra = guest.vm.create_vcpu(1)
+        fd = extra.fileno()
+        with pytest.warns(ResourceWarning, match="^vCPU 1 was never closed$"):
+            del extra
+
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+
+
+def test_repr_names_the_vcpu():
+    """Repr shows id and descriptor."""
+    with TinyGuest(HLT) as guest:
+        assert repr(guest.vcpu) == f"<VcpuFd 0 fd={guest.vcpu.fileno()}>"
