@@ -29,17 +29,20 @@ class Slots:
         self.refuse = None
 
     def region_added(self, region):
+        """Set the slot, once."""
         if self.refuse == ("add", region.base):
             raise OSError("no slot left")
         assert region.slot not in self.slots
         self.slots[region.slot] = region
 
     def region_removed(self, region):
+        """Delete the slot, which must be set."""
         if self.refuse == ("remove", region.base):
             raise OSError("busy")
         del self.slots[region.slot]
 
     def range_discarded(self, region, offset, size):
+        """Remember what was said."""
         self.discards.append((region.base, offset, size))
 
 
@@ -150,6 +153,7 @@ def test_listener_may_look_but_not_change():
 
     class Meddler(Slots):
         def region_added(self, region):
+            """Look, then meddle."""
             assert holder.memory().num_regions == 0
             holder.insert_region(GuestRegionMmap.anonymous(0x100000, PAGE))
 

@@ -1,6 +1,7 @@
 """The dirty bitmap against a set of page numbers."""
 
 import threading
+from itertools import pairwise
 
 import pytest
 from hypothesis import given
@@ -74,7 +75,7 @@ class AgainstSet(RuleBasedStateMachine):
         assert {
             byte // self.page for start, size in ranges for byte in range(start, start + size)
         } == self.model
-        assert all(a + n < b for (a, n), (b, _) in zip(ranges, ranges[1:], strict=False))
+        assert all(a + n < b for (a, n), (b, _) in pairwise(ranges))
         assert all(start + size <= self.size for start, size in ranges)
         words = int.from_bytes(self.bitmap.to_bytes(), "little")
         assert words == sum(1 << page for page in self.model)
@@ -135,7 +136,7 @@ def test_concurrent_writers_lose_nothing():
 
 
 def test_concurrent_memory_writes_mark_all_pages():
-    """Two threads that write alternate pages through the map leave every page dirty (one word, two writers)."""
+    """Two threads that write alternate pages through the map leave every page dirty (they share words)."""
     memory = GuestMemoryMmap([guarded_region(0, 128 * 4096)])
 
     def writer(start):

@@ -142,7 +142,7 @@ def test_read_only_file(rom):
 def test_file_too_small(rom):
     """Both sizes are named, and the cure."""
     with pytest.raises(
-        FileTooSmallError, match="file has 0x2000 bytes, the region needs 0x3000.*enlarge the file"
+        FileTooSmallError, match=r"file has 0x2000 bytes, the region needs 0x3000.*enlarge the file"
     ) as caught:
         GuestRegionMmap.from_file(0, 2 * PAGE, FileOffset(rom.fileno(), PAGE))
     assert (caught.value.file_size, caught.value.needed) == (2 * PAGE, 3 * PAGE)
@@ -164,7 +164,7 @@ def test_files_that_cannot_be_mapped(rom, tmp_path):
         pytest.raises(MappingError, match="open the file read-write, or pass read_only"),
     ):
         GuestRegionMmap.from_file(0, PAGE, FileOffset(plain.fileno()))
-    with pytest.raises(InvalidRegionError, match="FileOffset.offset is -1"):
+    with pytest.raises(InvalidRegionError, match=r"FileOffset\.offset is -1"):
         FileOffset(0, -1)
 
 

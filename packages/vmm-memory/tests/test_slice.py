@@ -1,8 +1,8 @@
 """Zero-copy slices: lifetime and the dirty rule."""
 
-import ctypes
 import gc
 
+import cffi
 import pytest
 from vmm_memory import ClosedError, GuestMemoryMmap, InvalidGuestAddressError, RegionBusyError
 from vmm_memory.testing import guarded_region
@@ -95,7 +95,7 @@ def test_closed_slice(two_regions):
 def test_exported_view_keeps_the_slice_open(two_regions):
     """A buffer made from the view makes close refuse; the pages are marked all the same."""
     window = two_regions.get_slice(0x10000, 8, write=True)
-    exported = (ctypes.c_uint8 * 8).from_buffer(window.view)
+    exported = cffi.FFI().from_buffer(window.view)
     with pytest.raises(RegionBusyError, match="a buffer made from it"):
         window.close()
     assert two_regions.take_dirty() == ((0x10000, PAGE),)

@@ -86,8 +86,8 @@ class GuestSlice:
         """Mark what was writable and let go of the region; closing twice is fine.
 
         Raises:
-            RegionBusyError: Something (numpy, another memoryview's buffer) still exports the view. The pages
-                are marked, the slice stays open.
+            RegionBusyError: Something (cffi's from_buffer, say) still holds the view itself; the pages are marked,
+                the slice stays open. Memoryviews cut from the view do not count: they keep the pages mapped.
         """
         if self._view is None:
             return
