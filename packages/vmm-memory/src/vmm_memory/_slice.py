@@ -86,7 +86,7 @@ class GuestSlice:
         """Mark what was writable and let go of the region; closing twice is fine.
 
         Raises:
-            RegionBusyError: Something (cffi's from_buffer, say) still holds the view itself; the pages are marked,
+            RegionBusyError: Something (cffi.from_buffer, say) holds the view itself; the pages are marked,
                 the slice stays open. Memoryviews cut from the view do not count: they keep the pages mapped.
         """
         if self._view is None:
