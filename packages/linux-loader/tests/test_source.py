@@ -1,9 +1,10 @@
 """Bounds-checked views of files."""
 
+import os
 import struct
 
 import pytest
-from linux_loader import TruncatedImageError
+from linux_loader import ImageError, TruncatedImageError
 from linux_loader._source import Source
 
 
@@ -15,6 +16,15 @@ def test_bounds():
         source.slice(2, 5, "tail")
     assert (caught.value.offset, caught.value.needed, caught.value.available) == (2, 5, 6)
     assert source.unpack(struct.Struct("<H"), 0, "word") == (0x6261,)
+
+
+def test_only_regular_files_are_mapped(tmp_path):
+    """A FIFO without a writer, a folder and a device are refused at once."""
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    for path in (fifo, tmp_path, "/dev/null"):
+        with pytest.raises(ImageError, match=f"kernel image {path} is not a regular file"):
+            Source.map_file(path, what="kernel image")
 
 
 def test_prefetch_is_only_a_hint(tmp_path):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import mmap
 import os
+import stat
 import struct
-from pathlib import Path
 
 from linux_loader._errors import ImageError, TruncatedImageError
 
@@ -27,14 +27,18 @@ class Source:
 
     @classmethod
     def map_file(cls, path: str | os.PathLike[str], *, what: str) -> Source:
-        """Map a regular file; an empty one is refused because there is nothing to map."""
-        with Path(path).open("rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size == 0:
-                raise ImageError(
-                    f"{what} {os.fspath(path)} is empty (0 bytes) or not a regular file", what=what
-                )
-            return cls(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), os.fspath(path))
+        """Map a regular file; anything else, and an empty one, is refused."""
+        # O_NONBLOCK: opening a FIFO nobody writes to must not hang.
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(handle)
+            if not stat.S_ISREG(status.st_mode):
+                raise ImageError(f"{what} {os.fspath(path)} is not a regular file", what=what)
+            if status.st_size == 0:
+                raise ImageError(f"{what} {os.fspath(path)} is empty (0 bytes)", what=what)
+            return cls(mmap.mmap(handle, 0, access=mmap.ACCESS_READ), os.fspath(path))
+        finally:
+            os.close(handle)
 
     @property
     def size(self) -> int:

@@ -167,6 +167,17 @@ def pack(data: bytes, kind: Compression) -> bytes:
     return packers[kind](data)
 
 
+def _payload(vmlinux: bytes, compression: Compression, announced: int | None) -> bytes:
+    """The packed kernel with its size, as Linux's build appends it (gzip has it already)."""
+    if not vmlinux:
+        return b""
+    payload = pack(vmlinux, compression)
+    size = struct.pack("<I", len(vmlinux) if announced is None else announced)
+    if compression is Compression.NONE:
+        return payload
+    return (payload[:-4] if compression is Compression.GZIP else payload) + size
+
+
 def build_bzimage(
     vmlinux: bytes = b"",
     *,
@@ -209,14 +220,7 @@ def build_bzimage(
     Returns:
         The file.
     """
-    payload = b""
-    if vmlinux:
-        payload = pack(vmlinux, compression)
-        size = len(vmlinux) if announced is None else announced
-        if compression is Compression.GZIP:
-            payload = payload[:-4] + struct.pack("<I", size)
-        elif compression is not Compression.NONE:
-            payload += struct.pack("<I", size)
+    payload = _payload(vmlinux, compression, announced)
     body = code + payload
     body += bytes(-len(body) % 16)
     setup = bytearray(((setup_sects or 4) + 1) * 512)
