@@ -40,8 +40,7 @@ struct pvh_module { uint64_t addr, size, cmdline, reserved; };
 
 struct guest {
     uint8_t *ram;
-    uint64_t size;
-    uint64_t entry, rsdp, initrd, initrd_size;
+    uint64_t size, entry, rsdp, initrd, initrd_size;
     int pvh, vm, vcpu;
     struct kvm_run *run;
     uint64_t exits, ports[0x10000], mmio;
@@ -50,6 +49,8 @@ struct guest {
 static void die(const char *what) { fprintf(stderr, "floor: %s: %s\n", what, strerror(errno)); exit(2); }
 static void refuse(const char *what) { fprintf(stderr, "floor: %s\n", what); exit(2); }
 
+/* An ioctl that must work; its name is the error message. */
+#define CALL(fd, request, arg) call(fd, request, arg, #request)
 static int call(int fd, unsigned long request, void *arg, const char *what)
 {
     int ret = ioctl(fd, request, arg);
@@ -105,7 +106,7 @@ static void map_ram(struct guest *g)
     g->ram = (uint8_t *)(((uintptr_t)raw + HUGE_PAGE - 1) & ~(HUGE_PAGE - 1));
     madvise(g->ram, g->size, MADV_HUGEPAGE);
     struct kvm_userspace_memory_region region = {0, 0, 0, g->size, (uintptr_t)g->ram};
-    call(g->vm, KVM_SET_USER_MEMORY_REGION, &region, "KVM_SET_USER_MEMORY_REGION");
+    CALL(g->vm, KVM_SET_USER_MEMORY_REGION, &region);
 }
 
 /* Loading ------------------------------------------------------------------------------------------------------------ */
@@ -158,12 +159,27 @@ static void load_bzimage(struct guest *g, int fd, uint64_t size)
     g->entry = hdr->pref_address + 0x200;
 }
 
-static void load_initrd(struct guest *g, const char *path)
+static void load_kernel(struct guest *g, const char *path)
 {
-    int fd = open_file(path, &g->initrd_size);
-    g->initrd = (g->size - g->initrd_size) & ~0xfffull; /* at() refuses what wraps */
-    read_at(g, fd, 0, g->initrd, g->initrd_size);
+    uint64_t size;
+    char magic[4] = "";
+    int fd = open_file(path, &size);
+    if (pread(fd, magic, 4, 0) == 4 && !memcmp(magic, ELFMAG, 4))
+        load_elf(g, fd);
+    else
+        load_bzimage(g, fd, size);
     close(fd);
+}
+
+/* Put a whole file at an address, or at the last page it fits behind when the address is ~0. */
+static uint64_t load_file(struct guest *g, const char *path, uint64_t address, uint64_t *size)
+{
+    int fd = open_file(path, size);
+    if (address == ~0ull)
+        address = (g->size - *size) & ~0xfffull; /* at() refuses what wraps */
+    read_at(g, fd, 0, address, *size);
+    close(fd);
+    return address;
 }
 
 static void load_acpi(struct guest *g, char *spec)
@@ -173,10 +189,7 @@ static void load_acpi(struct guest *g, char *spec)
     if (!mark)
         refuse("--acpi wants FILE@ADDRESS; the RSDP comes first in the file");
     *mark = 0;
-    g->rsdp = strtoull(mark + 1, NULL, 0);
-    int fd = open_file(spec, &size);
-    read_at(g, fd, 0, g->rsdp, size);
-    close(fd);
+    g->rsdp = load_file(g, spec, strtoull(mark + 1, NULL, 0), &size);
 }
 
 static void pvh_start_info(struct guest *g)
@@ -214,46 +227,46 @@ static void zero_page(struct guest *g)
 static void set_cpuid(struct guest *g, int kvm)
 {
     struct { struct kvm_cpuid2 head; struct kvm_cpuid_entry2 entries[256]; } cpuid = {.head.nent = 256};
-    call(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid, "KVM_GET_SUPPORTED_CPUID");
+    CALL(kvm, KVM_GET_SUPPORTED_CPUID, &cpuid);
     for (unsigned i = 0; i < cpuid.head.nent; i++)
         if (cpuid.entries[i].function == 1) {
-            cpuid.entries[i].ebx &= 0x00ffffff;   /* initial APIC id: KVM reports the one of the host CPU it asked */
+            cpuid.entries[i].ebx &= 0x00ffffff; /* APIC id: KVM reports that of the host CPU it asked */
             cpuid.entries[i].ecx |= 1u << 31 | 1u << 24; /* hypervisor (so there is kvm-clock), TSC deadline timer */
         } else if (cpuid.entries[i].function == 0xb)
             cpuid.entries[i].edx = 0;
-    call(g->vcpu, KVM_SET_CPUID2, &cpuid, "KVM_SET_CPUID2");
+    CALL(g->vcpu, KVM_SET_CPUID2, &cpuid);
 }
 
 static void set_registers(struct guest *g)
 {
     struct kvm_sregs s;
     struct kvm_regs r = {.rip = g->entry, .rflags = 2, .rsp = STACK, .rsi = ZERO_PAGE, .rbx = START_INFO};
-    call(g->vcpu, KVM_GET_SREGS, &s, "KVM_GET_SREGS");
+    CALL(g->vcpu, KVM_GET_SREGS, &s);
     struct kvm_segment data = {.limit = 0xffffffff, .selector = 0x18, .type = 3, .present = 1, .db = 1, .s = 1, .g = 1};
     s.ds = s.es = s.fs = s.gs = s.ss = data;
     s.cs = data;
     s.cs.selector = 0x10, s.cs.type = 11;
-    s.cr0 |= 1;
+    s.cr0 = 0x11; /* at reset it also says that caches are off */
     if (!g->pvh) {
         s.cs.db = 0, s.cs.l = 1;
         s.cr3 = PAGE_TABLES, s.cr4 |= 1 << 5, s.cr0 |= 1u << 31, s.efer |= 0x500;
     }
-    call(g->vcpu, KVM_SET_SREGS, &s, "KVM_SET_SREGS");
-    call(g->vcpu, KVM_SET_REGS, &r, "KVM_SET_REGS");
+    CALL(g->vcpu, KVM_SET_SREGS, &s);
+    CALL(g->vcpu, KVM_SET_REGS, &r);
 }
 
 static void create(struct guest *g, int kvm)
 {
     uint64_t identity = IDENTITY_MAP;
     struct kvm_pit_config pit = {.flags = KVM_PIT_SPEAKER_DUMMY};
-    g->vm = call(kvm, KVM_CREATE_VM, NULL, "KVM_CREATE_VM");
-    call(g->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity, "KVM_SET_IDENTITY_MAP_ADDR");
-    call(g->vm, KVM_SET_TSS_ADDR, (void *)(uintptr_t)TSS, "KVM_SET_TSS_ADDR");
-    call(g->vm, KVM_CREATE_IRQCHIP, NULL, "KVM_CREATE_IRQCHIP");
-    call(g->vm, KVM_CREATE_PIT2, &pit, "KVM_CREATE_PIT2");
+    g->vm = CALL(kvm, KVM_CREATE_VM, NULL);
+    CALL(g->vm, KVM_SET_IDENTITY_MAP_ADDR, &identity);
+    CALL(g->vm, KVM_SET_TSS_ADDR, (void *)(uintptr_t)TSS);
+    CALL(g->vm, KVM_CREATE_IRQCHIP, NULL);
+    CALL(g->vm, KVM_CREATE_PIT2, &pit);
     map_ram(g);
-    g->vcpu = call(g->vm, KVM_CREATE_VCPU, NULL, "KVM_CREATE_VCPU");
-    g->run = mmap(NULL, call(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL, "KVM_GET_VCPU_MMAP_SIZE"),
+    g->vcpu = CALL(g->vm, KVM_CREATE_VCPU, NULL);
+    g->run = mmap(NULL, CALL(kvm, KVM_GET_VCPU_MMAP_SIZE, NULL),
                   PROT_READ | PROT_WRITE, MAP_SHARED, g->vcpu, 0);
     if (g->run == MAP_FAILED)
         die("mmap of kvm_run");
@@ -269,7 +282,7 @@ static void uart_irq(struct guest *g)
 {
     for (unsigned level = 0; level < 2; level++) { /* down and up again: the line is edge triggered */
         struct kvm_irq_level line = {.irq = 4, .level = level};
-        call(g->vm, KVM_IRQ_LINE, &line, "KVM_IRQ_LINE");
+        CALL(g->vm, KVM_IRQ_LINE, &line);
     }
 }
 
@@ -417,16 +430,9 @@ int main(int argc, char **argv)
     if (kvm < 0)
         die("/dev/kvm");
     create(&g, kvm);
-    uint64_t size;
-    char magic[4] = "";
-    int fd = open_file(kernel, &size);
-    if (pread(fd, magic, 4, 0) == 4 && !memcmp(magic, ELFMAG, 4))
-        load_elf(&g, fd);
-    else
-        load_bzimage(&g, fd, size);
-    close(fd);
+    load_kernel(&g, kernel);
     if (initrd)
-        load_initrd(&g, initrd);
+        g.initrd = load_file(&g, initrd, ~0ull, &g.initrd_size);
     if (acpi)
         load_acpi(&g, acpi);
     strcpy(at(&g, COMMAND_LINE, 4096), cmdline);
