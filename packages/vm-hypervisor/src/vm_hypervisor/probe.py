@@ -118,13 +118,21 @@ def _guest(stack: ExitStack, system: kvm.Kvm, code: bytes, *, user: bool = False
     memory.write(_CODE, code)
     memory.write(_TABLES, _page_tables())
     vm = stack.enter_context(system.create_vm())
-    stack.callback(region.close)
+    stack.callback(_keep, region)
     vm.set_user_memory_region(
         0, guest_phys_addr=0, memory_size=region.size, userspace_addr=region.host_address
     )
     vcpu = stack.enter_context(vm.create_vcpu(0))
+    # Before the registers: KVM takes long mode only from a guest whose CPUID has it.
+    mark = kvm.CpuidEntry(function=_MARK_LEAF, eax=_MARK_LEAF, ebx=_MARK)
+    entries = [entry for entry in system.get_supported_cpuid() if entry.function != _MARK_LEAF]
+    vcpu.set_cpuid2([*entries, mark])
     (_ring3 if user else _ring0)(vcpu)
     return vcpu
+
+
+def _keep(_region: GuestRegionMmap) -> None:
+    """Do nothing, late: the region has to outlive the VM, which the stack closes first."""
 
 
 def _ring0(vcpu: kvm.VcpuFd) -> None:
@@ -187,9 +195,6 @@ def _ns_per_exit(system: kvm.Kvm) -> float:
 def _reported_cpuid(system: kvm.Kvm) -> int:
     with ExitStack() as stack:
         vcpu = _guest(stack, system, _CPUID, user=True)
-        mark = kvm.CpuidEntry(function=_MARK_LEAF, eax=_MARK_LEAF, ebx=_MARK)
-        entries = [entry for entry in system.get_supported_cpuid() if entry.function != _MARK_LEAF]
-        vcpu.set_cpuid2([*entries, mark])
         vcpu.run()
         return _expect_port(vcpu)
 

@@ -1,0 +1,51 @@
+# Everything a fresh Debian 12 needs is done by `make boot` and `make test`; the only
+# prerequisites are: apt-get install git make gcc python3-venv python3-dev
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+C_SOURCES := $(wildcard packages/*/csrc/*.[ch] packages/*/setup.py packages/*/pyproject.toml)
+
+.PHONY: help boot test test-long lint bench doctor gen sanitize clean
+
+help:
+	@echo "make boot        boot a stock Debian kernel to userspace (KERNEL=… INITRD=… for your own)"
+	@echo "make test        every test, each kind where it can run (25 minutes at most on 2 cores)"
+	@echo "make test-long   full counts, with a dated log under logs/"
+	@echo "make lint        ruff, mypy --strict, generated C up to date"
+	@echo "make bench       figures beside their yardsticks"
+	@echo "make doctor      what this machine's KVM can really do"
+
+$(STAMP): requirements-dev.txt $(C_SOURCES)
+	@test -d $(VENV) || $(PYTHON) -m venv $(VENV) || \
+	  { echo "make: python3-venv is missing: apt-get install git make gcc python3-venv python3-dev"; exit 1; }
+	@echo "installing the packages into $(VENV) …"
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@touch $@
+
+boot: $(STAMP)
+	@$(BIN)/python tools/boot.py $(if $(KERNEL),--kernel "$(KERNEL)") $(if $(INITRD),--initrd "$(INITRD)") $(BOOT_ARGS)
+
+test: $(STAMP)
+	@$(BIN)/python tools/run_tests.py
+
+test-long: $(STAMP)
+	@$(BIN)/python tools/run_tests.py --long
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/python tools/typecheck.py
+	$(BIN)/python tools/gen_cffi.py --check
+
+gen: $(STAMP)
+	$(BIN)/python tools/gen_cffi.py
+
+bench: $(STAMP)
+	@$(BIN)/python bench/run.py
+
+doctor: $(STAMP)
+	@$(BIN)/vmm doctor
+
+clean:
+	rm -rf $(VENV) build dist packages/*/build packages/*/src/*.egg-info packages/*/src/*/*.so

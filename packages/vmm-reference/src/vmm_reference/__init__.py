@@ -1,0 +1,37 @@
+"""The reference VMM: the toolkit's packages, wired."""
+
+from vmm_reference._config import (
+    BootProtocol,
+    CpusConfig,
+    DiskConfig,
+    EventMonitorConfig,
+    MemoryConfig,
+    RngConfig,
+    SerialConfig,
+    SerialMode,
+    VmConfig,
+)
+from vmm_reference._errors import ConfigError, HostError, StateError, VmmError
+from vmm_reference._machine import Machine, PlatformDevice
+from vmm_reference._vmm import End, EndReason, Vmm
+
+__all__ = (
+    "BootProtocol",
+    "ConfigError",
+    "CpusConfig",
+    "DiskConfig",
+    "End",
+    "EndReason",
+    "EventMonitorConfig",
+    "HostError",
+    "Machine",
+    "MemoryConfig",
+    "PlatformDevice",
+    "RngConfig",
+    "SerialConfig",
+    "SerialMode",
+    "StateError",
+    "VmConfig",
+    "Vmm",
+    "VmmError",
+)

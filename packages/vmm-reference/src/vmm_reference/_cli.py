@@ -1,0 +1,208 @@
+"""The command `vmm`: `run`, `doctor`, `testhost`."""
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import NoReturn, TypeVar
+
+from vmm_reference._config import (
+    CPUS_KEYS,
+    DISK_KEYS,
+    EVENT_MONITOR_KEYS,
+    MEMORY_KEYS,
+    RNG_KEYS,
+    BootProtocol,
+    CpusConfig,
+    DiskConfig,
+    EventMonitorConfig,
+    MemoryConfig,
+    RngConfig,
+    SerialConfig,
+    VmConfig,
+)
+from vmm_reference._errors import ConfigError, VmmError
+
+_T = TypeVar("_T")
+
+USAGE = 2  # exit status of a wrong option and of a host that cannot do what was asked
+
+_EPILOG = """\
+A first run (a Debian kernel, its console on this terminal, Ctrl-A x to leave):
+  vmm run --kernel /boot/vmlinuz --initramfs initrd.img --cmdline "console=ttyS0 quiet" \\
+          --memory size=1G --disk path=root.raw
+
+Sizes take K, M, G, T; flags are on or off; values with commas stand in double quotes.
+On a machine whose /dev/kvm is missing or cannot run a stock kernel, the guest runs in an emulated
+host (QEMU in software): see --host, and `vmm doctor` for what this machine can do.
+
+Exit status: 0 the guest powered off; 3 it asked for a reset (reboot, or panic with panic=-1);
+4 it crashed (triple fault); 5 the VMM failed; 2 wrong options or an unfit host; 130 Ctrl-A x or
+SIGINT; 143 SIGTERM.
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line with the cure, exit status 2, options never abbreviated."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(USAGE, f"vmm: {message}; see `{self.prog} --help`\n")
+
+
+class _Once(argparse.Action):
+    """An option that may be given once."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: object,
+        option_string: str | None = None,
+    ) -> None:
+        if getattr(namespace, f"_{self.dest}_given", False):
+            parser.error(f"{option_string}: given twice")
+        setattr(namespace, f"_{self.dest}_given", True)
+        setattr(namespace, self.dest, values)
+
+
+def _keys(keys: dict[str, str]) -> str:
+    return "; ".join(f"{key}= {meaning}" for key, meaning in keys.items())
+
+
+def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    run = commands.add_parser(
+        "run",
+        help="boot a kernel",
+        description="Boot a Linux kernel in a virtual machine of its own.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = run.add_argument
+    add("--kernel", required=True, action=_Once, metavar="PATH", help="bzImage or ELF vmlinux (x86-64)")
+    add("--initramfs", action=_Once, metavar="PATH", help="initial RAM disk")
+    add("--cmdline", action=_Once, default="console=ttyS0", metavar="TEXT", help="kernel command line")
+    add("--cpus", action=_Once, default="", metavar="boot=N", help=_keys(CPUS_KEYS))
+    add("--memory", action=_Once, default="", metavar="size=SIZE", help=_keys(MEMORY_KEYS))
+    add("--disk", nargs="+", action="extend", default=[], metavar="path=PATH", help=_keys(DISK_KEYS))
+    add("--rng", action=_Once, default="", metavar="src=PATH", help=_keys(RNG_KEYS))
+    add(
+        "--serial",
+        action=_Once,
+        default="tty",
+        metavar="WHERE",
+        help="off, null, tty, pty, file=PATH, socket=PATH",
+    )
+    add("--event-monitor", action=_Once, metavar="path=PATH", help=_keys(EVENT_MONITOR_KEYS))
+    add(
+        "--boot-protocol",
+        action=_Once,
+        default="auto",
+        choices=[p.value for p in BootProtocol],
+        help="entry of the kernel: auto takes the fastest the image offers",
+    )
+    add(
+        "--host",
+        action=_Once,
+        default="auto",
+        choices=["auto", "kvm", "emulated"],
+        help="where the guest runs: this machine's KVM, an emulated host, or what `vmm doctor` would choose",
+    )
+    add(
+        "-v",
+        action="count",
+        default=0,
+        dest="verbose",
+        help="log progress (-v) or everything (-vv) on stderr",
+    )
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="vmm",
+        description="A small virtual machine monitor built from the toolkit's packages.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("-V", "--version", action="version", version=f"vmm {version('vmm-reference')}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
+    _add_run(commands)
+    doctor = commands.add_parser(
+        "doctor",
+        help="measure what this machine's KVM can do",
+        description="Say what runs where, and the cure.",
+    )
+    doctor.add_argument(
+        "--format", choices=["text", "json"], default="text", help="how to print the findings"
+    )
+    commands.add_parser(
+        "testhost", help="run a command in the emulated host (see `vmm testhost --help`)", add_help=False
+    )
+    return parser
+
+
+def config_from(arguments: argparse.Namespace) -> VmConfig:
+    """Return the machine that `vmm run`'s arguments describe.
+
+    Raises:
+        ConfigError: an option is wrong.
+    """
+
+    def parse(kind: Callable[[str], _T], text: str, default: _T) -> _T:
+        return kind(text) if text else default
+
+    monitor: str | None = arguments.event_monitor
+    return VmConfig(
+        kernel=Path(arguments.kernel),
+        initramfs=Path(arguments.initramfs) if arguments.initramfs else None,
+        cmdline=arguments.cmdline,
+        boot_protocol=BootProtocol(arguments.boot_protocol),
+        cpus=parse(CpusConfig.parse, arguments.cpus, CpusConfig()),
+        memory=parse(MemoryConfig.parse, arguments.memory, MemoryConfig()),
+        disks=tuple(DiskConfig.parse(text) for text in arguments.disk),
+        serial=SerialConfig.parse(arguments.serial),
+        rng=parse(RngConfig.parse, arguments.rng, RngConfig()),
+        event_monitor=None if monitor is None else EventMonitorConfig.parse(monitor),
+    )
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    # Imported late: `vmm --help` and a refused option need none of it.
+    from vmm_reference import _host, _logging, _session  # noqa: PLC0415
+
+    _logging.set_up(arguments.verbose)
+    config = config_from(arguments)
+    choice = _host.choose(arguments.host)
+    if arguments.host == "auto":
+        print(f"vmm: host: {choice.host} ({choice.why})", file=sys.stderr)
+    if choice.host == "kvm":
+        return _session.run(config)
+    from vmm_reference import _emulated  # noqa: PLC0415
+
+    return _emulated.run(config, verbose=arguments.verbose)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command `vmm` with `argv` (default: this process's) and return its exit status."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    if words[:1] == ["testhost"]:
+        from vmm_testhost._cli import main as testhost  # noqa: PLC0415
+
+        return testhost(words[1:])
+    arguments = _parser().parse_args(words)
+    try:
+        if arguments.command == "doctor":
+            from vmm_reference import _doctor  # noqa: PLC0415
+
+            return _doctor.main(arguments.format)
+        return _run(arguments)
+    except ConfigError as error:
+        print(f"vmm: {error}", file=sys.stderr)
+        return USAGE
+    except VmmError as error:
+        print(f"vmm: {error}", file=sys.stderr)
+        return USAGE
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,246 @@
+"""What a machine is made of: frozen values, made from options or built by hand.
+
+The keys and defaults are those of Cloud Hypervisor's command line. Checks that need no host
+(ranges, combinations) are made here; whether files exist is found out when they are opened.
+"""
+
+import enum
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+from vmm_reference._errors import ConfigError
+from vmm_reference._grammar import Options, parse_affinity, parse_count, parse_size, parse_toggle
+
+MIN_MEMORY = 16 << 20
+MAX_MEMORY = 1 << 44
+MAX_VCPUS = 254
+MAX_DISKS = 16
+
+CPUS_KEYS = {
+    "boot": "vCPUs at boot",
+    "max": "most vCPUs ever (equal to boot until CPUs can be hotplugged)",
+    "affinity": "host CPUs a vCPU may run on, [0@[1],1@[2-3]]",
+}
+MEMORY_KEYS = {
+    "size": "guest RAM: 512M, 2G",
+    "shared": "map it shared (default on: RAM is a memfd that other processes can map)",
+    "hugepages": "use 2 MiB pages of the host's pool",
+    "prefault": "touch every page before the guest starts",
+}
+DISK_KEYS = {
+    "path": "raw image or block device",
+    "readonly": "refuse writes",
+    "id": "name in events and errors",
+    "serial": "what the guest reads as serial number, up to 20 bytes",
+    "engine": "data path: native (C, batched) or python",
+}
+RNG_KEYS = {"src": "where entropy comes from", "id": "name in events and errors"}
+EVENT_MONITOR_KEYS = {"path": "file or FIFO to write to", "fd": "descriptor to write to"}
+
+
+class SerialMode(enum.Enum):
+    """Where the first serial port ends."""
+
+    OFF = "off"
+    NULL = "null"
+    TTY = "tty"
+    PTY = "pty"
+    FILE = "file"
+    SOCKET = "socket"
+
+
+class BootProtocol(enum.Enum):
+    """How a kernel is entered; AUTO takes what the image offers, the fastest first."""
+
+    AUTO = "auto"
+    LINUX64 = "linux64"
+    PVH = "pvh"
+
+
+@attrs.frozen
+class CpusConfig:
+    """Virtual CPUs: `boot` of them (1 … 254), each pinned as `affinity` says (vCPU → host CPUs)."""
+
+    boot: int = 1
+    max: int = 1
+    affinity: Mapping[int, frozenset[int]] = attrs.field(factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> "CpusConfig":
+        """Read "boot=2,max=2,affinity=[0@[1]]"; raises `ConfigError`."""
+        options = Options("--cpus", text)
+        boot = options.take("boot", parse_count, 1)
+        config = cls(
+            boot, options.take("max", parse_count, boot), options.take("affinity", parse_affinity, {})
+        )
+        options.finish(CPUS_KEYS)
+        return config
+
+    def __attrs_post_init__(self) -> None:
+        if not 1 <= self.boot <= MAX_VCPUS:
+            raise ConfigError("--cpus boot", f"{self.boot} is not within 1 … {MAX_VCPUS}")
+        if self.max != self.boot:
+            raise ConfigError(
+                "--cpus max", f"{self.max} differs from boot={self.boot}; CPUs cannot be hotplugged yet"
+            )
+        for vcpu in self.affinity:
+            if vcpu >= self.boot:
+                raise ConfigError("--cpus affinity", f"vCPU {vcpu} does not exist; boot={self.boot}")
+
+
+@attrs.frozen
+class MemoryConfig:
+    """Guest RAM: `size` bytes, a multiple of 4 KiB (2 MiB with hugepages) within 16 MiB … 16 TiB."""
+
+    size: int = 512 << 20
+    shared: bool = True
+    hugepages: bool = False
+    prefault: bool = False
+
+    @classmethod
+    def parse(cls, text: str) -> "MemoryConfig":
+        """Read "size=512M,shared=on"; raises `ConfigError`."""
+        options = Options("--memory", text)
+        config = cls(
+            options.take("size", parse_size, 512 << 20),
+            options.take("shared", parse_toggle, default=True),
+            options.take("hugepages", parse_toggle, default=False),
+            options.take("prefault", parse_toggle, default=False),
+        )
+        options.finish(MEMORY_KEYS)
+        return config
+
+    def __attrs_post_init__(self) -> None:
+        if not MIN_MEMORY <= self.size <= MAX_MEMORY:
+            raise ConfigError(
+                "--memory size", f"{self.size} bytes is not within {MIN_MEMORY >> 20}M … {MAX_MEMORY >> 40}T"
+            )
+        page = 2 << 20 if self.hugepages else 4096
+        if self.size % page:
+            raise ConfigError("--memory size", f"{self.size} bytes is not a multiple of the page size {page}")
+        if self.hugepages and not self.shared:
+            raise ConfigError("--memory hugepages", "needs shared=on: huge pages come from a hugetlb memfd")
+
+
+@attrs.frozen
+class DiskConfig:
+    """One virtio-blk disk on a raw image or block device."""
+
+    path: Path
+    readonly: bool = False
+    id: str = ""
+    serial: str = ""
+    engine: str = "native"
+
+    @classmethod
+    def parse(cls, text: str) -> "DiskConfig":
+        """Read "path=disk.raw,readonly=on,id=root"; raises `ConfigError`."""
+        options = Options("--disk", text)
+        config = cls(
+            Path(options.require("path")),
+            options.take("readonly", parse_toggle, default=False),
+            options.take("id", str, ""),
+            options.take("serial", str, ""),
+            options.take("engine", str, "native"),
+        )
+        options.finish(DISK_KEYS)
+        return config
+
+    def __attrs_post_init__(self) -> None:
+        if self.engine not in {"native", "python"}:
+            raise ConfigError("--disk engine", f"{self.engine!r} is neither native nor python")
+        if len(self.serial.encode()) > 20 or not self.serial.isascii():
+            raise ConfigError("--disk serial", f"{self.serial!r} is not at most 20 ASCII bytes")
+
+
+@attrs.frozen
+class SerialConfig:
+    """Where the serial console goes; `path` for file and socket."""
+
+    mode: SerialMode = SerialMode.TTY
+    path: Path | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "SerialConfig":
+        """Read "tty", "pty", "null", "off", "file=PATH" or "socket=PATH"; raises `ConfigError`."""
+        word, equals, path = text.partition("=")
+        modes = {mode.value: mode for mode in SerialMode}
+        takes_path = word in {"file", "socket"}
+        if word not in modes or takes_path != bool(equals and path):
+            raise ConfigError("--serial", f"{text!r} is none of off, null, tty, pty, file=PATH, socket=PATH")
+        return cls(modes[word], Path(path) if takes_path else None)
+
+
+@attrs.frozen
+class RngConfig:
+    """One virtio-rng device fed from `src`."""
+
+    src: Path = Path("/dev/urandom")
+    id: str = "rng0"
+
+    @classmethod
+    def parse(cls, text: str) -> "RngConfig":
+        """Read "src=/dev/urandom,id=rng0"; raises `ConfigError`."""
+        options = Options("--rng", text)
+        config = cls(Path(options.take("src", str, "/dev/urandom")), options.take("id", str, "rng0"))
+        options.finish(RNG_KEYS)
+        return config
+
+
+@attrs.frozen
+class EventMonitorConfig:
+    """Where events are written as JSON: exactly one of a path and a descriptor."""
+
+    path: Path | None = None
+    fd: int | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "EventMonitorConfig":
+        """Read "path=events.json" or "fd=3"; raises `ConfigError`."""
+        options = Options("--event-monitor", text)
+        config = cls(options.take("path", Path, None), options.take("fd", parse_count, None))
+        options.finish(EVENT_MONITOR_KEYS)
+        return config
+
+    def __attrs_post_init__(self) -> None:
+        if (self.path is None) == (self.fd is None):
+            raise ConfigError("--event-monitor", "give exactly one of path= and fd=")
+
+
+@attrs.frozen
+class VmConfig:
+    """A whole machine.
+
+    Args:
+        kernel: ELF vmlinux or bzImage.
+        initramfs: loaded as the initial RAM disk.
+        cmdline: the kernel's command line, ASCII.
+        boot_protocol: how the kernel is entered.
+        cpus, memory, disks, serial, rng, event_monitor: the devices and where their streams end.
+    """
+
+    kernel: Path
+    initramfs: Path | None = None
+    cmdline: str = "console=ttyS0"
+    boot_protocol: BootProtocol = BootProtocol.AUTO
+    cpus: CpusConfig = CpusConfig()
+    memory: MemoryConfig = MemoryConfig()
+    disks: Sequence[DiskConfig] = ()
+    serial: SerialConfig = SerialConfig()
+    rng: RngConfig = RngConfig()
+    event_monitor: EventMonitorConfig | None = None
+
+    def __attrs_post_init__(self) -> None:
+        if len(self.disks) > MAX_DISKS:
+            raise ConfigError("--disk", f"{len(self.disks)} disks; a virtio-mmio machine takes {MAX_DISKS}")
+        if not self.cmdline.isascii():
+            raise ConfigError("--cmdline", f"{self.cmdline!r} is not ASCII")
+        ids = (*self.disk_ids(), self.rng.id)
+        for name in ids:
+            if ids.count(name) > 1:
+                raise ConfigError("id", f"{name!r} names two devices")
+
+    def disk_ids(self) -> tuple[str, ...]:
+        """Return the disks' ids: those given, "disk0", "disk1", … for the others."""
+        return tuple(disk.id or f"disk{position}" for position, disk in enumerate(self.disks))

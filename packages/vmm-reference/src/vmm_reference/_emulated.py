@@ -1,0 +1,219 @@
+"""`vmm run` inside an emulated host, with its streams relayed.
+
+The same command runs there with `--serial tty` on pipes; the serial backend that the user asked for
+lives out here, at the other end of them. Events are written to a file that the host shares, and
+copied to where the user wants them as they come. Files that the guest may write are shared at their
+own paths, so what it wrote and synced stays.
+"""
+
+import fcntl
+import os
+import shutil
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import vmm_testhost
+from vm_device import EventManager
+
+from vmm_reference._config import EventMonitorConfig, SerialConfig, SerialMode, VmConfig
+from vmm_reference._errors import ConfigError, HostError
+from vmm_reference._events import open_monitor_fd
+from vmm_reference._serial import ConsoleInput, SerialBackend, open_backend
+
+_HOST_OVERHEAD_MIB = 1024  # the host's own kernel, Python and page cache beside guest RAM
+_POLL_SECONDS = 0.05
+
+
+class _InputPipe(ConsoleInput):
+    """What is typed outside, on its way to the VMM inside."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        os.set_blocking(fd, False)
+
+    def enqueue(self, data: bytes) -> int:
+        try:
+            return os.write(self._fd, data)
+        except (BlockingIOError, BrokenPipeError):
+            return 0
+
+
+def _check_crossing(config: VmConfig) -> None:
+    """Refuse what cannot cross into another machine."""
+    if config.event_monitor is not None and config.event_monitor.fd is not None:
+        raise ConfigError(
+            "--event-monitor fd",
+            f"descriptor {config.event_monitor.fd} does not exist in the emulated host; use path=",
+        )
+    for disk in config.disks:
+        if not disk.path.exists():
+            raise ConfigError("--disk path", f"{disk.path}: no such file")
+        if not (disk.path.is_file() or disk.path.is_block_device()):
+            raise ConfigError("--disk path", f"{disk.path}: neither a file nor a block device")
+
+
+def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
+    """Return the command line of the inner `vmm run` for the same machine."""
+    affinity = ",".join(f"{vcpu}@[{_numbers(cpus)}]" for vcpu, cpus in config.cpus.affinity.items())
+    memory = config.memory
+    words = [
+        *("--kernel", str(config.kernel.absolute())),
+        *("--cmdline", config.cmdline),
+        *("--boot-protocol", config.boot_protocol.value),
+        *("--cpus", f"boot={config.cpus.boot}" + (f",affinity=[{affinity}]" if affinity else "")),
+        "--memory",
+        f"size={memory.size},shared={_toggle(memory.shared)},hugepages={_toggle(memory.hugepages)}"
+        f",prefault={_toggle(memory.prefault)}",
+        *("--rng", f"src={_quote(str(config.rng.src))},id={_quote(config.rng.id)}"),
+        *("--serial", "off" if config.serial.mode is SerialMode.OFF else "tty"),
+    ]
+    if config.initramfs is not None:
+        words += ["--initramfs", str(config.initramfs.absolute())]
+    for name, disk in zip(config.disk_ids(), config.disks, strict=True):
+        path = _quote(str(disk.path.absolute()))
+        serial = f",serial={_quote(disk.serial)}" if disk.serial else ""
+        words += [
+            "--disk",
+            f"path={path},readonly={_toggle(disk.readonly)},id={_quote(name)},engine={disk.engine}{serial}",
+        ]
+    if events is not None:
+        words += ["--event-monitor", f"path={_quote(str(events))}"]
+    return [*words, *["-v"] * verbose]
+
+
+def _toggle(value: bool) -> str:
+    return "on" if value else "off"
+
+
+def _numbers(cpus: frozenset[int]) -> str:
+    return ",".join(str(cpu) for cpu in sorted(cpus))
+
+
+def _quote(text: str) -> str:
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
+
+
+class _EventRelay:
+    """Copy the inner event file to its destination while it grows."""
+
+    def __init__(self, source: Path, config: EventMonitorConfig) -> None:
+        self._source = source.open("rb")
+        self._target = open_monitor_fd(config)
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="event-relay", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        while not self._done.wait(_POLL_SECONDS):
+            self._copy()
+        self._copy()
+
+    def _copy(self) -> None:
+        data = self._source.read()
+        while data:
+            data = data[os.write(self._target, data) :]
+
+    def close(self) -> None:
+        self._done.set()
+        self._thread.join()
+        self._source.close()
+        os.close(self._target)
+
+
+class _SerialRelay:
+    """The user's serial backend, joined by two pipes to the VMM inside."""
+
+    def __init__(self, config: SerialConfig) -> None:
+        self._backend: SerialBackend | None = open_backend(config, _interrupt)
+        self.inner_in, self._to_inner = os.pipe2(os.O_CLOEXEC)
+        self._from_inner, self.inner_out = os.pipe2(os.O_CLOEXEC)
+        fcntl.fcntl(self._from_inner, fcntl.F_SETPIPE_SZ, 1 << 20)
+        self._events = EventManager("serial-relay")
+        self._thread = threading.Thread(target=self._pump, name="serial-out", daemon=True)
+        self._thread.start()
+        if self._backend is not None:
+            self._backend.attach(self._events, _InputPipe(self._to_inner))
+            self._events.start()
+
+    def _pump(self) -> None:
+        while data := os.read(self._from_inner, 1 << 16):
+            if self._backend is not None:
+                self._backend.write(data)
+
+    def close(self) -> None:
+        if self._backend is not None:
+            self._backend.detach()
+        self._events.close()
+        os.close(self.inner_out)
+        self._thread.join()
+        if self._backend is not None:
+            self._backend.close()
+        for fd in (self.inner_in, self._to_inner, self._from_inner):
+            os.close(fd)
+
+
+def _interrupt() -> None:
+    # The relay of signals hands it to the VMM inside, which ends as it would on a terminal.
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+@contextmanager
+def _streams(config: VmConfig) -> Iterator[tuple[_SerialRelay, Path | None]]:
+    scratch = Path(tempfile.mkdtemp(prefix="vmm-emulated-"))
+    try:
+        relay = None
+        events = None
+        if config.event_monitor is not None:
+            events = scratch / "events.json"
+            events.touch()
+            relay = _EventRelay(events, config.event_monitor)
+        try:
+            serial = _SerialRelay(config.serial)
+            try:
+                yield serial, events
+            finally:
+                serial.close()
+        finally:
+            if relay is not None:
+                relay.close()
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def run(config: VmConfig, *, verbose: int = 0) -> int:
+    """Boot `config` in an emulated host; return the exit status of the VMM in there.
+
+    Args:
+        config: the machine.
+        verbose: how many -v the VMM inside gets.
+
+    Raises:
+        ConfigError: a file is missing, or something named cannot cross into the emulated host.
+        HostError: the emulated host cannot be had, or it crashed.
+    """
+    _check_crossing(config)
+    command = [sys.executable, "-m", "vmm_reference", "run", "--host", "kvm"]
+    with _streams(config) as (serial, events):
+        try:
+            result = vmm_testhost.run(
+                [*command, *arguments(config, events, verbose)],
+                writable=_writable(config, events),
+                stdin=serial.inner_in,
+                stdout=serial.inner_out,
+                memory=_HOST_OVERHEAD_MIB + 2048 + (config.memory.size >> 20),
+                forward_signals=threading.current_thread() is threading.main_thread(),
+            )
+        except vmm_testhost.EmulatedHostError as error:
+            raise HostError(f"emulated host: {error}") from None
+    return result.returncode
+
+
+def _writable(config: VmConfig, events: Path | None) -> Sequence[Path]:
+    disks = [disk.path for disk in config.disks if not disk.readonly]
+    return [*disks, *([events] if events is not None else [])]

@@ -1,0 +1,86 @@
+"""Where a guest runs: this machine's KVM if it is complete, else an emulated host.
+
+Measuring a KVM takes a fraction of a second, so the result is cached for this boot of the machine.
+"""
+
+import json
+import os
+from pathlib import Path
+from typing import Literal
+
+import attrs
+from vm_hypervisor import HypervisorUnavailableError
+from vm_hypervisor.probe import KvmReport, measure
+
+from vmm_reference._errors import HostError
+
+HostName = Literal["kvm", "emulated"]
+
+
+@attrs.frozen
+class HostChoice:
+    """Where the guest will run, and the one-line reason."""
+
+    host: HostName
+    why: str
+
+
+def _cache_file() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "vmm" / "kvm-probe.json"
+
+
+def _boot_id() -> str:
+    # A reboot may bring another kernel or another machine below us, a user another access.
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    return f"{boot}:{os.getuid()}"
+
+
+def probe() -> KvmReport:
+    """Return what this machine's KVM can do, measured once for each boot of the machine.
+
+    Raises:
+        HypervisorUnavailableError: there is no usable `/dev/kvm`; never cached.
+    """
+    file, key = _cache_file(), _boot_id()
+    try:
+        cached = json.loads(file.read_text())
+        if cached.get("boot_id") == key and os.access("/dev/kvm", os.R_OK | os.W_OK):
+            return KvmReport(**cached["report"])
+    except (OSError, ValueError, TypeError):
+        pass  # no cache, a torn one, or one of another version: measure
+    report = measure()
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(f".{os.getpid()}")
+        scratch.write_text(json.dumps({"boot_id": key, "report": attrs.asdict(report)}))
+        scratch.rename(file)
+    except OSError:
+        pass  # a read-only home costs the next run a measurement, nothing else
+    return report
+
+
+def choose(wanted: str) -> HostChoice:
+    """Return where to run.
+
+    Args:
+        wanted: "kvm", "emulated", or "auto".
+
+    Raises:
+        HostError: "kvm" was asked for, and this machine's KVM is missing or incomplete.
+    """
+    if wanted == "emulated":
+        return HostChoice("emulated", "asked for")
+    try:
+        report = probe()
+    except HypervisorUnavailableError as error:
+        if wanted == "kvm":
+            raise HostError(str(error)) from None
+        return HostChoice("emulated", str(error))
+    if report.complete:
+        return HostChoice("kvm", report.summary)
+    if wanted == "kvm":
+        raise HostError(
+            f"--host kvm: {report.summary}; a stock kernel does not run here, use --host emulated"
+        )
+    return HostChoice("emulated", report.summary)

@@ -1,0 +1,303 @@
+"""The machine: configuration in, wired objects out. No mechanism lives here.
+
+x86-64 without PCI: RAM with a hole below 4 GiB, in-kernel interrupt controllers, a serial port, a
+clock, reset and sleep registers, and virtio devices on virtio-mmio, told to the guest by ACPI.
+"""
+
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from typing import Final, Protocol
+
+import attrs
+from acpi_tables import build_tables
+from linux_loader import BootProtocol, E820Entry, E820Type, KernelImage, LoadedKernel, load
+from virtio_devices import (
+    DiskImage,
+    EntropySource,
+    ImageError,
+    SourceError,
+    VirtioBlk,
+    VirtioDevice,
+    VirtioMmio,
+    VirtioRng,
+)
+from vm_device import (
+    I8042,
+    AcpiRegisters,
+    AddressAllocator,
+    BootTimer,
+    BusDevice,
+    CmosRtc,
+    DeviceTree,
+    EventManager,
+    IdAllocator,
+    IoManager,
+    IoReader,
+    Serial16550,
+    SystemAllocator,
+)
+from vm_device.platform import (
+    AddressRange,
+    AddressSpace,
+    CpuNode,
+    DeviceNode,
+    InterruptSpec,
+    IoApicNode,
+    MemoryNode,
+    Platform,
+)
+from vm_hypervisor import KvmHypervisor, KvmVcpu, KvmVm, MemorySlots, unclaimed_ports
+from vm_hypervisor.arch import x86_64
+from vmm_memory import GuestMemoryAtomic, GuestRegionMmap, RegionBusyError
+from vmm_memory.arch.x86_64 import ram_ranges
+
+from vmm_reference import _config as config_module
+from vmm_reference._config import DiskConfig, MemoryConfig, RngConfig, VmConfig
+from vmm_reference._errors import ConfigError
+
+_ACPI_TABLES: Final = 0xE_0000  # where a guest that is not told looks for the RSDP
+_BIOS_AREA: Final = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
+_FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
+_MMIO_HOLE: Final = (0xD000_0000, 0x1000_0000)
+_SEED_SIZE: Final = 32
+_PROTOCOLS: Final = {
+    config_module.BootProtocol.AUTO: BootProtocol.AUTO,
+    config_module.BootProtocol.LINUX64: BootProtocol.LINUX64,
+    config_module.BootProtocol.PVH: BootProtocol.PVH,
+}
+
+
+class PlatformDevice(BusDevice, Protocol):
+    """A device of the caller's: a `BusDevice` that says where it is."""
+
+    def describe(self) -> DeviceNode:
+        """Return id, ranges and interrupts."""
+        ...
+
+
+@attrs.frozen
+class GuestRequests:
+    """What the guest can ask of its machine; called on vCPU threads, must not wait.
+
+    Args:
+        reset: the guest reset the machine.
+        sleep: it entered an ACPI sleep state (SLP_TYP, 5 is soft-off).
+        boot_mark: it wrote to the boot timer (monotonic ns, value).
+    """
+
+    reset: Callable[[], None]
+    sleep: Callable[[int], None]
+    boot_mark: Callable[[int, int], None]
+
+
+class Machine:
+    """All hardware of one guest, created from a configuration and ready to run."""
+
+    def __init__(
+        self,
+        config: VmConfig,
+        requests: GuestRequests,
+        *,
+        serial_out: Callable[[bytes], None] | None,
+        devices: Sequence[PlatformDevice] = (),
+    ) -> None:
+        """Build everything up to the vCPUs' start state; on failure everything is given back.
+
+        Args:
+            config: the machine.
+            requests: who is told what the guest asks for.
+            serial_out: takes the serial port's output; None builds no serial port.
+            devices: further devices, already placed where no other is.
+
+        Raises:
+            ConfigError: a file cannot be used, or a size does not fit.
+            vm_hypervisor.HypervisorUnavailableError: no usable KVM.
+        """
+        self.config = config
+        self.io = IoManager()
+        self.tree: DeviceTree[object] = DeviceTree()
+        self.serial: Serial16550 | None = None
+        self.virtio: list[VirtioMmio] = []
+        self.vcpus: list[KvmVcpu] = []
+        self._nodes: list[DeviceNode] = []
+        self._readers: list[IoReader] = []
+        with ExitStack() as stack:
+            self._stack = stack
+            self.hypervisor = stack.enter_context(KvmHypervisor())
+            self._check_vcpus()
+            self._build(requests, serial_out, devices)
+            self._stack = stack.pop_all()
+
+    def _check_vcpus(self) -> None:
+        most = self.hypervisor.max_vcpus
+        if self.config.cpus.boot > most:
+            raise ConfigError("--cpus boot", f"{self.config.cpus.boot} vCPUs; this host's KVM allows {most}")
+
+    def _build(
+        self,
+        requests: GuestRequests,
+        serial_out: Callable[[bytes], None] | None,
+        devices: Sequence[PlatformDevice],
+    ) -> None:
+        config, stack = self.config, self._stack
+        self.events = stack.enter_context(EventManager("vmm-devices"))
+        self.memory = GuestMemoryAtomic()
+        stack.callback(self._close_memory)
+        self.vm: KvmVm = self.hypervisor.create_vm()
+        stack.callback(self.vm.close)
+        slots = MemorySlots(self.vm)
+        self.memory.add_listener(slots)
+        # A closed VM has no slots: the map must not tell it about its own end.
+        stack.callback(self.memory.remove_listener, slots)
+        for base, size in ram_ranges(config.memory.size):
+            self.memory.insert_region(_region(base, size, config.memory))
+        self.allocator = _allocator()
+        self._add_legacy(requests, serial_out)
+        for device in devices:
+            self._add(device, device.describe())
+        for name, disk in zip(config.disk_ids(), config.disks, strict=True):
+            self._add_virtio(_open_disk(name, disk))
+        self._add_virtio(_open_rng(config.rng))
+        self.vm.set_native_answers(unclaimed_ports(r for node in self._nodes for r in node.ranges))
+        self.loaded = self._load_kernel()
+        self._create_vcpus()
+
+    def _close_memory(self) -> None:
+        for region in self.memory.memory():
+            self.memory.remove_region(region.base, region.size)
+            # A caller that kept a snapshot keeps the memory, not the machine.
+            with suppress(RegionBusyError):
+                region.close()
+
+    def _add(self, device: BusDevice, node: DeviceNode) -> None:
+        self.io.register(node.ranges, device)
+        self.tree.add(node.id, device)
+        self._nodes.append(node)
+
+    def _add_legacy(self, requests: GuestRequests, serial_out: Callable[[bytes], None] | None) -> None:
+        ram = self.memory.memory()
+        below = sum(region.size for region in ram if region.base < 1 << 32)
+        above = sum(region.size for region in ram if region.base >= 1 << 32)
+        rtc = CmosRtc(memory_below_4g=below, memory_above_4g=above)
+        self.acpi_registers = AcpiRegisters(requests.reset, requests.sleep)
+        for device in (rtc, I8042(requests.reset), BootTimer(requests.boot_mark), self.acpi_registers):
+            self._add(device, device.describe())
+        if serial_out is not None:
+            node = Serial16550.describe()
+            self.serial = Serial16550(
+                serial_out, self.vm.irq_line(node.interrupts[0].gsi), defer=_soon(self.events)
+            )
+            self._add(self.serial, node)
+
+    def _add_virtio(self, device: VirtioDevice) -> None:
+        position = len(self.virtio)
+        where = self.allocator.mmio_low.allocate(0x1000, align=0x1000, owner=device.id)
+        line = InterruptSpec(self.allocator.gsi.allocate(device.id))
+        transport = VirtioMmio(
+            device,
+            base=where.base,
+            interrupt=self.vm.irq_line(line.gsi),
+            memory=self.memory,
+            spec=line,
+            uid=position,
+        )
+        self._stack.callback(transport.close)
+        for bell in transport.notify_ranges:
+            doorbell = AddressRange(AddressSpace.MMIO, bell.address, bell.size)
+            self.vm.register_doorbell(bell.fd, doorbell, bell.datamatch)
+        self._add(transport, transport.describe())
+        self.virtio.append(transport)
+
+    @property
+    def platform(self) -> Platform:
+        """The one description of the machine, from which its ACPI tables are made."""
+        control, status, reset = self.acpi_registers.registers()
+        return Platform(
+            "x86_64",
+            cpus=tuple(CpuNode(index, index) for index in range(self.config.cpus.boot)),
+            memory=tuple(MemoryNode(region.base, region.size) for region in self.memory.memory()),
+            devices=tuple(self._nodes),
+            ioapics=(IoApicNode(0, x86_64.IO_APIC_BASE),),
+            lapic_address=x86_64.LOCAL_APIC_BASE,
+            reset=reset,
+            sleep_control=control,
+            sleep_status=status,
+        )
+
+    def _load_kernel(self) -> LoadedKernel:
+        config, memory = self.config, self.memory.memory()
+        tables = build_tables(self.platform, _ACPI_TABLES)
+        protocol = _PROTOCOLS[config.boot_protocol]
+        with KernelImage.open(config.kernel) as image:
+            loaded = load(
+                memory,
+                image,
+                ram_ranges=[(region.base, region.size) for region in memory],
+                protocol=protocol,
+                cmdline=config.cmdline,
+                initrd=config.initramfs,
+                reserved=(_BIOS_AREA,),
+                rsdp_addr=tables.rsdp_address,
+                rng_seed=None if protocol is BootProtocol.PVH else os.urandom(_SEED_SIZE),
+            )
+        memory.write(tables.address, tables.blob)
+        return loaded
+
+    def _create_vcpus(self) -> None:
+        cpuid = self.hypervisor.supported_cpuid()
+        count = self.config.cpus.boot
+        for index in range(count):
+            vcpu = self.vm.create_vcpu(index)
+            self._stack.callback(vcpu.close)
+            x86_64.prepare_vcpu(vcpu, cpuid, index=index, count=count)
+            self.vcpus.append(vcpu)
+        self.vcpus[0].set_entry_state(self.loaded.entry)
+
+    def io_reader(self, vcpu: KvmVcpu) -> IoReader:
+        """Return a vCPU thread's own way to the buses."""
+        reader = self.io.reader(f"vcpu{vcpu.index}")
+        self._readers.append(reader)
+        return reader
+
+    def close(self) -> None:
+        """Give everything back; no vCPU may run."""
+        if self.serial is not None:
+            self.serial.flush()
+        self._stack.close()
+
+
+def _region(base: int, size: int, memory: MemoryConfig) -> GuestRegionMmap:
+    if memory.shared:
+        return GuestRegionMmap.memfd(
+            base, size, name="guest-ram", hugepages=memory.hugepages, prefault=memory.prefault
+        )
+    return GuestRegionMmap.anonymous(base, size, prefault=memory.prefault)
+
+
+def _allocator() -> SystemAllocator:
+    return SystemAllocator(
+        pio=AddressAllocator(0, 1 << 16, AddressSpace.PIO),
+        mmio_low=AddressAllocator(*_MMIO_HOLE),
+        mmio_high=AddressAllocator(1 << 40, 1 << 40),
+        gsi=IdAllocator(_FIRST_FREE_GSI, x86_64.IO_APIC_PINS - 1),
+    )
+
+
+def _open_disk(name: str, disk: DiskConfig) -> VirtioBlk:
+    try:
+        image = DiskImage(disk.path, read_only=disk.readonly)
+    except ImageError as error:
+        raise ConfigError("--disk path", str(error)) from None
+    return VirtioBlk(name, image, serial=disk.serial or name, native=disk.engine == "native")
+
+
+def _open_rng(rng: RngConfig) -> VirtioRng:
+    try:
+        return VirtioRng(rng.id, EntropySource(rng.src))
+    except SourceError as error:
+        raise ConfigError("--rng src", str(error)) from None
+
+
+def _soon(events: EventManager) -> Callable[[Callable[[], None]], None]:
+    return lambda flush: events.call_later(0.005, flush)

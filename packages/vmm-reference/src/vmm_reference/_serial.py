@@ -1,0 +1,429 @@
+"""Where the serial console ends: terminal, pseudo-terminal, file, socket, or nowhere.
+
+A backend is an output call for the vCPU thread and, where there is input, a descriptor for an
+event loop. Output never waits for a reader that may not be there: a pty or socket nobody reads
+drops what exceeds its buffer, and says so once. A terminal or pipe is written to directly, so
+its flow control holds the guest back and nothing is lost.
+"""
+
+import logging
+import os
+import select
+import socket
+import stat
+import sys
+import termios
+import threading
+import tty
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+from vm_device import EventFd, EventManager
+
+from vmm_reference._config import SerialConfig, SerialMode
+from vmm_reference._errors import ConfigError
+
+_log = logging.getLogger(__name__)
+
+_ESCAPE = 0x01  # Ctrl-A
+_BUFFER = 1 << 20
+_CHUNK = 4096
+_PIECE = 512  # a pipe or terminal that polls writable takes this much without blocking
+
+
+class ConsoleInput(Protocol):
+    """Who takes what is typed: the guest's serial port, or a relay."""
+
+    def enqueue(self, data: bytes) -> int:
+        """Take bytes; return how many fitted."""
+        ...
+
+
+class SerialBackend(Protocol):
+    """One end of the serial line."""
+
+    def write(self, data: bytes) -> None:
+        """Send what the guest transmitted; never raises for a missing reader."""
+        ...
+
+    def attach(self, events: EventManager, port: ConsoleInput) -> None:
+        """Start to feed input to `port` from the loop `events`."""
+        ...
+
+    def resume_input(self) -> None:
+        """Go on after `enqueue` took less than it was given."""
+        ...
+
+    def detach(self) -> None:
+        """Stop feeding, before the loop or the port goes; output still goes out."""
+        ...
+
+    def hang_up(self) -> None:
+        """Give up on a reader that takes nothing: a write that waits for it returns, later output is lost."""
+        ...
+
+    def close(self) -> None:
+        """Restore the terminal, remove the socket, close descriptors; after `detach`."""
+        ...
+
+
+class EscapeFilter:
+    """Find Ctrl-A x in typed bytes: it ends the VMM; Ctrl-A Ctrl-A sends one Ctrl-A to the guest."""
+
+    def __init__(self, on_quit: Callable[[], None]) -> None:
+        """Call `on_quit` for Ctrl-A x."""
+        self._on_quit = on_quit
+        self._escaped = False
+
+    def feed(self, data: bytes) -> bytes:
+        """Return what is meant for the guest."""
+        out = bytearray()
+        for byte in data:
+            if self._escaped:
+                self._escaped = False
+                if byte in b"xX":
+                    self._on_quit()
+                elif byte == _ESCAPE:
+                    out.append(byte)
+                else:
+                    out += bytes((_ESCAPE, byte))
+            elif byte == _ESCAPE:
+                self._escaped = True
+            else:
+                out.append(byte)
+        return bytes(out)
+
+
+class _Feeder:
+    """Move input from a descriptor to the port, no faster than the port takes it."""
+
+    def __init__(
+        self, fd: int, events: EventManager, port: ConsoleInput, keep: Callable[[bytes], bytes]
+    ) -> None:
+        self._fd, self._events, self._port, self._keep = fd, events, port, keep
+        self._pending = b""
+        self._watching = False
+        self._closed = False
+        self._lock = threading.Lock()
+        self._watch()
+
+    def _watch(self) -> None:
+        if not self._watching and not self._closed:
+            self._watching = True
+            self._events.add(self._fd, self._readable)
+
+    def _unwatch(self) -> None:
+        if self._watching:
+            self._watching = False
+            self._events.remove(self._fd)
+
+    def _readable(self, _mask: int) -> None:
+        try:
+            data = os.read(self._fd, _CHUNK)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError:
+            data = b""  # a pty whose last user went away reads EIO
+        with self._lock:
+            if not data:
+                self._unwatch()
+                return
+            self._pending += self._keep(data)
+            self._push()
+
+    def _push(self) -> None:
+        self._pending = self._pending[self._port.enqueue(self._pending) :]
+        if self._pending:
+            self._unwatch()
+        else:
+            self._watch()
+
+    def resume(self) -> None:
+        """The port has room again."""
+        with self._lock:
+            if self._pending:
+                self._push()
+
+    def close(self) -> None:
+        """Stop for good."""
+        with self._lock:
+            self._closed = True
+            self._unwatch()
+
+
+class NullBackend:
+    """Swallow output, give no input."""
+
+    def write(self, data: bytes) -> None:
+        """Drop `data`."""
+
+    def attach(self, events: EventManager, port: ConsoleInput) -> None:
+        """Do nothing: there is no input."""
+
+    def resume_input(self) -> None:
+        """Do nothing: there is no input."""
+
+    def detach(self) -> None:
+        """Do nothing: there is no input."""
+
+    def hang_up(self) -> None:
+        """Do nothing: no write ever waits."""
+
+    def close(self) -> None:
+        """Do nothing: there is nothing open."""
+
+
+class FdBackend:
+    """Write to one descriptor and read from another: a file, a pipe, a terminal, a pty."""
+
+    def __init__(self, out_fd: int, in_fd: int | None, *, lossy: bool = False) -> None:
+        """Use `out_fd` and `in_fd`; with `lossy` drop what would block."""
+        self._out, self._in, self._lossy = out_fd, in_fd, lossy
+        self._feeder: _Feeder | None = None
+        self._broken = False
+        self._hung_up = EventFd()
+        self._poll = select.poll()
+        self._poll.register(out_fd, select.POLLOUT)
+        self._poll.register(self._hung_up.fd, select.POLLIN)
+
+    def write(self, data: bytes) -> None:
+        """Send `data`; a vanished, given-up or (if lossy) full reader loses it, which is logged once."""
+        view = memoryview(data)
+        while view and self._writable():
+            try:
+                view = view[os.write(self._out, view[:_PIECE]) :]
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                self._lost(str(error.strerror))
+                return
+
+    def _writable(self) -> bool:
+        """Wait for room, so that a write never blocks where `hang_up` could not end it."""
+        ready = dict(self._poll.poll(0 if self._lossy else None))
+        if self._hung_up.fd in ready or self._out not in ready:
+            self._lost("nobody reads it")
+            return False
+        return True
+
+    def _lost(self, why: str) -> None:
+        if not self._broken:
+            self._broken = True
+            _log.warning("serial output is lost: %s", why)
+
+    def _keep(self, data: bytes) -> bytes:
+        return data
+
+    def attach(self, events: EventManager, port: ConsoleInput) -> None:
+        """Feed what can be read to `port`."""
+        if self._in is not None and _can_poll(self._in):
+            self._feeder = _Feeder(self._in, events, port, self._keep)
+
+    def resume_input(self) -> None:
+        """Go on feeding."""
+        if self._feeder is not None:
+            self._feeder.resume()
+
+    def detach(self) -> None:
+        """Stop feeding."""
+        if self._feeder is not None:
+            self._feeder.close()
+
+    def hang_up(self) -> None:
+        """Make a waiting write return."""
+        self._hung_up.write()
+
+    def close(self) -> None:
+        """Close what is this object's own."""
+        self._hung_up.close()
+
+
+class TtyBackend(FdBackend):
+    """Standard input and output; a terminal is put into raw mode, and Ctrl-A x ends the VMM."""
+
+    def __init__(self, on_quit: Callable[[], None]) -> None:
+        """Use this process's descriptors 0 and 1; `on_quit` is called for Ctrl-A x."""
+        super().__init__(1, 0)
+        self._saved: list[int | list[bytes | int]] | None = None
+        self._escape = EscapeFilter(on_quit)
+        self._is_terminal = os.isatty(0)
+        # Raw mode from the background would stop the process (SIGTTOU).
+        if self._is_terminal and os.tcgetpgrp(0) == os.getpgrp():
+            self._saved = termios.tcgetattr(0)
+            tty.setraw(0, termios.TCSANOW)
+
+    def _keep(self, data: bytes) -> bytes:
+        return self._escape.feed(data) if self._is_terminal else data
+
+    def close(self) -> None:
+        """Put the terminal back as it was."""
+        super().close()
+        if self._saved is not None:
+            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+            self._saved = None
+
+
+class PtyBackend(FdBackend):
+    """A pseudo-terminal of our own; its path is told on stderr and in `path`."""
+
+    def __init__(self) -> None:
+        """Open it in raw mode; the slave stays open so that users may come and go."""
+        self._main, self._slave = os.openpty()
+        tty.setraw(self._slave, termios.TCSANOW)
+        os.set_blocking(self._main, False)
+        self.path = Path(os.ttyname(self._slave))
+        super().__init__(self._main, self._main, lossy=True)
+        print(f"vmm: serial console at {self.path}", file=sys.stderr)
+
+    def close(self) -> None:
+        """Close both ends."""
+        super().close()
+        os.close(self._main)
+        os.close(self._slave)
+
+
+class FileBackend(FdBackend):
+    """Output to a file; no input."""
+
+    def __init__(self, path: Path) -> None:
+        """Truncate or create `path`; raises `ConfigError` when that fails."""
+        try:
+            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+        except OSError as error:
+            raise ConfigError("--serial file", f"{path}: {error.strerror}") from None
+        super().__init__(fd, None)
+
+    def close(self) -> None:
+        """Close the file."""
+        super().close()
+        os.close(self._out)
+
+
+class SocketBackend:
+    """A Unix socket that one client at a time may connect to; earlier output is kept for the first."""
+
+    def __init__(self, path: Path) -> None:
+        """Listen at `path`; raises `ConfigError` when it exists or cannot be bound."""
+        self._path = path
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        try:
+            self._listener.bind(str(path))
+            self._listener.listen(1)
+        except OSError as error:
+            self._listener.close()
+            raise ConfigError(
+                "--serial socket", f"{path}: {error.strerror}; choose a path that is free"
+            ) from None
+        self._listener.setblocking(False)
+        self._client: socket.socket | None = None
+        self._backlog = bytearray()
+        self._lock = threading.Lock()
+        self._feeder: _Feeder | None = None
+        self._events: EventManager | None = None
+        self._port: ConsoleInput | None = None
+
+    def write(self, data: bytes) -> None:
+        """Send to the client, or keep up to 1 MiB for the next one."""
+        with self._lock:
+            self._backlog += data
+            del self._backlog[:-_BUFFER]
+            self._flush()
+
+    def _flush(self) -> None:
+        if self._client is None:
+            return
+        try:
+            while self._backlog:
+                del self._backlog[: self._client.send(self._backlog)]
+        except BlockingIOError:
+            pass  # the rest goes with the next byte of output
+        except OSError:
+            self._drop_client()
+
+    def attach(self, events: EventManager, port: ConsoleInput) -> None:
+        """Accept clients and feed what they send to `port`."""
+        self._events, self._port = events, port
+        events.add(self._listener.fileno(), self._accept)
+
+    def _accept(self, _mask: int) -> None:
+        assert self._events is not None
+        assert self._port is not None
+        try:
+            client, _ = self._listener.accept()
+        except BlockingIOError:
+            return
+        client.setblocking(False)
+        with self._lock:
+            self._drop_client()
+            self._client = client
+            self._flush()
+        self._feeder = _Feeder(client.fileno(), self._events, self._port, lambda data: data)
+
+    def _drop_client(self) -> None:
+        if self._feeder is not None:
+            self._feeder.close()
+            self._feeder = None
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def resume_input(self) -> None:
+        """Go on feeding."""
+        if self._feeder is not None:
+            self._feeder.resume()
+
+    def detach(self) -> None:
+        """Accept nobody any more and feed nothing."""
+        if self._events is not None:
+            self._events.remove(self._listener.fileno())
+            self._events = None
+        if self._feeder is not None:
+            self._feeder.close()
+            self._feeder = None
+
+    def hang_up(self) -> None:
+        """Do nothing: no write ever waits."""
+
+    def close(self) -> None:
+        """Close the client and the listener, and remove the socket."""
+        with self._lock:
+            self._drop_client()
+        self._listener.close()
+        self._path.unlink(missing_ok=True)
+
+
+def open_backend(config: SerialConfig, on_quit: Callable[[], None]) -> SerialBackend | None:
+    """Open what `--serial` names; None for "off" (the machine then has no serial port).
+
+    Args:
+        config: the option.
+        on_quit: called when Ctrl-A x is typed at a terminal.
+
+    Raises:
+        ConfigError: the file or socket cannot be made.
+    """
+    match config.mode:
+        case SerialMode.OFF:
+            return None
+        case SerialMode.NULL:
+            return NullBackend()
+        case SerialMode.TTY:
+            return TtyBackend(on_quit)
+        case SerialMode.PTY:
+            return PtyBackend()
+    assert config.path is not None
+    return FileBackend(config.path) if config.mode is SerialMode.FILE else SocketBackend(config.path)
+
+
+def _can_poll(fd: int) -> bool:
+    """Whether epoll takes the descriptor: it refuses regular files and closed descriptors."""
+    try:
+        return not stat.S_ISREG(os.fstat(fd).st_mode) and not _is_null(fd)
+    except OSError:
+        return False
+
+
+def _is_null(fd: int) -> bool:
+    status = os.fstat(fd)
+    return stat.S_ISCHR(status.st_mode) and status.st_rdev == os.makedev(1, 3)

@@ -1,0 +1,124 @@
+"""`vmm run` in the foreground: a machine, this process's signals, a serial console, an exit status."""
+
+import os
+import signal
+import sys
+import threading
+from types import FrameType
+from typing import Final
+
+from acpi_tables import AcpiError
+from linux_loader import LoaderError
+from virtio_devices import VirtioDeviceError
+from vm_hypervisor import HypervisorError
+from vmm_memory import GuestMemoryError
+
+from vmm_reference._config import VmConfig
+from vmm_reference._errors import HostError
+from vmm_reference._serial import SerialBackend, open_backend
+from vmm_reference._vmm import End, EndReason, Vmm
+
+STATUS: Final = {
+    EndReason.POWEROFF: 0,
+    EndReason.RESET: 3,
+    EndReason.CRASH: 4,
+    EndReason.FAILED: 5,
+    EndReason.STOPPED: 130,
+}
+_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+_GIVE_UP_AFTER: Final = 2.0  # seconds for a console's reader to take the last output
+
+# What the packages below refuse at creation: the user's options or host, not a bug of ours.
+REFUSALS: Final = (
+    AcpiError,
+    GuestMemoryError,
+    HypervisorError,
+    LoaderError,
+    OSError,
+    VirtioDeviceError,
+)
+
+
+class _Session:
+    """One machine and what this process has to do with it."""
+
+    def __init__(self, config: VmConfig) -> None:
+        self._signal: int | None = None
+        self._vmm: Vmm | None = None
+        self._backend: SerialBackend | None = open_backend(config.serial, self._quit)
+        try:
+            self._vmm = Vmm(
+                config,
+                serial_out=None if self._backend is None else self._backend.write,
+                host="emulated" if "VMM_TESTHOST" in os.environ else "kvm",
+            )
+        except BaseException:
+            if self._backend is not None:
+                self._backend.close()
+            raise
+
+    def _quit(self) -> None:
+        if self._vmm is not None:
+            self._vmm.request_end(EndReason.STOPPED, "Ctrl-A x")
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._signal = number
+        assert self._vmm is not None
+        self._vmm.request_end(EndReason.STOPPED, signal.Signals(number).name)
+
+    def run(self) -> int:
+        vmm = self._vmm
+        assert vmm is not None
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            self._attach_serial(vmm)
+            vmm.boot()
+            end = vmm.wait()
+        finally:
+            self._close(vmm)
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        assert end is not None
+        return self._status(end)
+
+    def _attach_serial(self, vmm: Vmm) -> None:
+        port = vmm.machine.serial
+        if self._backend is not None and port is not None:
+            port.on_rx_space = self._backend.resume_input
+            self._backend.attach(vmm.machine.events, port)
+
+    def _close(self, vmm: Vmm) -> None:
+        """Close the machine first: its last output still goes to the backend."""
+        if self._backend is None:
+            vmm.close()
+            return
+        self._backend.detach()
+        # A vCPU that writes to a terminal nobody reads would never see that it should end.
+        give_up = threading.Timer(_GIVE_UP_AFTER, self._backend.hang_up)
+        give_up.start()
+        try:
+            vmm.close()
+        finally:
+            give_up.cancel()
+            give_up.join()
+            self._backend.close()
+
+    def _status(self, end: End) -> int:
+        if end.reason in {EndReason.CRASH, EndReason.FAILED}:
+            print(f"vmm: {end.reason.value}: {end.detail}", file=sys.stderr)
+        if self._signal is not None and end.reason is EndReason.STOPPED:
+            return 128 + self._signal
+        return STATUS[end.reason]
+
+
+def run(config: VmConfig) -> int:
+    """Boot `config` on this host's KVM and wait for its end; return the exit status.
+
+    Raises:
+        VmmError: it could not be created; nothing is left behind.
+    """
+    try:
+        session = _Session(config)
+    except REFUSALS as error:
+        raise HostError(str(error)) from error
+    return session.run()

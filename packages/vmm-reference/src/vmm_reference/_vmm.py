@@ -1,0 +1,217 @@
+"""A virtual machine from start to end: threads, lifecycle, events."""
+
+import enum
+import logging
+import threading
+import traceback
+from collections.abc import Callable, Sequence
+from types import TracebackType
+from typing import Final
+
+import attrs
+from vm_device import BootTimer, Lifecycle, LifecycleState
+from vm_hypervisor import Failure, Halt, Shutdown, SystemEvent, SystemEventKind, VcpuManager, VcpuStop
+
+from vmm_reference._config import VmConfig
+from vmm_reference._errors import StateError
+from vmm_reference._events import EventMonitor
+from vmm_reference._machine import GuestRequests, Machine, PlatformDevice
+
+_log = logging.getLogger(__name__)
+
+_SOFT_OFF: Final = 5
+
+
+class EndReason(enum.Enum):
+    """Why a machine ended."""
+
+    POWEROFF = "poweroff"
+    RESET = "reset"
+    CRASH = "crash"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@attrs.frozen
+class End:
+    """How a machine ended: the reason, and for a failure what failed."""
+
+    reason: EndReason
+    detail: str = ""
+
+
+class Vmm:
+    """One virtual machine.
+
+    `boot()`, then `wait()`; `pause()` and `resume()` in between; `close()` (or leaving the `with`
+    block) gives everything back, whatever happened before.
+    """
+
+    def __init__(
+        self,
+        config: VmConfig,
+        *,
+        serial_out: Callable[[bytes], None] | None = None,
+        devices: Sequence[PlatformDevice] = (),
+        host: str = "kvm",
+    ) -> None:
+        """Create the machine; nothing runs yet.
+
+        Args:
+            config: what it is made of.
+            serial_out: takes what the guest sends to its serial port; None leaves the port out.
+            devices: devices of the caller's own, beside the standard ones.
+            host: what the event "starting" names as the host.
+
+        Raises:
+            ConfigError: an option cannot be; nothing is left open.
+            vm_hypervisor.HypervisorError, linux_loader.LoaderError, vmm_memory.GuestMemoryError:
+                from the package that refused; nothing is left open.
+        """
+        self._ended = threading.Event()
+        self._end: End | None = None
+        self._end_lock = threading.Lock()
+        self._lifecycle = Lifecycle("vmm")
+        self._monitor = EventMonitor.open(config.event_monitor)
+        self._monitor.emit("vmm", "starting", {"host": host})
+        try:
+            requests = GuestRequests(self._on_reset, self._on_sleep, self._on_boot_mark)
+            self.machine = Machine(config, requests, serial_out=serial_out, devices=devices)
+        except BaseException:
+            self._monitor.close()
+            raise
+        self._vcpus = VcpuManager(
+            self.machine.vcpus,
+            lambda vcpu: self.machine.io_reader(self.machine.vcpus[vcpu.index]),
+            self._on_vcpu_stop,
+            on_thread_start=self.machine.hypervisor.prepare_vcpu_thread,
+            affinity=config.cpus.affinity,
+        )
+
+    @property
+    def state(self) -> LifecycleState:
+        """Where the machine stands."""
+        return self._lifecycle.state
+
+    def boot(self) -> None:
+        """Start the vCPUs.
+
+        Raises:
+            StateError: it was booted before.
+        """
+        self._step(LifecycleState.RUNNING, "boot", LifecycleState.CREATED)
+        self._monitor.emit("vm", "booting")
+        self.machine.events.start()
+        self._vcpus.start()
+        self._monitor.emit("vm", "booted")
+
+    def pause(self) -> None:
+        """Stop every vCPU where it is; devices finish what is in flight.
+
+        Raises:
+            StateError: not running.
+        """
+        self._step(LifecycleState.PAUSED, "pause", LifecycleState.RUNNING)
+        self._monitor.emit("vm", "pausing")
+        self._vcpus.pause()
+        for device in self.machine.virtio:
+            device.pause()
+        self._monitor.emit("vm", "paused")
+
+    def resume(self) -> None:
+        """Let a paused machine run on.
+
+        Raises:
+            StateError: not paused.
+        """
+        self._step(LifecycleState.RUNNING, "resume", LifecycleState.PAUSED)
+        self._monitor.emit("vm", "resuming")
+        for device in self.machine.virtio:
+            device.resume()
+        self._vcpus.resume()
+        self._monitor.emit("vm", "resumed")
+
+    def _step(self, target: LifecycleState, call: str, only_from: LifecycleState) -> None:
+        if self.state is not only_from:
+            raise StateError(f"{call}: the machine is {self.state.value}, not {only_from.value}")
+        self._lifecycle.to(target)
+
+    def request_end(self, reason: EndReason, detail: str = "") -> None:
+        """End the machine, from any thread or signal handler; the first reason counts."""
+        # A signal handler may interrupt its own thread inside this lock: never wait for it.
+        if self._end_lock.acquire(blocking=False):
+            self._end = End(reason, detail)
+            self._ended.set()
+            self._vcpus.request_stop()
+
+    def wait(self, timeout: float | None = None) -> End | None:
+        """Wait until the machine ends.
+
+        Args:
+            timeout: seconds; None waits for ever.
+
+        Returns:
+            How it ended; None when `timeout` passed first.
+        """
+        return self._end if self._ended.wait(timeout) else None
+
+    def close(self) -> None:
+        """Stop the vCPUs, join every thread, give everything back; harmless when repeated."""
+        if self.state is LifecycleState.CLOSED:
+            return
+        self.request_end(EndReason.STOPPED)
+        self._vcpus.stop()
+        if self.state is LifecycleState.RUNNING:
+            self._lifecycle.to(LifecycleState.PAUSED)
+        self._lifecycle.to(LifecycleState.CLOSED)
+        assert self._end is not None
+        self.machine.close()
+        self._monitor.emit("vm", "shutdown", {"reason": self._end.reason.value, "detail": self._end.detail})
+        self._monitor.emit("vmm", "shutdown")
+        self._monitor.close()
+
+    def __enter__(self) -> "Vmm":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _on_reset(self) -> None:
+        self._monitor.emit("vm", "reset-requested")
+        self.request_end(EndReason.RESET)
+
+    def _on_sleep(self, state: int) -> None:
+        if state == _SOFT_OFF:
+            self.request_end(EndReason.POWEROFF)
+        else:
+            _log.warning("the guest asked for sleep state S%d, which this machine does not have", state)
+
+    def _on_boot_mark(self, when_ns: int, value: int) -> None:
+        start = self._vcpus.first_run_ns
+        assert start is not None
+        seconds = (when_ns - start) / 1e9
+        event = "userspace-reached" if value == BootTimer.USERSPACE else "boot-mark"
+        self._monitor.emit("vm", event, {"seconds": seconds, "value": value})
+
+    def _on_vcpu_stop(self, stop: VcpuStop) -> None:
+        match stop.exit:
+            case Shutdown():
+                self.request_end(EndReason.CRASH, f"triple fault on vCPU {stop.index}")
+            case SystemEvent(SystemEventKind.SHUTDOWN, _):
+                self.request_end(EndReason.POWEROFF)
+            case SystemEvent(SystemEventKind.RESET, _):
+                self.request_end(EndReason.RESET)
+            case SystemEvent(_, code):
+                self.request_end(EndReason.CRASH, f"system event {code} on vCPU {stop.index}")
+            case Halt():
+                self.request_end(EndReason.CRASH, f"vCPU {stop.index} halted for ever")
+            case Failure(reason):
+                self.request_end(EndReason.FAILED, f"vCPU {stop.index}: {reason}")
+            case other:
+                detail = f"vCPU {stop.index}: unexpected exit {other!r}"
+                if stop.error is not None:
+                    _log.debug("%s", "".join(traceback.format_exception(stop.error)))
+                    detail = f"vCPU {stop.index}: {type(stop.error).__name__}: {stop.error}"
+                self.request_end(EndReason.FAILED, detail)

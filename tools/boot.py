@@ -1,0 +1,82 @@
+"""`make boot`: a stock Debian kernel, booted by our VMM to userspace on a virtio disk.
+
+Fetches a kernel (or takes the caller's), makes a root disk and an initramfs, boots with `vmm run`,
+and checks that the guest wrote a nonce made by this run to its ext4 root disk, by reading it back
+from the image. See README.md, "The main job".
+"""
+
+import argparse
+import json
+import secrets
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import guest
+
+CMDLINE = "console=ttyS0 quiet panic=-1 pci=off rdinit=/vmm-init"
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kernel", type=Path, help="your own kernel (bzImage or ELF vmlinux)")
+    parser.add_argument("--initrd", type=Path, help="your own initramfs; its /init runs after our check")
+    parser.add_argument("--cmdline", default=CMDLINE, help="kernel command line (default: %(default)s)")
+    parser.add_argument("--host", default="auto", choices=["auto", "kvm", "emulated"], help="as in `vmm run`")
+    parser.add_argument("--memory", default="512M", help="guest RAM (default: %(default)s)")
+    parser.add_argument("--cpus", default="1", help="vCPUs (default: %(default)s)")
+    return parser.parse_args()
+
+
+def command_line(options: argparse.Namespace, image: Path, folder: Path, nonce: str) -> list[str]:
+    end = " vmm.end=exec" if options.initrd else ""
+    return [
+        *(sys.executable, "-m", "vmm_reference", "run"),
+        *("--host", options.host),
+        *("--kernel", str(image)),
+        *("--initramfs", str(folder / "initramfs")),
+        *("--cmdline", f"{options.cmdline} vmm.nonce={nonce}{end}"),
+        *("--memory", f"size={options.memory}"),
+        *("--cpus", f"boot={options.cpus}"),
+        *("--disk", f"path={folder / 'root.raw'},id=root"),
+        *("--event-monitor", f"path={folder / 'events.json'}"),
+    ]
+
+
+def verdict(folder: Path, nonce: str, status: int) -> tuple[float, str]:
+    """Return (seconds to userspace, host) when everything was as it should, else exit with the reason."""
+    events = [json.loads(line) for line in (folder / "events.json").read_text().splitlines()]
+    found = guest.read_from_disk(folder / "root.raw", "/vmm-nonce").decode()
+    if found != nonce:
+        sys.exit(f"boot: the disk holds the nonce {found!r}, not {nonce!r} (vmm's exit status {status})")
+    reached = [event for event in events if event["event"] == "userspace-reached"]
+    if not reached:
+        sys.exit(f"boot: the guest never wrote to its boot timer (vmm's exit status {status})")
+    host = next(event["properties"]["host"] for event in events if event["event"] == "starting")
+    return reached[0]["properties"]["seconds"], host
+
+
+def main() -> int:
+    options = parse()
+    try:
+        chosen = guest.given_guest(options.kernel) if options.kernel else guest.debian_guest()
+    except guest.GuestError as error:
+        sys.exit(f"boot: {error}")
+    nonce = secrets.token_hex(16)
+    with tempfile.TemporaryDirectory(prefix="vmm-boot-") as scratch:
+        folder = Path(scratch)
+        (folder / "initramfs").write_bytes(guest.initramfs(chosen, base=options.initrd))
+        guest.root_disk(folder / "root.raw")
+        print(f"boot: kernel {chosen.version}, nonce {nonce}", flush=True)
+        status = subprocess.run(command_line(options, chosen.image, folder, nonce), check=False).returncode
+        if status != 0 and not options.initrd:
+            sys.exit(f"boot: vmm ended with status {status}")
+        seconds, host = verdict(folder, nonce, status)
+    print(f"boot: nonce {nonce} read back from the disk image")
+    print(f"vmm: guest reached userspace in {seconds:.3f} s (host: {host}, kernel: {chosen.version})")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Regenerate the committed cffi C of every package, or check that it is what would be generated.
+
+Usage: python tools/gen_cffi.py [--check]
+
+Also copies the public headers (vmm_access.h of vmm-memory, virtio_batch.h of virtio-queue) to the
+packages that commit a copy: isolated builds do not see sibling folders.
+"""
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+PACKAGES = Path(__file__).resolve().parent.parent / "packages"
+COPIES = {
+    "vmm-memory/csrc/vmm_access.h": (
+        "vmm-memory/src/vmm_memory/include/vmm_access.h",
+        "virtio-queue/csrc/vmm_access.h",
+        "virtio-devices/csrc/vmm_access.h",
+    ),
+    "virtio-queue/csrc/virtio_batch.h": ("virtio-devices/csrc/virtio_batch.h",),
+}
+
+
+def generate(package: Path, output: Path) -> None:
+    module = f"{package.name.replace('-', '_')}._core"
+    command = [sys.executable, "-m", "cffi.gen_src", "read-sources", module]
+    subprocess.run([*command, "csrc/core.cdef.h", "csrc/core.csrc.c", str(output)], cwd=package, check=True)
+
+
+def pairs(scratch: Path) -> list[tuple[bytes, Path]]:
+    """What each generated or copied file should hold, beside where it stands."""
+    wanted = []
+    for cdef in sorted(PACKAGES.glob("*/csrc/core.cdef.h")):
+        package = cdef.parent.parent
+        fresh = scratch / f"{package.name}.c"
+        generate(package, fresh)
+        wanted.append((fresh.read_bytes(), package / "csrc/_core_cffi.c"))
+    for source, copies in COPIES.items():
+        text = (PACKAGES / source).read_bytes()
+        wanted += [(text, PACKAGES / copy) for copy in copies]
+    return wanted
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument(
+        "--check", action="store_true", help="change nothing; exit 1 when a file is out of date"
+    )
+    check = parser.parse_args().check
+    with tempfile.TemporaryDirectory() as scratch:
+        stale = [
+            (text, path)
+            for text, path in pairs(Path(scratch))
+            if not path.exists() or path.read_bytes() != text
+        ]
+    for text, path in stale:
+        print(f"{'out of date' if check else 'wrote'}: {path.relative_to(PACKAGES)}")
+        if not check:
+            path.write_bytes(text)
+    return 1 if check and stale else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,167 @@
+"""Guests for `make boot`, the tests and the benchmarks: a kernel, an initramfs of ours, a disk.
+
+Nothing here is shipped. The kernel is a stock one (Debian's by default); the initramfs holds one
+static C program (guest_init.c) and the modules it needs; the disk is made by mke2fs.
+"""
+
+import os
+import shutil
+import struct
+import subprocess
+import tempfile
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import attrs
+from vmm_testhost import KernelImageError
+from vmm_testhost.cpio import Archive
+from vmm_testhost.debian import DebianKernel, kernel, read_module
+
+HERE = Path(__file__).resolve().parent
+MODULES = ("crc32c_generic", "virtio_mmio", "virtio_blk", "virtio_rng", "ext4")
+INIT = "/vmm-init"
+
+
+class GuestError(Exception):
+    """A guest cannot be prepared; the message says why and how to mend it."""
+
+
+@attrs.frozen
+class Guest:
+    """A kernel image, its version, and where its modules are (None: all it needs is built in)."""
+
+    image: Path
+    version: str
+    debian: DebianKernel | None
+
+
+def cache() -> Path:
+    """Return the folder of what is made here."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    path = (Path(base) if base else Path.home() / ".cache") / "vmm-guests"
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def debian_guest(metapackage: str = "linux-image-6.12-cloud-amd64", *, elf: bool = True) -> Guest:
+    """Return Debian's kernel, as an uncompressed ELF image (the fastest to boot) or as its bzImage."""
+    found = kernel(metapackage)
+    return Guest(found.vmlinux() if elf else found.bzimage, found.version, found)
+
+
+def given_guest(image: Path) -> Guest:
+    """Return the caller's kernel, with modules found beside it, on this host, or in Debian's package."""
+    version = kernel_version(image)
+    for root in (image.resolve().parent.parent, Path("/usr"), Path("/")):
+        modules = root / "lib/modules" / version
+        if modules.is_dir():
+            return Guest(image, version, _with_dependencies(image, version, modules))
+    try:
+        return Guest(image, version, kernel(f"linux-image-{version}"))
+    except Exception as error:  # noqa: BLE001 - any reason: the kernel may need no modules at all
+        print(f"boot: no modules for {version} found ({error}); taking all drivers to be built in")
+        return Guest(image, version, None)
+
+
+def _with_dependencies(image: Path, version: str, modules: Path) -> DebianKernel:
+    if not (modules / "modules.dep").exists():
+        root = cache() / f"modules-{version}"
+        copy = root / "lib/modules" / version
+        if not copy.exists():
+            shutil.copytree(modules, copy, copy_function=os.symlink)
+            subprocess.run(["depmod", "-b", str(root), version], check=True, env=with_sbin())
+        modules = copy
+    return DebianKernel(
+        "", version, image, image.with_name(f"config-{version}"), modules, image.parent.parent
+    )
+
+
+def kernel_version(image: Path) -> str:
+    """Return what `uname -r` will say: from the bzImage header, or the banner of an ELF image."""
+    try:
+        data = image.read_bytes()
+    except OSError as error:
+        raise GuestError(f"KERNEL={image}: {error.strerror}") from None
+    if data[0x202:0x206] == b"HdrS":
+        start = struct.unpack_from("<H", data, 0x20E)[0] + 0x200
+        text = data[start : start + 256]
+    else:
+        start = data.find(b"Linux version ")
+        if start < 0:
+            raise GuestError(f"KERNEL={image}: neither a bzImage nor an ELF image of Linux")
+        text = data[start + len(b"Linux version ") :][:256]
+    return text.split(b" ")[0].split(b"\0")[0].decode("ascii", "replace")
+
+
+def with_sbin() -> dict[str, str]:
+    """Return the environment with the administrator's folders in PATH."""
+    return {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
+
+
+def init_program() -> bytes:
+    """Return guest_init.c compiled to a static program, cached by its source."""
+    source = HERE / "guest_init.c"
+    target = cache() / f"init-{source.stat().st_mtime_ns}"
+    if not target.exists():
+        scratch = Path(tempfile.mkdtemp(dir=cache()))
+        command = [
+            "gcc",
+            "-std=c11",
+            "-Wall",
+            "-Wextra",
+            "-Os",
+            "-static",
+            "-s",
+            "-o",
+            str(scratch / "init"),
+            str(source),
+        ]
+        subprocess.run(command, check=True)
+        (scratch / "init").rename(target)
+        scratch.rmdir()
+    return target.read_bytes()
+
+
+def module_files(guest: Guest, names: Iterable[str]) -> list[Path]:
+    """Return the files of those `names` that are modules of this kernel, in an order to insert them."""
+    if guest.debian is None:
+        return []
+    files: dict[Path, None] = {}
+    for name in names:
+        try:
+            files.update(dict.fromkeys(guest.debian.module_files([name])))
+        except KernelImageError:
+            continue  # neither a module nor built in: this kernel does without
+    return list(files)
+
+
+def initramfs(guest: Guest, *, modules: Sequence[str] = MODULES, base: Path | None = None) -> bytes:
+    """Return an initramfs with our init and modules, laid over the caller's when `base` is given."""
+    archive = Archive()
+    archive.file(INIT, init_program(), 0o755)
+    archive.device("/dev/console", "c", 5, 1)
+    for position, path in enumerate(module_files(guest, modules)):
+        name = path.name.split(".ko")[0]
+        archive.file(f"/vmm-modules/{position:02}-{name}.ko", read_module(path))
+    below = base.read_bytes() if base else b""
+    return below + bytes(-len(below) % 512) + archive.build()
+
+
+def root_disk(path: Path, size: int = 64 << 20) -> None:
+    """Make an ext4 image of `size` bytes at `path`, holding one file, as any user."""
+    with tempfile.TemporaryDirectory() as tree:
+        Path(tree, "README").write_text("Made by the VMM's `make boot`.\n")
+        path.unlink(missing_ok=True)
+        path.touch()
+        os.truncate(path, size)
+        command = ["mke2fs", "-q", "-t", "ext4", "-d", tree, str(path)]
+        try:
+            subprocess.run(command, check=True, env=with_sbin())
+        except FileNotFoundError:
+            raise GuestError("mke2fs is missing: apt-get install e2fsprogs") from None
+
+
+def read_from_disk(image: Path, name: str) -> bytes:
+    """Return a file out of an unmounted ext4 image."""
+    command = ["debugfs", "-R", f"cat {name}", str(image)]
+    return subprocess.run(command, check=True, env=with_sbin(), capture_output=True).stdout

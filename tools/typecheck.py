@@ -1,0 +1,18 @@
+"""Run `mypy --strict` over the shipped code of every package."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def main() -> int:
+    sources = sorted(str(path) for path in ROOT.glob("packages/*/src/*/"))
+    return subprocess.run(
+        [sys.executable, "-m", "mypy", "--strict", *sources], cwd=ROOT, check=False
+    ).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
