@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from linux_loader import GuestRange
-from linux_loader.testing import RecordingMemory
+from linux_loader.testing import RecordingMemory, build_bzimage
 
 
 @given(st.lists(st.tuples(st.integers(0, 9000), st.binary(max_size=5000)), max_size=6))
@@ -27,3 +27,9 @@ def test_ranges_are_enforced():
         with pytest.raises(IndexError, match="outside guest memory"):
             memory.read(at, size)
     assert memory.written == []
+
+
+def test_unknown_setup_fields():
+    """A misspelt header field is not ignored."""
+    with pytest.raises(TypeError, match=r"unknown setup header fields .'verison'"):
+        build_bzimage(verison=1)

@@ -178,24 +178,30 @@ def _payload(vmlinux: bytes, compression: Compression, announced: int | None) ->
     return (payload[:-4] if compression is Compression.GZIP else payload) + size
 
 
+_SETUP_FIELDS = {  # name: (file offset, struct format, default)
+    "setup_sects": (0x1F1, "B", 4),
+    "version": (0x206, "<H", 0x020F),
+    "loadflags": (0x211, "B", 1),
+    "code32_start": (0x214, "<I", 0x10_0000),
+    "initrd_addr_max": (0x22C, "<I", 0x7FFF_FFFF),
+    "alignment": (0x230, "<I", 0x20_0000),
+    "relocatable": (0x234, "B", 1),
+    "min_alignment": (0x235, "B", 21),
+    "xloadflags": (0x236, "<H", 1),
+    "cmdline_size": (0x238, "<I", 2047),
+    "pref_address": (0x258, "<Q", 0x100_0000),
+    "init_size": (0x260, "<I", 0x10_0000),
+}
+
+
 def build_bzimage(
     vmlinux: bytes = b"",
     *,
     compression: Compression = Compression.ZSTD,
     code: bytes = b"\xf4" * 0x400,
-    version: int = 0x020F,
-    setup_sects: int = 4,
-    xloadflags: int = 1,
-    loadflags: int = 1,
-    relocatable: int = 1,
-    alignment: int = 0x20_0000,
-    min_alignment: int = 21,
-    pref_address: int = 0x100_0000,
-    init_size: int = 0x10_0000,
-    initrd_addr_max: int = 0x7FFF_FFFF,
-    cmdline_size: int = 2047,
     trailer: bytes = b"",
     announced: int | None = None,
+    **fields: int,
 ) -> bytes:
     """Build a bzImage around a compressed ELF kernel.
 
@@ -203,46 +209,31 @@ def build_bzimage(
         vmlinux: The payload; empty for none.
         compression: How it is packed.
         code: Protected-mode code before the payload.
-        version: Protocol version.
-        setup_sects: The header's field; 0 stands for 4.
-        xloadflags: The header's field.
-        loadflags: The header's field.
-        relocatable: The header's field.
-        alignment: kernel_alignment.
-        min_alignment: Its logarithm for the least one.
-        pref_address: The header's field.
-        init_size: The header's field.
-        initrd_addr_max: The header's field.
-        cmdline_size: The header's field.
         trailer: Bytes after the code, as a signature.
         announced: The appended size; None for the true one.
+        **fields: Setup header fields that differ from protocol 2.15, 64-bit, relocatable: setup_sects,
+            version, loadflags, code32_start, initrd_addr_max, alignment, relocatable, min_alignment,
+            xloadflags, cmdline_size, pref_address, init_size.
 
     Returns:
         The file.
+
+    Raises:
+        TypeError: An unknown field.
     """
+    unknown = fields.keys() - _SETUP_FIELDS.keys()
+    if unknown:
+        raise TypeError(f"unknown setup header fields {sorted(unknown)}")
     payload = _payload(vmlinux, compression, announced)
     body = code + payload
     body += bytes(-len(body) % 16)
-    setup = bytearray(((setup_sects or 4) + 1) * 512)
-    setup[0x1F1] = setup_sects
+    setup = bytearray(((fields.get("setup_sects", 4) or 4) + 1) * 512)
     setup[0x1EF] = 0xFF
     struct.pack_into("<I", setup, 0x1F4, len(body) // 16)
-    struct.pack_into("<HH4sH", setup, 0x1FE, 0xAA55, 0x6AEB, b"HdrS", version)
-    setup[0x211] = loadflags
-    struct.pack_into("<I", setup, 0x214, 0x10_0000)
-    struct.pack_into(
-        "<IIBBHI",
-        setup,
-        0x22C,
-        initrd_addr_max,
-        alignment,
-        relocatable,
-        min_alignment,
-        xloadflags,
-        cmdline_size,
-    )
+    struct.pack_into("<HH4s", setup, 0x1FE, 0xAA55, 0x6AEB, b"HdrS")
+    for name, (offset, layout, default) in _SETUP_FIELDS.items():
+        struct.pack_into(layout, setup, offset, fields.get(name, default))
     struct.pack_into("<II", setup, 0x248, len(code) if payload else 0, len(payload))
-    struct.pack_into("<QI", setup, 0x258, pref_address, init_size)
     return bytes(setup) + body + trailer
 
 
