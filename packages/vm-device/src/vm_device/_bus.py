@@ -10,8 +10,8 @@ import attrs
 from vm_device._errors import AccessSizeError, BusError, RangeNotFoundError
 from vm_device.platform import AddressRange, AddressSpace, check_disjoint
 
-# Indexed by access size; None marks a width no bus carries. A list lookup is the cheapest check there is.
-_ALL_ONES: Final = tuple((1 << 8 * size) - 1 if size in (1, 2, 4, 8) else None for size in range(9))
+_ALL_ONES: Final = {size: (1 << 8 * size) - 1 for size in (1, 2, 4, 8)}
+_BELOW_ALL: Final = -1 << 70
 
 
 class BusDevice(Protocol):
@@ -69,6 +69,14 @@ class _Unclaimed:
             return UnclaimedCounts(self.reads, self.writes, self.last)
 
 
+def _no_read(offset: int, size: int) -> int:
+    raise AssertionError(f"row 0 of a bus claimed offset={offset:#x} size={size}")
+
+
+def _no_write(offset: int, size: int, value: int) -> None:
+    raise AssertionError(f"row 0 of a bus claimed offset={offset:#x} size={size} value={value:#x}")
+
+
 class Bus:
     """An immutable map from address ranges to devices.
 
@@ -81,7 +89,7 @@ class Bus:
         space: PIO or MMIO.
     """
 
-    __slots__ = ("_bases", "_entries", "_lasts", "_reads", "_unclaimed", "_writes", "space")
+    __slots__ = ("_bases", "_entries", "_reads", "_unclaimed", "_writes", "space")
 
     def __init__(self, space: AddressSpace) -> None:
         self.space = space
@@ -90,12 +98,17 @@ class Bus:
 
     def _fill(self, entries: tuple[BusEntry, ...]) -> None:
         self._entries = entries
-        # The first element answers for every address below the lowest device, so that dispatch tests one
-        # bound only.
-        self._bases = (-1, *(entry.range.base for entry in entries))
-        self._lasts = (-1, *(entry.range.last for entry in entries))
-        self._reads = tuple(entry.device.read for entry in entries)
-        self._writes = tuple(entry.device.write for entry in entries)
+        # Row 0 stands for all below the lowest device and claims nothing: dispatch tests one bound only.
+        spans = [(entry.range.base, entry.range.last) for entry in entries]
+        self._bases = (_BELOW_ALL, *(base for base, _ in spans))
+        unreachable = (_BELOW_ALL, _BELOW_ALL)
+        reads = [entry.device.read for entry in entries]
+        writes = [entry.device.write for entry in entries]
+        self._reads = ((*unreachable, _no_read), *((*span, f) for span, f in zip(spans, reads, strict=True)))
+        self._writes = (
+            (*unreachable, _no_write),
+            *((*span, f) for span, f in zip(spans, writes, strict=True)),
+        )
 
     def _derive(self, entries: Iterable[BusEntry]) -> "Bus":
         bus = Bus.__new__(Bus)
@@ -141,8 +154,8 @@ class Bus:
 
     def find(self, address: int) -> BusEntry | None:
         """Return the registration that holds `address`, or None."""
-        slot = bisect_right(self._bases, address) - 1
-        return self._entries[slot - 1] if slot > 0 and address <= self._lasts[slot] else None
+        entry = self._entries[row - 1] if (row := bisect_right(self._bases, address) - 1) > 0 else None
+        return entry if entry is not None and entry.range.contains(address) else None
 
     def read(self, address: int, size: int) -> int:
         """Read `size` (1, 2, 4, 8) bytes at `address`; all-ones where no device answers.
@@ -150,11 +163,14 @@ class Bus:
         Raises:
             AccessSizeError: another size, or a negative address.
         """
-        if address < 0 or not 0 < size < 9 or (mask := _ALL_ONES[size]) is None:
+        mask = _ALL_ONES.get(size)
+        if mask is None:
             raise AccessSizeError(address, size)
-        slot = bisect_right(self._bases, address) - 1
-        if address + size - 1 <= self._lasts[slot]:
-            return self._reads[slot - 1](address - self._bases[slot], size) & mask
+        base, last, read = self._reads[bisect_right(self._bases, address) - 1]
+        if address + size - 1 <= last:
+            return read(address - base, size) & mask
+        if address < 0:
+            raise AccessSizeError(address, size)
         self._unclaimed.note_read(address)
         return mask
 
@@ -164,11 +180,14 @@ class Bus:
         Raises:
             AccessSizeError: another size, or a negative address.
         """
-        if address < 0 or not 0 < size < 9 or (mask := _ALL_ONES[size]) is None:
+        mask = _ALL_ONES.get(size)
+        if mask is None:
             raise AccessSizeError(address, size)
-        slot = bisect_right(self._bases, address) - 1
-        if address + size - 1 <= self._lasts[slot]:
-            self._writes[slot - 1](address - self._bases[slot], size, value & mask)
+        base, last, write = self._writes[bisect_right(self._bases, address) - 1]
+        if address + size - 1 <= last:
+            write(address - base, size, value & mask)
+        elif address < 0:
+            raise AccessSizeError(address, size)
         else:
             self._unclaimed.note_write(address)
 
