@@ -96,7 +96,7 @@ class Serial16550:
                 value = self._read8(offset)
             else:
                 value = sum(self._read8(offset + i) << 8 * i for i in range(size))
-            wake = self._take_space()
+            wake = self._take_space() if self._refused else None
         if wake:
             wake()
         return value
@@ -104,9 +104,12 @@ class Serial16550:
     def write(self, offset: int, size: int, value: int) -> None:
         """Write registers; a wide access writes consecutive ones. Beyond offset 7: ignored."""
         with self._lock:
-            for i in range(size):
-                self._write8(offset + i, value >> 8 * i & 0xFF)
-            wake = self._take_space()
+            if size == 1:
+                self._write8(offset, value)
+            else:
+                for i in range(size):
+                    self._write8(offset + i, value >> 8 * i & 0xFF)
+            wake = self._take_space() if self._refused else None
         if wake:
             wake()
 
@@ -144,6 +147,8 @@ class Serial16550:
 
     def _pending(self) -> int:
         ier, mask = self._ier, 0
+        if not ier:  # a console that prints by polling masks everything first
+            return 0
         if ier & _IER_LINE and self._errors:
             mask |= _PEND_LINE
         if ier & _IER_RX and self._rx:
@@ -223,7 +228,7 @@ class Serial16550:
             self._rx[0] &= 0xFF
 
     def _take_space(self) -> Callable[[], object] | None:
-        if not self._refused or self._rx or self._mcr & _MCR_LOOP:
+        if self._rx or self._mcr & _MCR_LOOP:
             return None
         self._refused = False
         return self.on_rx_space
