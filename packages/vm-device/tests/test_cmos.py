@@ -158,3 +158,15 @@ def test_description():
     """Two ports, no interrupt: Linux then polls."""
     node = CmosRtc.describe()
     assert (node.hid, node.ranges[0].base, node.ranges[0].size, node.interrupts) == ("PNP0B00", 0x70, 2, ())
+
+
+def test_set_freezes_the_present_time():
+    """Entering SET keeps the time of that moment readable; releasing it untouched goes on from there."""
+    now = [seconds(datetime(2026, 3, 4, 5, 6, 7, tzinfo=UTC))]
+    rtc = CmosRtc(lambda: now[0])
+    write(rtc, 0x0B, 0x82)
+    now[0] += 100
+    assert [read(rtc, cell) for cell in (4, 2, 0)] == [0x05, 0x06, 0x07]
+    write(rtc, 0x0B, 0x02)
+    now[0] += 3
+    assert [read(rtc, cell) for cell in (4, 2, 0)] == [0x05, 0x06, 0x10]

@@ -76,3 +76,12 @@ def test_description_has_no_hid():
     """ACPI must not promise a keyboard controller."""
     node = I8042.describe()
     assert (node.hid, node.ranges[0].base, node.ranges[0].last) == (None, 0x60, 0x64)
+
+
+def test_an_unread_answer_is_replaced():
+    """The output buffer is one byte: the latest command's answer is what a driver reads."""
+    device = I8042(bool)
+    device.write(4, 1, 0x20)
+    device.write(4, 1, 0xAA)
+    assert device.read(0, 1) == 0x55
+    assert device.read(4, 1) == 0x14

@@ -1,7 +1,7 @@
 """The id allocator against a set."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from vm_device import (
     AddressAllocator,
@@ -19,6 +19,7 @@ OPERATIONS = st.tuples(st.sampled_from(["take", "exact", "free"]), st.integers(0
 
 
 @given(st.lists(OPERATIONS, max_size=60))
+@example([("take", 0), ("free", 3), ("exact", 3), ("take", 0)])
 def test_always_the_smallest_free_id(operations):
     """Agreement with a set for every mixture of smallest, exact and free."""
     ids, taken = IdAllocator(3, 12), set()

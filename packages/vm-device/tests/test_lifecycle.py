@@ -51,4 +51,4 @@ def test_require_and_wait():
     life.require(S.CREATED)
     assert not life.wait_for(S.RUNNING, timeout=0.0)
     threading.Timer(0.01, life.to, [S.RUNNING]).start()
-    assert life.wait_for(S.RUNNING, timeout=10)
+    assert life.wait_for(S.RUNNING)

@@ -1,8 +1,9 @@
 """Transmitted bytes: batches, errors, short writes."""
 
 import io
+import threading
 
-from vm_device import Serial16550
+from vm_device import EventManager, Serial16550
 from vm_device.testing import FakeInterrupt
 
 
@@ -66,3 +67,19 @@ def test_output_to_files_and_short_writes():
     stuck = Serial16550(lambda data: 0, FakeInterrupt())
     put(stuck, (0, 65))
     assert stuck.tx_lost == 1
+
+
+def test_a_prompt_without_newline_appears():
+    """With an event loop behind `defer`, an unfinished line reaches `out` in one piece soon after."""
+    out, arrived = [], threading.Event()
+
+    def show(data):
+        out.append(data)
+        arrived.set()
+
+    with EventManager() as events:
+        uart = Serial16550(show, FakeInterrupt(), defer=lambda flush: events.call_later(0.001, flush))
+        put(uart, *((0, char) for char in b"login: "))
+        events.start()
+        assert arrived.wait(10)
+    assert out == [b"login: "]

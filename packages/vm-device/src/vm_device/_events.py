@@ -98,6 +98,8 @@ class EventManager:
     def remove(self, fd: FileLike) -> None:
         """Stop watching; once it returns in any thread but the loop's, the callback does not run any more.
 
+        It waits for a callback that is running: hold no lock that a callback takes.
+
         Raises:
             KeyError: the descriptor is not watched.
         """
