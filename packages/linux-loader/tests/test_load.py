@@ -91,6 +91,7 @@ def test_bzimage(vmlinux):
 def test_elf_by_the_64bit_protocol(vmlinux):
     """AUTO enters a Linux vmlinux at e_entry and gives it a header of its own."""
     memory, loaded = load_into(vmlinux, rng_seed=SEED)
+    assert loaded.seeded
     assert loaded.protocol is BootProtocol.LINUX64
     assert loaded.entry.rip == 16 * MIB + 0x53
     assert (u(memory, "H", 0x71FE), memory.read(0x7202, 4), u(memory, "I", 0x7238)) == (0xAA55, b"HdrS", 2047)
@@ -173,6 +174,14 @@ def test_auto(notes, bits, expected):
         machine=62 if bits == 64 else 3,
     )
     assert load_into(data)[1].protocol is expected
+
+
+def test_auto_tells_when_a_seed_has_no_place():
+    """Firmware with a PVH note gets no seed, and the result says so."""
+    data = build_elf([SegmentSpec(16 * MIB, b"\xf4")], entry=16 * MIB, notes=[pvh_note(16 * MIB)])
+    _, loaded = load_into(data, rng_seed=SEED)
+    assert (loaded.protocol, loaded.seeded) == (BootProtocol.PVH, False)
+    assert not any(r.overlaps(GuestRange(0x1_0000, 1)) for r in loaded.writes)
 
 
 def test_impossible_protocols(vmlinux):

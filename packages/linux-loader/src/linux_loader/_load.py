@@ -54,6 +54,7 @@ class LoadedKernel:
         cmdline_addr: Where it lies.
         boot_info_addr: The zero page, or the PVH start info.
         memory_map: The memory map the guest was told.
+        seeded: The guest got the RNG seed; False without one, or when AUTO chose PVH, which cannot pass it.
         writes: Every range of guest memory that was written, sorted and disjoint; nothing else was touched.
     """
 
@@ -65,6 +66,7 @@ class LoadedKernel:
     cmdline_addr: int
     boot_info_addr: int
     memory_map: tuple[E820Entry, ...]
+    seeded: bool
     writes: tuple[GuestRange, ...]
 
 
@@ -91,7 +93,7 @@ def _check_arguments(rsdp_addr: int, seed: bytes | None, protocol: BootProtocol)
         raise ConfigurationError("rsdp_addr", f"{rsdp_addr:#x} is outside 0..2^64")
     if seed is None:
         return
-    if protocol is BootProtocol.PVH:
+    if protocol is BootProtocol.PVH:  # asked for, not chosen: see LoadedKernel.seeded
         raise ConfigurationError("rng_seed", "PVH has no field for a seed; enter by LINUX64 or leave it out")
     if not 0 < len(seed) <= _SEED_MAX:
         raise ConfigurationError(
@@ -164,9 +166,9 @@ def _load_open(
     memory: GuestMemory, image: KernelImage, initrd: memoryview | None, request: _Request
 ) -> LoadedKernel:
     """Plan, check, write. A frame of its own: its views of the files are gone when it returns."""
-    seed = request.rng_seed
     chosen = choose_protocol(image, request.protocol)
-    _check_arguments(request.rsdp_addr, seed, chosen)
+    _check_arguments(request.rsdp_addr, request.rng_seed, request.protocol)
+    seed = request.rng_seed if chosen is BootProtocol.LINUX64 else None
     memory_map = build_memory_map(request.ram_ranges, request.reserved)
     longest = _cmdline_max(image)
     line = _checked_cmdline(request.cmdline, longest)
@@ -193,6 +195,7 @@ def _load_open(
         cmdline_addr=CMDLINE_ADDR,
         boot_info_addr=ZERO_PAGE_ADDR if linux64 else PVH_START_INFO_ADDR,
         memory_map=memory_map,
+        seeded=seed is not None,
         writes=tuple(w.range for w in plan),
     )
 
@@ -225,7 +228,8 @@ def load(
         initrd: Path or contents of an initramfs; it goes as high as the kernel allows, below 4 GiB.
         reserved: Ranges that are not free RAM (ACPI tables, …); they stay untouched, and the guest is told.
         rsdp_addr: Guest address of the ACPI RSDP, which the caller writes; 0 for none.
-        rng_seed: 1..65520 bytes of entropy, or None; the 64-bit protocol only.
+        rng_seed: 1..65520 bytes of entropy, or None; only the 64-bit protocol can pass it, so PVH refuses it
+            and AUTO tells in ``seeded``.
         fresh_memory: RAM is known to be zero; give False for memory used before, and BSS is cleared.
 
     Returns:
