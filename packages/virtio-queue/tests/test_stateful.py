@@ -1,10 +1,9 @@
 """The state machine of `virtio_queue.testing.stateful` on both implementations."""
 
-from vmm_memory import GuestMemoryMmap
-
 from virtio_queue import Queue
 from virtio_queue.testing import TwinQueue
 from virtio_queue.testing.stateful import queue_machine
+from vmm_memory import GuestMemoryMmap
 
 
 def _memory(base: int, size: int) -> GuestMemoryMmap:

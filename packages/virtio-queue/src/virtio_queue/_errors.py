@@ -10,6 +10,8 @@ A bad argument of our caller is a plain ValueError.
 
 import enum
 import errno
+import functools
+from collections.abc import Callable
 
 __all__ = ("AbiMismatchError", "DriverError", "InvalidStateError", "Reason", "VirtioQueueError")
 
@@ -104,6 +106,12 @@ class DriverError(VirtioQueueError):
         self.limit = limit
         super().__init__(self._message())
 
+    def __reduce__(self) -> tuple[Callable[[Reason], "DriverError"], tuple[Reason]]:
+        rebuild = functools.partial(
+            DriverError, head=self.head, position=self.position, value=self.value, limit=self.limit
+        )
+        return rebuild, (self.reason,)
+
     def _message(self) -> str:
         what, detail = _TEXT[self.reason]
         if self.reason in (Reason.RING_ALIGNMENT, Reason.RING_ADDRESS):
@@ -124,7 +132,11 @@ class InvalidStateError(VirtioQueueError, ValueError):
     def __init__(self, field: str, value: object, rule: str) -> None:
         self.field = field
         self.value = value
+        self._rule = rule
         super().__init__(f"queue state: {field} is {value!r}, must be {rule}")
+
+    def __reduce__(self) -> tuple[type["InvalidStateError"], tuple[str, object, str]]:
+        return InvalidStateError, (self.field, self.value, self._rule)
 
 
 class AbiMismatchError(VirtioQueueError):

@@ -98,30 +98,44 @@ class HostileRing:
         raw.set_avail_idx(self.avail_idx)
 
 
-def _addresses(area: tuple[int, int]) -> st.SearchStrategy[int]:
-    base, room = area
-    inside = st.integers(base, base + room - 1)
-    edges = st.sampled_from((base + room, base + room - 1, max(base - 1, 0), 0, U64, U64 - 15, 1 << 63))
-    return st.one_of(inside, inside, edges, st.integers(0, U64))
+@attrs.frozen
+class _Decoder:
+    """Makes descriptors out of six bytes each, legal more often than not; zeros are one empty buffer.
 
+    Bytes, not strategies per field: a ring has dozens of fields, and Hypothesis pays for each draw.
+    """
 
-def _raw_descriptors(area: tuple[int, int], table: int, entries: int) -> st.SearchStrategy[RawDescriptor]:
-    lengths = st.one_of(st.integers(0, 64), st.sampled_from((0x8000_0000, 0xFFFF_FFFF, 4096)))
-    following = st.one_of(st.integers(0, entries - 1), st.integers(0, entries - 1), st.integers(0, U16))
-    plain_flags = st.sampled_from((0, DESC_NEXT, DESC_WRITE, DESC_NEXT | DESC_WRITE))
-    flags = st.one_of(plain_flags, plain_flags, st.integers(0, U16))
-    plain = st.tuples(_addresses(area), lengths, flags, following)
-    table_lengths = st.one_of(st.integers(0, entries).map(lambda n: 16 * n), st.integers(0, 128))
-    entry_flags = st.sampled_from(
-        (DESC_INDIRECT, DESC_INDIRECT, DESC_INDIRECT | DESC_WRITE, DESC_INDIRECT | DESC_NEXT)
-    )
-    indirect = st.tuples(
-        st.one_of(st.integers(table, table + 16 * entries), _addresses(area)),
-        table_lengths,
-        entry_flags,
-        following,
-    )
-    return st.one_of(plain, plain, indirect)
+    area: tuple[int, int]
+    table: int
+    entries: int
+
+    def decode(self, raw: bytes) -> tuple[RawDescriptor, ...]:
+        return tuple(self._descriptor(raw[start : start + 6]) for start in range(0, len(raw), 6))
+
+    def _descriptor(self, raw: bytes) -> RawDescriptor:
+        kind, bits, low, high, size, link = raw
+        following = link % self.entries if link < 248 else link << 8
+        flags = (DESC_NEXT if bits & 3 else 0) | (DESC_WRITE if bits & 0xC == 0xC else 0)
+        base, room = self.area
+        addr = base + (low | high << 8) % room
+        match kind % 16:
+            case 12:
+                edges = (base + room, base + room - 1, max(base - 1, 0), 0, U64, U64 - 15, 1 << 63)
+                return edges[low % len(edges)], size, flags, following
+            case 13:
+                return addr, (0x8000_0000, 0xFFFF_FFFF, room, 4096)[size % 4], flags, following
+            case 11 | 14:
+                return *self._indirect(bits, low, size), following
+            case 15:
+                return addr, size, bits << 8 | high, following
+        return addr, min(size % 64, base + room - addr), flags, following
+
+    def _indirect(self, bits: int, low: int, size: int) -> tuple[int, int, int]:
+        first = low % self.entries
+        length = 16 * (1 + size % (self.entries - first)) if size < 224 else size - 224
+        addr = self.table + 16 * first if low < 208 else self.area[0] + self.area[1] - 8
+        combined = DESC_NEXT if bits >= 240 else 0
+        return addr, length, DESC_INDIRECT | combined | (DESC_WRITE if bits & 1 else 0)
 
 
 @st.composite
@@ -134,16 +148,16 @@ def hostile_rings(draw: st.DrawFn, area: tuple[int, int], table: int, entries: i
         table: Address that will be given to `install`.
         entries: Descriptors in the table and behind `table`, 1 to the queue size.
     """
-    descriptors = st.lists(_raw_descriptors(area, table, entries), min_size=entries, max_size=entries)
-    heads = st.lists(
-        st.one_of(st.integers(0, entries - 1), st.integers(0, entries)), min_size=1, max_size=entries
-    )
-    start, chosen = draw(indices()), draw(heads)
-    ahead = draw(st.one_of(st.integers(0, len(chosen)), st.just(len(chosen)), st.integers(0, U16)))
+    raw = draw(st.binary(min_size=12 * entries, max_size=12 * entries))
+    rows = _Decoder(area, table, entries).decode(raw)
+    last = st.sampled_from((entries - 1,) * 7 + (entries,))
+    start = draw(indices())
+    heads = draw(st.lists(last.flatmap(lambda most: st.integers(0, most)), min_size=1, max_size=entries))
+    ahead = draw(st.sampled_from((len(heads),) * 6 + (0, 1, entries + 1, 65535)))
     return HostileRing(
-        descriptors=tuple(draw(descriptors)),
-        tables=tuple(draw(descriptors)),
-        heads=tuple(chosen),
+        descriptors=rows[:entries],
+        tables=rows[entries:],
+        heads=tuple(heads),
         start=start,
         avail_idx=(start + ahead) & U16,
         avail_flags=draw(st.sampled_from((0, 1, 2, U16))),

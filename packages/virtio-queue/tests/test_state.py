@@ -1,0 +1,99 @@
+"""Saved state: complete, checked, and enough to go on."""
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from virtio_queue import DriverError, InvalidStateError, Queue, QueueState, Reason
+from virtio_queue.testing import TwinQueue
+
+U64 = st.integers(0, (1 << 64) - 1)
+U16 = st.integers(0, 0xFFFF)
+
+
+@st.composite
+def _states(draw):
+    max_size = 1 << draw(st.integers(0, 15))
+    next_used = draw(U16)
+    return QueueState(
+        max_size=max_size,
+        size=draw(U16),
+        ready=draw(st.booleans()),
+        desc_table=draw(U64),
+        avail_ring=draw(U64),
+        used_ring=draw(U64),
+        event_idx=draw(st.booleans()),
+        indirect=draw(st.booleans()),
+        next_avail=(next_used + draw(st.integers(0, max_size))) & 0xFFFF,
+        next_used=next_used,
+        num_added=draw(st.integers(0, 65536)),
+        broken=draw(st.sampled_from((None, Reason.AVAILABLE_INDEX, Reason.HEAD))),
+    )
+
+
+@given(state=_states())
+def test_round_trip(state):
+    """Whatever state a queue can be in survives, in both implementations."""
+    assert Queue.from_state(state).state() == state
+    assert TwinQueue.from_state(state).state() == state
+    assert QueueState(**attrs.asdict(state)) == state
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("max_size", 3, "max_size is 3, must be a power of two from 1 to 32768"),
+        ("max_size", 65536, "max_size is 65536"),
+        ("size", 65536, "size is 65536, must be an integer from 0 to 0xffff"),
+        ("size", True, "size is True"),
+        ("desc_table", 1 << 64, "desc_table is 18446744073709551616"),
+        ("avail_ring", -1, "avail_ring is -1"),
+        ("used_ring", "0", "used_ring is '0'"),
+        ("ready", 1, "ready is 1, must be True or False"),
+        ("event_idx", None, "event_idx is None"),
+        ("indirect", 0, "indirect is 0"),
+        ("next_avail", 65536, "next_avail is 65536"),
+        ("next_avail", 9, r"next_avail is 9, must be at most max_size \(8\) after next_used, not 9"),
+        ("next_used", 1, "next_avail is 0, must be at most max_size"),
+        ("num_added", 65537, "num_added is 65537"),
+        ("broken", Reason.LOOP, "must be None, AVAILABLE_INDEX or HEAD"),
+        ("version", 2, "version is 2, must be 1"),
+    ],
+)
+def test_impossible_states_are_refused(field, value, message):
+    """The error names field, value and rule, and no object is made."""
+    with pytest.raises(InvalidStateError, match=message) as caught:
+        QueueState(**{"max_size": 8, "size": 8, field: value})
+    assert isinstance(caught.value, ValueError)
+
+
+def test_restoring_checks_the_rings_when_given_memory(bench):
+    """A snapshot for another machine is refused before the device runs."""
+    state = attrs.evolve(bench.queue.state(), used_ring=0x10_0000)
+    with pytest.raises(DriverError, match="used ring outside guest memory"):
+        type(bench.queue).from_state(state, bench.mem)
+    assert not type(bench.queue).from_state(state).is_valid(bench.mem)
+
+
+def test_a_broken_queue_stays_broken(bench):
+    """Saving and restoring is no way around the fault."""
+    bench.raw.set_avail_idx(9)
+    with pytest.raises(DriverError):
+        bench.queue.pop(bench.mem)
+    restored = type(bench.queue).from_state(bench.queue.state(), bench.mem)
+    assert restored.enable_notification(bench.mem) is False
+    with pytest.raises(DriverError, match=r"^available index ran ahead$") as caught:
+        restored.pop(bench.mem)
+    assert caught.value.value is None
+
+
+def test_work_goes_on_across_a_restore(bench):
+    """Chains in flight are completed by the queue that comes after."""
+    driver = bench.driver()
+    heads = [driver.request([], [4]) for _ in range(3)]
+    chain = bench.queue.pop(bench.mem)
+    restored = type(bench.queue).from_state(bench.queue.state(), bench.mem)
+    restored.add_used(bench.mem, chain.head, 4)
+    rest = [restored.pop(bench.mem).head for _ in range(2)]
+    assert [chain.head, *rest] == heads
+    assert [done.head for done in driver.completed()] == heads[:1]
