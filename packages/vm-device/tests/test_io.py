@@ -71,7 +71,7 @@ def test_dispatch_is_total_while_devices_come_and_go():
     threads = [threading.Thread(target=vcpu) for _ in range(3)]
     for thread in threads:
         thread.start()
-    for _ in range(150):
+    for _ in range(30):
         for place, port in zip(places, ports, strict=True):
             manager.register([place, port], ram)
         for place, port in zip(places, ports, strict=True):

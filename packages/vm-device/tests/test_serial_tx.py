@@ -20,15 +20,18 @@ def put(uart, *pairs):
 
 
 def test_batched_output():
-    """With `defer`, a line is one write and the rest waits for the flush that was asked for once."""
+    """With `defer`, a line is one write and the rest waits for a flush that is asked for once."""
     pending = []
     uart, out = make(defer=pending.append)
     for char in b"one\ntwo":
         put(uart, (0, char))
     assert out == [b"one\n"]
-    assert len(pending) == 2
-    pending[-1]()
+    assert len(pending) == 1, "one deferred flush serves any number of lines"
+    pending.pop()()
     assert out == [b"one\n", b"two"]
+    put(uart, (0, 0x21))
+    pending.pop()()
+    assert out.pop() == b"!"
     for _ in range(2500):
         put(uart, (0, 0x2E))
     assert [len(chunk) for chunk in out[2:]] == [1024, 1024]

@@ -57,9 +57,9 @@ class Serial16550:
         interrupt: the line.
         trigger: how the line signals.
         on_rx_space: called, without the lock, when the receiver has emptied after `enqueue` refused bytes.
-        defer: given, output is collected up to a newline or 1024 bytes; called with `flush` when a batch
-            begins, it arranges for that to run soon, e.g. `lambda flush: events.call_later(0.005, flush)`.
-            None writes byte by byte.
+        defer: given, output is collected up to a newline or 1024 bytes; called with a flush function when
+            something waits, it must run that soon, e.g. `lambda flush: events.call_later(0.005, flush)`. It
+            is not called again before that flush ran. None writes byte by byte.
     """
 
     def __init__(
@@ -75,7 +75,7 @@ class Serial16550:
         self._interrupt = interrupt
         self._edge = trigger is Trigger.EDGE
         self.on_rx_space = on_rx_space
-        self._tx = TxBatch(out, self.flush, defer)
+        self._tx = TxBatch(out, self._flush_deferred, defer)
         self._refused = False
         self._last_pending = 0
         self._load(RESET)
@@ -310,6 +310,10 @@ class Serial16550:
         """Hand collected output to `out` now; a no-op when there is none."""
         with self._lock:
             self._tx.flush()
+
+    def _flush_deferred(self) -> None:
+        with self._lock:
+            self._tx.flush_deferred()
 
     @property
     def tx_lost(self) -> int:

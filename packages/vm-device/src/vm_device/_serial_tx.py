@@ -20,7 +20,7 @@ class Writer(Protocol):
 class TxBatch:
     """Collects characters up to a newline or 1024 bytes when `defer` is given; the owner holds the lock."""
 
-    __slots__ = ("_data", "_defer", "_flush_later", "_out", "lost")
+    __slots__ = ("_asked", "_data", "_defer", "_flush_later", "_out", "lost")
 
     def __init__(
         self,
@@ -32,15 +32,20 @@ class TxBatch:
         self._flush_later = flush_later
         self._defer = defer
         self._data = bytearray()
+        self._asked = False  # a deferred flush is under way; one at a time serves all batches
         self.lost = 0
 
     def put(self, char: int) -> None:
-        first = not self._data
         self._data.append(char)
         if self._defer is None or char == 0x0A or len(self._data) >= _BATCH:
             self.flush()
-        elif first:
+        elif not self._asked:
+            self._asked = True
             self._defer(self._flush_later)
+
+    def flush_deferred(self) -> None:
+        self._asked = False
+        self.flush()
 
     def flush(self) -> None:
         data = bytes(self._data)
