@@ -420,6 +420,9 @@ int kvmx_vcpu_run(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only)
 
 int kvmx_vcpu_kick(struct kvmx_vcpu *v)
 {
+	/* Asked twice, so that close() does not wait for kickers that came after it. */
+	if (__atomic_load_n(&v->state, __ATOMIC_SEQ_CST) == CLOSED)
+		return 0;
 	__atomic_fetch_add(&v->kickers, 1, __ATOMIC_SEQ_CST);
 	uint32_t state = __atomic_load_n(&v->state, __ATOMIC_SEQ_CST);
 	if (state != CLOSED) {

@@ -144,7 +144,7 @@ def test_answer_without_question_is_refused():
     """Answering a write, or with the wrong length, changes nothing."""
     with TinyGuest(bytes.fromhex("e680 e460 f4")) as guest:
         guest.vcpu.run()
-        with pytest.raises(KvmOSError, match="set_io_result on vCPU 0: .*ENODATA"):
+        with pytest.raises(KvmOSError, match=r"set_io_result on vCPU 0: .*ENODATA"):
             guest.vcpu.set_io_result(b"\0")
         with pytest.raises(KvmOSError, match="answering a read on vCPU 0"):
             guest.vcpu.io.set_value(1)
@@ -401,7 +401,7 @@ def test_closed_vcpu_refuses_calls_but_takes_kicks():
 
 def test_kicks_racing_with_close_are_harmless():
     """Threads that kick while the owner closes neither crash nor hang."""
-    for _ in range(20):
+    for _ in range(5):
         with TinyGuest(HLT) as guest:
             stop = threading.Event()
             vcpu = guest.vcpu
@@ -458,7 +458,7 @@ def test_dropped_vcpu_warns():
     with TinyGuest(HLT) as guest:
         extra = guest.vm.create_vcpu(1)
         fd = extra.fileno()
-        with pytest.warns(ResourceWarning, match="^vCPU 1 was never closed$"):
+        with pytest.warns(ResourceWarning, match=r"^vCPU 1 was never closed$"):
             del extra
 
         with pytest.raises(OSError, match="Bad file descriptor"):
