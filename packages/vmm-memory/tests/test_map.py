@@ -40,21 +40,21 @@ class AgainstTwin(RuleBasedStateMachine):
     @initialize(layout=layouts())
     def begin(self, layout):
         """Build both over one layout."""
-        self.layout = layout
+        self.layout, self.ranges = layout, ranges_near(layout)
         self.real = GuestMemoryMmap([guarded_region(base, size) for base, size in layout])
         self.twin = ByteArrayMemory(layout)
 
     @rule(data=st.data(), byte=st.binary(min_size=1, max_size=7))
     def write(self, data, byte):
         """Any range, patterned so that a shifted copy differs."""
-        addr, size = data.draw(ranges_near(self.layout))
+        addr, size = data.draw(self.ranges)
         payload = (byte * (size // len(byte) + 1))[:size]
         assert outcome(self.real.write, addr, payload) == outcome(self.twin.write, addr, payload)
 
     @rule(data=st.data())
     def read(self, data):
         """Any range, as a copy and into a buffer."""
-        addr, size = data.draw(ranges_near(self.layout))
+        addr, size = data.draw(self.ranges)
         expected = outcome(self.twin.read, addr, size)
         assert outcome(self.real.read, addr, size) == expected
         buffer = bytearray(size)
@@ -64,7 +64,7 @@ class AgainstTwin(RuleBasedStateMachine):
     @rule(data=st.data(), size=st.sampled_from((0, 1, 2, 3, 4, 8, 16)), order=st.sampled_from(MemoryOrder))
     def load(self, data, size, order):
         """Every size and order, the impossible ones too."""
-        addr, _ = data.draw(ranges_near(self.layout))
+        addr, _ = data.draw(self.ranges)
         assert outcome(self.real.load, addr, size, order) == outcome(self.twin.load, addr, size, order)
 
     @rule(
@@ -75,7 +75,7 @@ class AgainstTwin(RuleBasedStateMachine):
     )
     def store(self, data, size, order, value):
         """Every order, values of all widths."""
-        addr, _ = data.draw(ranges_near(self.layout))
+        addr, _ = data.draw(self.ranges)
         assert outcome(self.real.store, addr, size, value, order) == outcome(
             self.twin.store, addr, size, value, order
         )
@@ -83,13 +83,13 @@ class AgainstTwin(RuleBasedStateMachine):
     @rule(data=st.data(), byte=st.integers(0, 255))
     def fill(self, data, byte):
         """Any range, one value."""
-        addr, size = data.draw(ranges_near(self.layout))
+        addr, size = data.draw(self.ranges)
         assert outcome(self.real.fill, addr, size, byte) == outcome(self.twin.fill, addr, size, byte)
 
     @rule(data=st.data(), write=st.booleans(), payload=st.binary(min_size=1, max_size=64))
     def slice(self, data, write, payload):
         """A window succeeds on both or on neither; what is written through it is seen."""
-        addr, size = data.draw(ranges_near(self.layout, max_size=2 * PAGE))
+        addr, size = data.draw(self.ranges)
         fits = any(
             base <= addr < base + length and addr + size <= base + length for base, length in self.layout
         )
@@ -107,14 +107,14 @@ class AgainstTwin(RuleBasedStateMachine):
     @rule(data=st.data())
     def mark(self, data):
         """Explicit marks, holes included."""
-        addr, size = data.draw(ranges_near(self.layout))
+        addr, size = data.draw(self.ranges)
         self.real.mark_dirty(addr, size)
         self.twin.mark_dirty(addr, size)
 
     @rule(data=st.data(), write=st.booleans())
     def check(self, data, write):
         """check_range foretells."""
-        addr, size = data.draw(ranges_near(self.layout))
+        addr, size = data.draw(self.ranges)
         assert self.real.check_range(addr, size, write=write) == self.twin.check_range(
             addr, size, write=write
         )

@@ -38,16 +38,26 @@ def layouts(draw: st.DrawFn, max_regions: int = 5, max_pages: int = 3) -> tuple[
 
 
 def addresses_near(layout: tuple[tuple[int, int], ...]) -> SearchStrategy[int]:
-    """Addresses in a layout's regions and close to their edges, on both sides, within 0 .. 2^64 - 1."""
-    edges = [edge for base, size in layout for edge in (base, base + size)]
-    near = st.builds(lambda edge, step: edge + step, st.sampled_from(edges), st.integers(-17, 17))
-    inside = st.sampled_from(layout).flatmap(lambda region: st.integers(region[0], region[0] + region[1] - 1))
-    return st.one_of(near, inside).map(lambda address: min(max(address, 0), TOP - 1))
+    """Addresses in a layout's regions and close to their edges, on both sides, within 0 .. 2^64 - 1.
+
+    Make it once per layout and draw from it often: making it is what costs.
+    """
+    edges = {edge for base, size in layout for edge in (base, base + size)}
+    near = sorted({edge + step for edge in edges for step in range(-17, 18) if 0 <= edge + step < TOP})
+
+    def inside(nth: int) -> int:
+        for base, size in layout:
+            if nth < size:
+                return base + nth
+            nth -= size
+        raise AssertionError(f"byte {nth} past the layout's end")
+
+    total = sum(size for _, size in layout)
+    return st.one_of(st.sampled_from(near), st.integers(0, total - 1).map(inside))
 
 
 def ranges_near(
     layout: tuple[tuple[int, int], ...], max_size: int = 3 * HOST_PAGE
 ) -> SearchStrategy[tuple[int, int]]:
     """(address, size) that begin in or near a layout; many are small, some span regions and holes."""
-    sizes = st.one_of(st.integers(0, 40), st.integers(0, max_size))
-    return st.tuples(addresses_near(layout), sizes)
+    return st.tuples(addresses_near(layout), st.one_of(st.integers(0, 40), st.integers(0, max_size)))
