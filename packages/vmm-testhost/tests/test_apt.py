@@ -29,7 +29,8 @@ def fake_apt(tmp_path, monkeypatch, cache):
     folder.mkdir()
     scripts = {
         "apt-cache": f'test "$3" = tiny && printf %s "{CONTROL}"\ntrue',
-        "apt-get": f'echo "$@" >>{folder}/log\ntest -e {folder}/offline && {{ echo E: no network >&2; exit 100; }}\n'
+        "apt-get": f'echo "$@" >>{folder}/log\n'
+        f"test -e {folder}/offline && {{ echo E: no network >&2; exit 100; }}\n"
         f"case $* in *download*) cp {tmp_path}/tiny.deb tiny_all.deb;; esac",
     }
     for name, body in scripts.items():
@@ -63,9 +64,8 @@ def test_cached_version_serves_offline(fake_apt, capsys):
 def test_failed_download_names_package_and_cure(fake_apt, cache):
     """Without cache and network the error says what failed and what to run; nothing half-done stays."""
     (fake_apt / "offline").touch()
-    with pytest.raises(
-        SetupError, match=r"download tiny=1:2\.0-1 failed: E: no network; run: sudo apt-get update"
-    ) as info:
+    message = r"download tiny=1:2\.0-1 failed: E: no network; run: sudo apt-get update"
+    with pytest.raises(SetupError, match=message) as info:
         _apt.fetch_package("tiny")
     assert info.value.cure == "sudo apt-get update"
     assert list((cache / "debian").iterdir()) == []

@@ -89,7 +89,7 @@ def test_zstd_tool_does_without_the_library(monkeypatch):
         raise ImportError(name)
 
     monkeypatch.setattr(_kernel.importlib, "import_module", missing)
-    assert _kernel.extract_vmlinux(bzimage(zstd(ELF) + bytes(4))) == ELF
+    assert _kernel.extract_vmlinux(bzimage(zstd(ELF) + struct.pack("<I", len(ELF)))) == ELF
 
 
 @pytest.mark.parametrize(

@@ -62,3 +62,19 @@ def test_hypothesis_profile_is_loaded(pytester, monkeypatch, profile, count):
         f"def test_p(): assert settings().max_examples == {count} and settings().deadline is None"
     )
     pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(passed=1)
+
+
+@pytest.mark.testhost
+@pytest.mark.timeout(300)
+def test_whole_run_moves_into_the_host(pytester):
+    """With --testhost a kvm_full test runs, and failures and reports come back out."""
+    pytester.makepyfile(
+        "import os, pytest\n"
+        "@pytest.mark.kvm_full\n"
+        "def test_in(): assert os.environ['VMM_TESTHOST'] == '1'\n"
+        "def test_bad(): assert 0"
+    )
+    result = pytester.runpytest_subprocess("--testhost", "--require", "kvm_full", "--junitxml=report.xml")
+    result.assert_outcomes(passed=1, failed=1)
+    assert result.ret == pytest.ExitCode.TESTS_FAILED
+    assert 'tests="2"' in (pytester.path / "report.xml").read_text()

@@ -8,6 +8,7 @@ Frames inwards: ``k`` signal number for the command's process group, ``w`` rows 
 Frames outwards: ``r`` the command was started, ``o`` and ``e`` its stdout and stderr, ``x`` its exit status.
 """
 
+import _signal  # type: ignore[import-not-found]  # signal itself imports enum, a quarter of a second in here
 import os
 import select
 import time
@@ -17,6 +18,7 @@ DRAIN = 0.5  # seconds a finished command's own children may hold its output ope
 PORTS = "/sys/class/virtio-ports"
 INSIDE = "/run/vmm-testhost"
 TIOCSWINSZ = 0x5414
+IGNORED_BY_PYTHON = (_signal.SIGPIPE, _signal.SIGXFSZ)  # and a command would inherit that
 
 
 def open_port(name: str) -> int:
@@ -50,6 +52,8 @@ def set_size(fd: int, size: bytes) -> None:
 def execute(argv: list[str], cwd: str, env: dict[str, str]) -> None:
     """Become the command; never returns."""
     status = 126
+    for number in IGNORED_BY_PYTHON:
+        _signal.signal(number, _signal.SIG_DFL)
     try:
         os.chdir(cwd)
         os.execvpe(argv[0], argv, env)  # noqa: S606 - the shell, if any, is the caller's
