@@ -1,5 +1,6 @@
-"""Fixtures shared by the tests: a sample machine and the iasl compiler as an oracle."""
+"""Fixtures shared by the tests: a sample machine, and ACPICA's compiler and interpreter as oracles."""
 
+import re
 import shutil
 import subprocess
 from collections.abc import Callable
@@ -83,3 +84,23 @@ def iasl(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Iasl]:
     if shutil.which("iasl") is None:
         pytest.skip("iasl (acpica-tools) is not installed")
     return lambda: Iasl(tmp_path_factory.mktemp("iasl"))
+
+
+@pytest.fixture(scope="session")
+def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes, list[str]], list[int | None]]:
+    """Evaluates objects of a DSDT in acpiexec, the interpreter Linux has too; skips where there is none."""
+    if shutil.which("acpiexec") is None:
+        pytest.skip("acpiexec (acpica-tools) is not installed")
+
+    def run(table: bytes, commands: list[str]) -> list[int | None]:
+        """Return the integer of each command's result, None for another type."""
+        file = tmp_path_factory.mktemp("acpiexec") / "dsdt.aml"
+        file.write_bytes(table)
+        words = ["acpiexec", "-b", ";".join(f"evaluate {command}" for command in commands), file]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=50, cwd=file.parent)
+        parts = re.split(r"^Evaluating ", done.stdout + done.stderr, flags=re.M)[1:]
+        assert len(parts) == len(commands), done.stdout + done.stderr
+        found = [re.search(r"^  \[Integer\] = ([0-9A-F]{16})$", part, re.M) for part in parts]
+        return [int(match[1], 16) if match else None for match in found]
+
+    return run
