@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from vmm_memory import (
     GuestAccessError,
-    GuestAddressSpace,
-    GuestMemory,
     GuestMemoryMmap,
     GuestRegionMmap,
     InvalidGuestAddressError,
@@ -200,15 +198,6 @@ class AgainstIntervals(RuleBasedStateMachine):
 
 
 TestAgainstIntervals = AgainstIntervals.TestCase
-
-
-def test_protocols():
-    """The map is both a GuestMemory and a GuestAddressSpace, and its own snapshot."""
-    memory = GuestMemoryMmap()
-    assert isinstance(memory, GuestMemory)
-    assert isinstance(memory, GuestAddressSpace)
-    assert isinstance(ByteArrayMemory([]), GuestMemory)
-    assert memory.memory() is memory
 
 
 def test_run_off_the_end_reports_how_far(two_regions):
