@@ -51,8 +51,9 @@ struct vblk_report {
 _Static_assert(sizeof(struct vblk_disk) == 64, "vblk_disk is ABI");
 _Static_assert(sizeof(struct vblk_report) == 40, "vblk_report is ABI");
 
-/* Answer every chain of the batch whose error is 0: do the I/O, write the status byte, set written. A chain whose last
- * writable byte is not in writable guest memory cannot be answered: its error becomes -ENODATA and written stays 0.
+/* Answer every chain of the batch whose error is 0: do the I/O, write the status byte, set written. A chain without a
+ * writable byte, or with one outside writable guest memory, cannot be answered: nothing is done, its error becomes
+ * -ENODATA and written stays 0.
  * 0, or -EPROTO for a structure of another version, or -EINVAL for impossible limits (both: nothing was done). */
 int vblk_process(const struct vmm_map *map, struct virtio_batch *batch, const struct vblk_disk *disk,
                  struct vblk_report *ret);

@@ -20,13 +20,12 @@ from virtio_devices._errors import (
 )
 from virtio_devices._host import DeviceHost, HostState
 from virtio_devices._image import DiskImage
-from virtio_devices._mmio import MMIO_SIZE, MmioState, NotifyRange, VirtioMmio
+from virtio_devices._mmio import MmioState, NotifyRange, VirtioMmio
 from virtio_devices._rng import EntropySource, VirtioRng
 from virtio_devices._server import QueueServer
 from virtio_devices._spec import DeviceId, Feature, InterruptBit, MmioRegister, Status
 
 __all__ = (
-    "MMIO_SIZE",
     "BlkFeature",
     "BlkStats",
     "CoreError",

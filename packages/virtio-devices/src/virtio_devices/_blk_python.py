@@ -82,13 +82,13 @@ def _gather(memory: GuestMemory, segments: tuple[Segment, ...], skip: int, limit
     return b"".join([memory.read(addr, length) for addr, length in _pieces(segments, False, skip, limit)])
 
 
-def _status_address(memory: GuestMemory, segments: tuple[Segment, ...]) -> int | None:
-    """Where the last writable byte is, if it is writable memory."""
-    for addr, length, writable in reversed(segments):
-        if writable and length:
-            address = addr + length - 1
-            return address if memory.check_range(address, 1, write=True) else None
-    return None
+def _status_address(memory: GuestMemory, segments: tuple[Segment, ...], writable: int) -> int | None:
+    """Where the last writable byte is, if all the writable bytes are writable memory."""
+    if not _usable(memory, segments, True, 0, writable):
+        return None
+    return next(
+        (addr + size - 1 for addr, size, is_writable in reversed(segments) if is_writable and size), None
+    )
 
 
 def _pwrite_all(fd: int, data: bytes | memoryview, offset: int) -> None:
@@ -177,8 +177,8 @@ class _Request:
     def _check_transfer(self, size: int, writable: bool) -> None:
         if size % SECTOR or size > _MAX_DATA or not self._on_disk(self._sector, size // SECTOR):
             raise _Refused(RequestStatus.IOERR)
-        skip = 0 if writable else _HEADER.size
-        if not _usable(self._memory, self._segments, writable, skip, size):
+        # The other direction was checked before the request was begun.
+        if not writable and not _usable(self._memory, self._segments, False, _HEADER.size, size):
             raise _Refused(RequestStatus.IOERR)
 
     def _read(self) -> None:
@@ -217,7 +217,7 @@ class _Request:
     def _get_id(self) -> None:
         if self._disk.serial is None:
             raise _Refused(RequestStatus.UNSUPP)
-        if self._data_in < ID_BYTES or not _usable(self._memory, self._segments, True, 0, ID_BYTES):
+        if self._data_in < ID_BYTES:
             raise _Refused(RequestStatus.IOERR)
         serial = self._disk.serial.ljust(ID_BYTES, b"\0")
         for addr, length in _pieces(self._segments, True, 0, ID_BYTES):
@@ -274,13 +274,13 @@ class PythonDataPath:
             (VIRTIO 1.2 section 2.7.8.2).
 
         Raises:
-            RequestError: there is no writable byte in guest memory for the status.
+            RequestError: no writable byte for the status, or one outside guest memory; nothing was done.
         """
-        status_address = _status_address(memory, chain.segments)
+        writable = chain.writable_bytes
+        status_address = _status_address(memory, chain.segments, writable)
         if status_address is None:
-            raise RequestError(
-                self.disk.device, chain.head, "no writable byte in guest memory for the status"
-            )
+            reason = f"no place for the status in {writable} writable bytes, or they are outside guest memory"
+            raise RequestError(self.disk.device, chain.head, reason)
         delivered = 0
         try:
             request = _Request(self.disk, self.report, memory, chain.segments)
@@ -288,7 +288,6 @@ class PythonDataPath:
             delivered = request.delivered
         except _Refused as refused:
             status = refused.status
-        writable = chain.writable_bytes
         _zero(memory, chain.segments, delivered, writable - 1 - delivered)
         memory.write(status_address, bytes([status]))
         return min(writable, _U32)

@@ -130,7 +130,9 @@ class DeviceHost:
         if value == 0:
             self.reset()
             return
-        value &= ~Status.NEEDS_RESET  # drivers write back what they read
+        value &= ~int(
+            Status.NEEDS_RESET
+        )  # drivers write back what they read; ~ of an IntFlag drops high bits
         if self._status & Status.FAILED or value & ~0xFF or self._status & ~value:
             self.log.warning("status write %#x ignored in status=%#x", value, self.status)
             return

@@ -20,7 +20,7 @@ from virtio_devices._errors import SavedStateError
 from virtio_devices._host import DeviceHost, HostState, QueueRegisters
 from virtio_devices._spec import Feature, InterruptBit, MmioRegister, Status
 
-__all__ = ("MMIO_SIZE", "MmioState", "NotifyRange", "VirtioMmio")
+__all__ = ("MmioState", "NotifyRange", "VirtioMmio")
 
 MMIO_SIZE = 0x1000
 _MAGIC = 0x7472_6976  # "virt"

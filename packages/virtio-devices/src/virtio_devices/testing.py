@@ -211,7 +211,7 @@ class MmioDriver:
         self.add_status(Status.DRIVER)
         offered = self.offered_features()
         self._accept_features(
-            offered & (~Feature.RING_RESET if wanted is None else wanted | Feature.VERSION_1)
+            offered & (~int(Feature.RING_RESET) if wanted is None else wanted | Feature.VERSION_1)
         )
         self.add_status(Status.FEATURES_OK)
         if not self.status & Status.FEATURES_OK:
