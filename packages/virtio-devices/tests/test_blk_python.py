@@ -1,6 +1,7 @@
 """The two data paths are the same device: equal on every batch that Hypothesis can think of."""
 
 import struct
+import tempfile
 
 import pytest
 from hypothesis import example, given, settings
@@ -10,7 +11,7 @@ from virtio_devices._blk_disk import BlkReport, DiskFlag, DiskView
 from virtio_devices._blk_python import PythonDataPath
 from virtio_devices._ffi import NativeDataPath
 from virtio_queue import ChainBatch, DescriptorChain, Segment
-from vmm_memory import GuestMemoryMmap, GuestRegionMmap
+from vmm_memory import FileOffset, GuestMemoryMmap, GuestRegionMmap
 from vmm_memory.testing import ByteArrayMemory, guarded_region
 
 SECTOR = 512
@@ -67,8 +68,10 @@ class World:
 
     def __init__(self, path, flags, serial, file_size):
         self.memory = GuestMemoryMmap([guarded_region(0, RAM // 2), guarded_region(RAM // 2, RAM // 2)])
-        rom = GuestRegionMmap.anonymous(ROM, 0x1000)
-        self.memory = self.memory.insert_region(rom)
+        with tempfile.TemporaryFile() as rom:
+            rom.truncate(0x1000)
+            page = GuestRegionMmap.from_file(ROM, 0x1000, FileOffset(rom.fileno(), 0), read_only=True)
+        self.memory = self.memory.insert_region(page)
         self.memory.write(0, FILL)
         path.write_bytes(bytes(i >> 4 & 0xFF for i in range(file_size)))
         self.file = path.open("r+b", buffering=0)
@@ -76,9 +79,13 @@ class World:
         self.view = DiskView("d", self.file.fileno(), DISK // SECTOR, flags, serial)
         self.report = BlkReport()
 
+    def close(self):
+        """Give the image back."""
+        self.file.close()
+
     def result(self, outcomes):
         """Everything anybody could see afterwards."""
-        self.file.close()
+        self.close()
         return outcomes, self.memory.read(0, RAM), self.path.read_bytes(), self.report
 
 
@@ -132,6 +139,12 @@ def run_python(world, script):
     serial=None,
     file_size=5 * SECTOR + 17,
 )
+@example(
+    script=[(((0, bytes(16)),), [(0, 1, False), (1, 15, False), (RAM, 1, True), (0, 20, True)])],
+    flags=ALL,
+    serial=None,
+    file_size=DISK,
+)
 def test_both_paths_agree(script, flags, serial, file_size, tmp_path_factory):
     """Used lengths, guest memory, the image and the report are equal after any batch."""
     base = tmp_path_factory.getbasetemp()
@@ -175,7 +188,7 @@ def test_the_python_path_needs_no_c_memory(tmp_path):
 
 
 def test_dirty_pages_are_marked_by_both_paths(tmp_path):
-    """What a read delivers, and the status, are in the dirty bitmap; nothing else of the buffers' region is."""
+    """What a read delivers, and the status, are in the dirty bitmap, and nothing else is."""
     path = tmp_path / "d.img"
     path.write_bytes(b"a" * 4096)
     dirty = []
@@ -183,7 +196,7 @@ def test_dirty_pages_are_marked_by_both_paths(tmp_path):
         region = GuestRegionMmap.memfd(0, 0x10000, dirty=True)
         memory = GuestMemoryMmap([region])
         memory.write(0, struct.pack("<IIQ", 0, 0, 0))
-        region.bitmap.harvest() if hasattr(region.bitmap, "harvest") else region.bitmap.reset()
+        region.bitmap.reset()
         with path.open("r+b") as file:
             view = DiskView("d", file.fileno(), 8, ALL)
             batch = ChainBatch(1, 16)
@@ -192,7 +205,7 @@ def test_dirty_pages_are_marked_by_both_paths(tmp_path):
                 NativeDataPath(view, BlkReport()).run(memory, batch)
             else:
                 PythonDataPath(view, BlkReport()).run(memory, batch.chain(0, memory))
-        dirty.append([page for page in range(16) if region.bitmap.is_set(page)])
+        dirty.append([page for page in range(16) if region.bitmap.is_bit_set(page)])
     assert dirty == [[2, 3, 8], [2, 3, 8]]
 
 
@@ -203,6 +216,8 @@ def test_a_request_that_cannot_be_answered_names_the_chain(tmp_path):
     memory = ByteArrayMemory([(0, 0x1000)])
     with path.open("r+b") as file:
         run = PythonDataPath(DiskView("disk7", file.fileno(), 1, ALL), BlkReport()).run
-        with pytest.raises(RequestError, match="disk7: request head=5: no writable byte") as caught:
+        with pytest.raises(
+            RequestError, match="disk7: request head=5: no place for the status in 0 writable bytes"
+        ) as caught:
             run(memory, DescriptorChain(5, (Segment(0, 16, False),), memory))
     assert (caught.value.device, caught.value.head) == ("disk7", 5)

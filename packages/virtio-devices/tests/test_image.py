@@ -68,7 +68,7 @@ def test_failed_opens_leak_nothing(image):
 
 
 def test_what_is_no_disk_is_refused(tmp_path):
-    """Directories, devices and FIFOs are named and refused without blocking; a missing file keeps its errno."""
+    """Directories, devices and FIFOs are refused without blocking; a missing file keeps its errno."""
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     for path in (tmp_path, fifo, "/dev/null"):
