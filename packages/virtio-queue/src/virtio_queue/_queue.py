@@ -1,7 +1,7 @@
 """The device side of a split virtqueue, on the C core."""
 
 import errno
-from typing import Self
+from typing import Final, Self
 
 from vmm_memory import GuestMemory
 
@@ -14,6 +14,9 @@ from virtio_queue._protocol import VirtQueue
 from virtio_queue._state import QueueState
 
 _U32 = 0xFFFF_FFFF
+# Bound once: an attribute lookup on lib costs a good part of a call.
+_pop_batch: Final = lib.vq_pop_batch
+_complete_batch: Final = lib.vq_complete_batch
 
 
 class Queue:
@@ -194,7 +197,7 @@ class Queue:
                 never fit; nothing was taken.
         """
         view = mem.access_map()
-        rc = lib.vq_pop_batch(view.address, self._vq, batch.address)
+        rc = _pop_batch(view.address, self._vq, batch.address)
         if rc < 0:
             fail(rc, self._vq, f"batch has room for {batch.max_segments} segments, queue size is {self.size}")
         return rc
@@ -247,7 +250,7 @@ class Queue:
                 more chains than are in flight; nothing is published.
         """
         view = mem.access_map()
-        rc = lib.vq_complete_batch(view.address, self._vq, batch.address)
+        rc = _complete_batch(view.address, self._vq, batch.address)
         if rc == -errno.EINVAL:
             raise ValueError(completion_error(self, batch))
         if rc < 0:

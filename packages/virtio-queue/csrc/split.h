@@ -1,0 +1,166 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+ *
+ * Private to core.c: the layout of a split queue (VIRTIO 1.2, 2.7.5 to 2.7.8) and checked access to its words. */
+#ifndef VIRTQ_SPLIT_H
+#define VIRTQ_SPLIT_H
+
+#include "core.h"
+
+#define DESC_NEXT 1u
+#define DESC_WRITE 2u
+#define DESC_INDIRECT 4u
+#define DESC_BYTES 16u
+
+#define AVAIL_NO_INTERRUPT 1u
+#define USED_NO_NOTIFY 1u
+
+/* Offsets, the same in both rings: flags, idx, elements, then one event word behind the elements. */
+#define RING_FLAGS 0u
+#define RING_IDX 2u
+#define RING_ELEMENTS 4u
+#define USED_BYTES 8u
+
+#define CHAIN_MAX_BYTES (UINT64_C(1) << 32)
+
+struct desc {
+	uint64_t addr;
+	uint32_t len;
+	uint16_t flags, next;
+};
+typedef uint64_t __attribute__((may_alias, aligned(1))) unaligned_u64; /* indirect tables have no alignment */
+_Static_assert(sizeof(struct desc) == DESC_BYTES, "wire layout");
+
+/* A range of guest memory that is read or written word by word.
+ * host is NULL when it is not contiguous here (or oddly aligned); then each access goes through the map. */
+struct span {
+	const struct vmm_map *map;
+	uint8_t *host;
+	uint64_t gpa;
+};
+
+struct rings {
+	struct span desc, avail, used;
+	uint16_t size;
+};
+
+static int __attribute__((cold, noinline))
+fault(struct virtq *q, int error, uint32_t head, uint32_t position, uint64_t value, uint64_t limit)
+{
+	q->fault = (struct virtq_fault){
+		.error = -error, .head = head, .position = position, .known = 1, .value = value, .limit = limit};
+	return -error;
+}
+
+/* Keeps the fault just recorded: every later pop reports it again, until a reset. */
+static int __attribute__((cold, noinline)) break_queue(struct virtq *q, int error)
+{
+	q->broken = q->fault;
+	return error;
+}
+
+static inline int span_open(const struct vmm_map *map, uint64_t gpa, uint64_t len, int write, unsigned align, struct span *ret)
+{
+	*ret = (struct span){.map = map, .gpa = gpa};
+	if (vmm_get(map, gpa, len, write, &ret->host) == 0) {
+		if ((uintptr_t)ret->host & (align - 1))
+			ret->host = NULL;
+		return 0;
+	}
+	return vmm_check(map, gpa, len, write);
+}
+
+/* SAFETY (load and store of words, load_desc): the caller stays within the len that span_open checked, at offsets that are multiples of
+ * the access size; span_open dropped host pointers that are not aligned for it. */
+static inline int load16(const struct span *s, uint64_t offset, int order, uint16_t *ret)
+{
+	if (__builtin_expect(s->host == NULL, 0))
+		return vmm_load16(s->map, s->gpa + offset, order, ret);
+	if (order == __ATOMIC_ACQUIRE)
+		*ret = __atomic_load_n((const vmm_u16_alias *)(s->host + offset), __ATOMIC_ACQUIRE);
+	else
+		*ret = __atomic_load_n((const vmm_u16_alias *)(s->host + offset), __ATOMIC_RELAXED);
+	return 0;
+}
+
+/* With a host pointer the caller marks the page dirty, once for a whole batch. */
+static inline int store16(const struct span *s, uint64_t offset, int order, uint16_t value)
+{
+	if (__builtin_expect(s->host == NULL, 0))
+		return vmm_store16(s->map, s->gpa + offset, order, value);
+	if (order == __ATOMIC_RELEASE)
+		__atomic_store_n((vmm_u16_alias *)(s->host + offset), value, __ATOMIC_RELEASE);
+	else
+		__atomic_store_n((vmm_u16_alias *)(s->host + offset), value, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static inline int store32(const struct span *s, uint64_t offset, uint32_t value)
+{
+	if (__builtin_expect(s->host == NULL, 0))
+		return vmm_store32(s->map, s->gpa + offset, __ATOMIC_RELAXED, value);
+	__atomic_store_n((vmm_u32_alias *)(s->host + offset), value, __ATOMIC_RELAXED);
+	return 0;
+}
+
+static inline int load_desc(const struct span *s, uint32_t index, struct desc *ret)
+{
+	const volatile unaligned_u64 *words;
+	uint64_t rest;
+
+	if (__builtin_expect(s->host == NULL, 0))
+		return vmm_read(s->map, s->gpa + (uint64_t)index * DESC_BYTES, ret, DESC_BYTES);
+	/* Volatile: each half is read exactly once, so that what is checked is what is used. A guest that writes
+	 * meanwhile gets some mixture of old and new, which is checked like anything else. */
+	words = (const volatile unaligned_u64 *)(s->host + (uint64_t)index * DESC_BYTES);
+	ret->addr = words[0];
+	rest = words[1];
+	ret->len = (uint32_t)rest;
+	ret->flags = (uint16_t)(rest >> 32);
+	ret->next = (uint16_t)(rest >> 48);
+	return 0;
+}
+
+static inline uint64_t avail_bytes(uint16_t size) { return 6u + 2u * (uint64_t)size; }
+static inline uint64_t used_bytes(uint16_t size) { return 6u + USED_BYTES * (uint64_t)size; }
+static inline uint64_t used_event_offset(uint16_t size) { return RING_ELEMENTS + 2u * (uint64_t)size; }
+static inline uint64_t avail_event_offset(uint16_t size) { return RING_ELEMENTS + USED_BYTES * (uint64_t)size; }
+static inline uint64_t used_offset(uint16_t size, uint16_t position)
+{
+	return RING_ELEMENTS + USED_BYTES * (uint64_t)(position & (size - 1u));
+}
+static inline uint16_t in_flight(const struct virtq *q) { return (uint16_t)(q->next_avail - q->next_used); }
+
+static inline int ring_open(const struct vmm_map *map, struct virtq *q, uint32_t part, uint64_t gpa, uint64_t len,
+		     unsigned align, struct span *ret)
+{
+	if (gpa & (align - 1))
+		return fault(q, VIRTQ_E_ALIGNMENT, VIRTQ_NO_HEAD, part, gpa, align);
+	/* Only the used ring is ever written; the event words exist whether or not they are negotiated (2.7.6, 2.7.8).
+	 * Descriptors may have any alignment here: load_desc does not care. */
+	if (span_open(map, gpa, len, part == 2, part == 0 ? 1 : align, ret) != 0)
+		return fault(q, VIRTQ_E_RING, VIRTQ_NO_HEAD, part, gpa, len);
+	return 0;
+}
+
+/* The size is copied here once: a reset that races with the device thread cannot move it under a loop. */
+static inline int rings_open(const struct vmm_map *map, struct virtq *q, struct rings *ret)
+{
+	uint16_t size = q->size;
+	int rc = vmm_map_check(map);
+
+	if (rc != 0)
+		return rc;
+	if (!(q->flags & VIRTQ_READY))
+		return fault(q, VIRTQ_E_NOT_READY, VIRTQ_NO_HEAD, 0, 0, 1);
+	if (size == 0 || (size & (size - 1)) || size > q->max_size || size > VIRTQ_MAX_SIZE)
+		return fault(q, VIRTQ_E_SIZE, VIRTQ_NO_HEAD, 0, size, q->max_size);
+	ret->size = size;
+	rc = ring_open(map, q, 0, q->desc, (uint64_t)size * DESC_BYTES, 16, &ret->desc);
+	if (rc == 0)
+		rc = ring_open(map, q, 1, q->avail, avail_bytes(size), 2, &ret->avail);
+	if (rc == 0)
+		rc = ring_open(map, q, 2, q->used, used_bytes(size), 4, &ret->used);
+	return rc;
+}
+
+#endif
