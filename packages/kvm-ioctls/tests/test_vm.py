@@ -130,6 +130,13 @@ def test_dirty_log_needs_a_logging_slot(guest):
         guest.vm.get_dirty_log(0, 0x10000)
 
 
+@pytest.mark.parametrize(("slot", "size"), [(0, 0x1000), (0, 0x20000), (7, 0x1000)])
+def test_dirty_log_of_another_size_is_refused(guest, slot, size):
+    """The kernel writes as much as the slot has, so a wrong size never reaches it."""
+    with pytest.raises(ValueError, match=rf"^memory_size={size:#x}, but slot {slot} has 0x"):
+        guest.vm.get_dirty_log(slot, size)
+
+
 def test_clear_dirty_log_with_manual_protection():
     """With manual protection reading keeps the log and clearing empties it."""
     with TinyGuest(bytes.fromhex("a20050 f4")) as guest:

@@ -40,6 +40,7 @@ class VmFd(X86Vm, OwnedFd):
     def __init__(self, fd: int, run_size: int) -> None:
         super().__init__(fd, f"VM fd {fd}")
         self._run_size = run_size
+        self._slot_pages: dict[int, int] = {}
 
     def check_extension(self, cap: Cap | int) -> int:
         """Return this VM's answer for a capability; 0 means absent (KVM_CHECK_EXTENSION).
@@ -77,6 +78,7 @@ class VmFd(X86Vm, OwnedFd):
         self._check_region(guest_phys_addr, memory_size, userspace_addr)
         values = (slot, int(flags), guest_phys_addr, memory_size, userspace_addr)
         self._ioctl(lib.KX_SET_USER_MEMORY_REGION, _packed("memory region ", "<IIQQQ", *values))
+        self._slot_pages[slot] = memory_size // _PAGE
 
     def set_user_memory_region2(
         self,
@@ -106,6 +108,7 @@ class VmFd(X86Vm, OwnedFd):
             guest_memfd,
         )
         self._ioctl(lib.KX_SET_USER_MEMORY_REGION2, _packed("memory region ", "<IIQQQQI116x", *values))
+        self._slot_pages[slot] = memory_size // _PAGE
 
     @staticmethod
     def _check_region(guest_phys_addr: int, memory_size: int, userspace_addr: int) -> None:
@@ -138,14 +141,18 @@ class VmFd(X86Vm, OwnedFd):
 
         Args:
             slot: A slot with ``MemFlags.LOG_DIRTY_PAGES``.
-            memory_size: Bytes of the slot; the bitmap has a bit per page, rounded up to 64 pages.
+            memory_size: Bytes of the slot, as it was set; the bitmap has a bit per page, rounded up to 64.
 
         Raises:
+            ValueError: The slot has another size.
             KvmOSError: ENOENT when the slot does not log.
         """
-        bitmap = bytearray(8 * -(-memory_size // (_PAGE * 64)))
-        # SAFETY: the kernel writes ceil(pages of the slot / 64) words; the caller's memory_size is the
-        # slot's, as documented, and `bitmap` lives in this frame.
+        pages = self._slot_pages.get(slot, 0)
+        if memory_size != pages * _PAGE:
+            raise ValueError(f"memory_size={memory_size:#x}, but slot {slot} has {pages * _PAGE:#x} bytes")
+        bitmap = bytearray(8 * -(-pages // 64))
+        # SAFETY: the kernel writes ceil(pages of the slot / 64) words; this object sets every slot and so
+        # knows its pages; `bitmap` lives in this frame.
         address = int(ffi.cast("uintptr_t", ffi.from_buffer(bitmap)))
         self._ioctl(lib.KX_GET_DIRTY_LOG, _packed("dirty log ", "<IIQ", slot, 0, address))
         return bytes(bitmap)
