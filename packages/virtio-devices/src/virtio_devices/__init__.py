@@ -18,7 +18,8 @@ from virtio_devices._errors import (
     TransportStateError,
     VirtioDeviceError,
 )
-from virtio_devices._host import DeviceHost, HostState
+from virtio_devices._host import DeviceHost
+from virtio_devices._host_state import HostState
 from virtio_devices._image import DiskImage
 from virtio_devices._mmio import MmioState, NotifyRange, VirtioMmio
 from virtio_devices._rng import EntropySource, VirtioRng

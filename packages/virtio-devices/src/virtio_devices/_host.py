@@ -7,17 +7,16 @@ transport's locks.
 """
 
 import threading
-from collections.abc import Mapping
 from typing import final
 
-import attrs
-from virtio_queue import DriverError, Queue, QueueState, VirtioQueueError, VirtQueue
+from virtio_queue import DriverError, Queue, VirtioQueueError, VirtQueue
 from vm_device import EventFd, EventManager
 from vmm_memory import GuestAddressSpace
 
 from virtio_devices._context import DeviceContext, Interrupts
-from virtio_devices._device import StateValue, VirtioDevice
+from virtio_devices._device import VirtioDevice
 from virtio_devices._errors import SavedStateError, TransportStateError
+from virtio_devices._host_state import HostState, QueueRegisters
 from virtio_devices._log import LOGGER, GuestLog
 from virtio_devices._spec import Feature, Status
 
@@ -25,43 +24,6 @@ TRANSPORT_FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DE
 _U32 = (1 << 32) - 1
 # The driver sets these one after the other (VIRTIO 1.2 section 3.1.1); each needs all the ones before it.
 _STEPS = (Status.ACKNOWLEDGE, Status.DRIVER, Status.FEATURES_OK, Status.DRIVER_OK)
-
-
-@attrs.define
-class QueueRegisters:
-    """What the driver wrote about a queue before it made it ready; hostile until `Queue` has checked it."""
-
-    size: int
-    desc_table: int = 0
-    avail_ring: int = 0
-    used_ring: int = 0
-
-
-@attrs.frozen(kw_only=True)
-class HostState:
-    """Saved state of a device behind any transport, version 1.
-
-    Attributes:
-        version: layout of this class, 1.
-        device_id: virtio device type, to refuse another device's state.
-        status: device status without NEEDS_RESET.
-        needs_reset: whether the device waits for a reset.
-        driver_features: feature bits the driver accepted.
-        config_generation: value of the generation counter.
-        registers: per queue (size, desc_table, avail_ring, used_ring) as last written.
-        queues: per queue its ring state.
-        device: what the device type saved.
-    """
-
-    device_id: int
-    status: int
-    needs_reset: bool
-    driver_features: int
-    config_generation: int
-    registers: tuple[tuple[int, int, int, int], ...]
-    queues: tuple[QueueState, ...]
-    device: Mapping[str, StateValue]
-    version: int = 1
 
 
 @final

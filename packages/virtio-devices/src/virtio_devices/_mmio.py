@@ -17,7 +17,8 @@ from vmm_memory import GuestAddressSpace
 
 from virtio_devices._device import VirtioDevice
 from virtio_devices._errors import SavedStateError
-from virtio_devices._host import DeviceHost, HostState, QueueRegisters
+from virtio_devices._host import DeviceHost
+from virtio_devices._host_state import HostState, QueueRegisters
 from virtio_devices._spec import Feature, InterruptBit, MmioRegister, Status
 
 __all__ = ("MmioState", "NotifyRange", "VirtioMmio")

@@ -1,13 +1,7 @@
-"""The driver's side of virtio-mmio, to test devices with: ours, yours and other people's.
+"""A virtio-mmio driver that speaks to any bus device through its registers (VIRTIO 1.2 section 3.1.1)."""
 
-`MmioDriver` speaks to any `vm_device.BusDevice` through its registers, as a guest's driver does, in the order
-of VIRTIO 1.2 section 3.1.1, and refuses to go on where the device breaks the specification.
-"""
-
-import struct
-import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import final
 
 from virtio_queue.testing import Completion, Driver, RingLayout
@@ -15,12 +9,10 @@ from vm_device import BusDevice
 from vmm_memory import GuestMemory
 
 from virtio_devices._errors import DriverTimeoutError, VirtioDeviceError
-from virtio_devices._spec import DeviceId, Feature, InterruptBit, MmioRegister, Status
-
-__all__ = ("BlkDriver", "DeviceRefusedError", "LineProbe", "MmioDriver")
+from virtio_devices._spec import Feature, InterruptBit, MmioRegister, Status
+from virtio_devices.testing._line import LineProbe
 
 _U32 = (1 << 32) - 1
-_BLK_HEADER = struct.Struct("<IIQ")
 
 
 class DeviceRefusedError(VirtioDeviceError):
@@ -35,47 +27,6 @@ class DeviceRefusedError(VirtioDeviceError):
         super().__init__(f"{step}: device answered {value:#x}, expected {expected}")
         self.step = step
         self.value = value
-
-
-@final
-class LineProbe:
-    """An interrupt line that a test can wait on; has the shape of `vm_device.Interrupt`.
-
-    Attributes:
-        edges: how many edges came so far.
-    """
-
-    def __init__(self, on_trigger: Callable[[], None] | None = None) -> None:
-        """`on_trigger` is called at each edge, on the device's thread."""
-        self.edges = 0
-        self._seen = 0
-        self._arrived = threading.Condition()
-        self._on_trigger = on_trigger
-
-    def trigger(self) -> None:
-        """Count an edge and wake the waiter."""
-        if self._on_trigger is not None:
-            self._on_trigger()
-        with self._arrived:
-            self.edges += 1
-            self._arrived.notify_all()
-
-    def set_level(self, level: bool) -> None:
-        """A level line is seen as an edge at each rise."""
-        if level:
-            self.trigger()
-
-    @property
-    def eventfd(self) -> int | None:
-        """None: edges are counted, not written anywhere."""
-        return None
-
-    def wait(self, timeout: float) -> bool:
-        """Wait up to `timeout` seconds for an edge that no `wait` has returned for yet."""
-        with self._arrived:
-            arrived = self._arrived.wait_for(lambda: self.edges > self._seen, timeout)
-            self._seen = self.edges
-            return arrived
 
 
 @final
@@ -356,89 +307,3 @@ class MmioDriver:
         self.kick(queue)
         done = self.wait(queue)
         return next(completion for completion in done if completion.head == head)
-
-
-@final
-class BlkDriver:
-    """Block requests on top of `MmioDriver` (VIRTIO 1.2 section 5.2.6), one at a time.
-
-    Args:
-        driver: an initialised driver of a block device.
-
-    Raises:
-        DeviceRefusedError: the device is no block device.
-    """
-
-    def __init__(self, driver: MmioDriver) -> None:
-        self.driver = driver
-        kind = driver.probe()
-        if kind != DeviceId.BLOCK:
-            raise DeviceRefusedError("DeviceID", kind, "2 (block)")
-
-    @property
-    def capacity(self) -> int:
-        """Sectors of 512 bytes."""
-        return self.driver.read_config(0, 8)
-
-    def request(
-        self,
-        kind: int,
-        sector: int = 0,
-        data: bytes = b"",
-        size: int = 0,
-        *,
-        cut: int | None = None,
-        indirect: bool = False,
-    ) -> tuple[int, bytes]:
-        """One request of any type.
-
-        Args:
-            kind: request type.
-            sector: first sector.
-            data: payload for the device.
-            size: bytes of payload expected from the device.
-            cut: None for header, data and status in buffers of their own; otherwise the readable bytes and
-                the writable bytes are each cut into buffers of this size, as section 2.7.4.1 lets a driver
-                do.
-            indirect: put the buffers into an indirect table.
-
-        Returns:
-            Status byte and payload.
-        """
-        header = _BLK_HEADER.pack(kind, 0, sector)
-        if cut is None:
-            readable, writable = (
-                [part for part in (header, data) if part],
-                [part for part in (size, 1) if part],
-            )
-        else:
-            out, room = header + data, size + 1
-            readable = [out[i : i + cut] for i in range(0, len(out), cut)]
-            writable = [min(cut, room - i) for i in range(0, room, cut)]
-        done = self.driver.request(readable, writable, indirect=indirect)
-        answer = b"".join(done.data)
-        return answer[-1], answer[:-1]
-
-    def read(self, sector: int, count: int) -> tuple[int, bytes]:
-        """Read `count` sectors; status and data."""
-        return self.request(0, sector, size=count * 512)
-
-    def write(self, sector: int, data: bytes) -> int:
-        """Write whole sectors; status."""
-        return self.request(1, sector, data)[0]
-
-    def flush(self) -> int:
-        """Flush the device's cache; status."""
-        return self.request(4)[0]
-
-    def get_id(self) -> tuple[int, bytes]:
-        """The serial number; status and 20 bytes."""
-        return self.request(8, size=20)
-
-    def discard(self, *ranges: tuple[int, int, int]) -> int:
-        """Discard (sector, sectors, flags) segments; status."""
-        return self.request(11, data=b"".join(struct.pack("<QII", *one) for one in ranges))[0]
-
-    def write_zeroes(self, *ranges: tuple[int, int, int]) -> int:
-        """Write zeroes to (sector, sectors, flags) segments; status."""
-        return self.request(13, data=b"".join(struct.pack("<QII", *one) for one in ranges))[0]
