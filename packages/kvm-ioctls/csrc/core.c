@@ -11,12 +11,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <time.h>
 #include <unistd.h>
-
-#ifndef EHWPOISON
-#define EHWPOISON 133
-#endif
 
 enum { IDLE = 0, RUNNING = 1, BUSY = 2, CLOSED = 3 };
 
@@ -244,13 +239,14 @@ int kvmx_vcpu_run(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only)
 
 int kvmx_vcpu_kick(struct kvmx_vcpu *v)
 {
-	/* Asked twice, so that close() does not wait for kickers that came after it. */
+	/* Asked twice: close() must not wait for later kickers. */
 	if (__atomic_load_n(&v->state, __ATOMIC_SEQ_CST) == CLOSED)
 		return 0;
 	__atomic_fetch_add(&v->kickers, 1, __ATOMIC_SEQ_CST);
 	uint32_t state = __atomic_load_n(&v->state, __ATOMIC_SEQ_CST);
-	if (state != CLOSED) {
-		__atomic_store_n(&v->kicked, 1, __ATOMIC_SEQ_CST);
+	/* Who finds kicked set leaves the rest to who set it: a storm of kicks is one signal, or the runner
+	 * might never get past its handler. */
+	if (state != CLOSED && !__atomic_exchange_n(&v->kicked, 1, __ATOMIC_SEQ_CST)) {
 		set_immediate(v, 1);
 		int32_t tid = __atomic_load_n(&v->tid, __ATOMIC_SEQ_CST);
 		/* ESRCH: the thread left meanwhile; its next run sees immediate_exit. */
@@ -318,14 +314,13 @@ int kvmx_vcpu_reply_msr(struct kvmx_vcpu *v, int error, uint64_t data)
 	int ret = enter(v, BUSY);
 	if (ret)
 		return ret;
-	if (v->exit.reason != KX_EXIT_X86_RDMSR && v->exit.reason != KX_EXIT_X86_WRMSR)
-		ret = -ENODATA;
-	else {
+	int asked = v->exit.reason == KX_EXIT_X86_RDMSR || v->exit.reason == KX_EXIT_X86_WRMSR;
+	if (asked) {
 		v->run->msr.error = error ? 1 : 0;
 		v->run->msr.data = data;
 	}
 	leave(v);
-	return ret;
+	return asked ? 0 : -ENODATA;
 }
 
 int kvmx_vcpu_reply_hypercall(struct kvmx_vcpu *v, uint64_t value)
