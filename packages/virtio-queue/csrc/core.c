@@ -26,7 +26,7 @@ struct walk {
 	int indirect;
 };
 
-static int enter_indirect(struct virtq *q, const struct desc *d, uint32_t head, uint32_t position, struct walk *w)
+static inline int enter_indirect(struct virtq *q, const struct desc *d, uint32_t head, uint32_t position, struct walk *w)
 {
 	if (!(q->flags & VIRTQ_INDIRECT))
 		return fault(q, VIRTIO_E_INDIRECT, head, position, d->flags, 0);
@@ -64,11 +64,11 @@ static inline int buffer_check(const struct vmm_map *map, const struct desc *d, 
 
 /* A buffer that runs through read-only memory and then off the end of it is outside memory, not read-only. */
 static int __attribute__((cold, noinline))
-buffer_fault(const struct vmm_map *map, struct virtq *q, const struct desc *d, uint32_t head, uint32_t position)
+buffer_fault(const struct vmm_map *map, struct virtq *q, struct desc d, uint32_t head, uint32_t position)
 {
-	int error = vmm_check(map, d->addr, d->len, 0) == 0 ? VIRTIO_E_READONLY : VIRTIO_E_ADDR;
+	int error = vmm_check(map, d.addr, d.len, 0) == 0 ? VIRTIO_E_READONLY : VIRTIO_E_ADDR;
 
-	return fault(q, error, head, position, d->addr, d->len);
+	return fault(q, error, head, position, d.addr, d.len);
 }
 
 /* The rules of one buffer, given how many came before it and their sum. */
@@ -80,7 +80,7 @@ static inline int buffer_rules(const struct rings *r, struct virtq *q, const str
 	if (__builtin_expect(sum + d->len > CHAIN_MAX_BYTES, 0))
 		return fault(q, VIRTIO_E_TOTAL, head, n, sum + d->len, CHAIN_MAX_BYTES);
 	if (__builtin_expect(d->len != 0 && buffer_check(r->avail.map, d, hint) != 0, 0))
-		return buffer_fault(r->avail.map, q, d, head, n);
+		return buffer_fault(r->avail.map, q, *d, head, n);
 	return 0;
 }
 
@@ -113,7 +113,7 @@ static int walk_chain(const struct rings *r, struct virtq *q, uint16_t head, str
 	struct walk w = {.table = r->desc, .entries = r->size, .index = head};
 	uint64_t sum = 0, readable = 0;
 	uint32_t n = 0, was_writable = 0, writable;
-	struct desc d;
+	struct desc d = {0};
 	int rc;
 
 	for (;;) {

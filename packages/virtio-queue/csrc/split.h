@@ -107,8 +107,13 @@ static inline int load_desc(const struct span *s, uint32_t index, struct desc *r
 	const volatile unaligned_u64 *words;
 	uint64_t rest;
 
-	if (__builtin_expect(s->host == NULL, 0))
-		return vmm_read(s->map, s->gpa + (uint64_t)index * DESC_BYTES, ret, DESC_BYTES);
+	if (__builtin_expect(s->host == NULL, 0)) {
+		struct desc copy = {0};
+		int rc = vmm_read(s->map, s->gpa + (uint64_t)index * DESC_BYTES, &copy, DESC_BYTES);
+
+		*ret = copy; /* not read into *ret, whose address must not escape: the caller keeps it in registers */
+		return rc;
+	}
 	/* Volatile: each half is read exactly once, so that what is checked is what is used. A guest that writes
 	 * meanwhile gets some mixture of old and new, which is checked like anything else. */
 	words = (const volatile unaligned_u64 *)(s->host + (uint64_t)index * DESC_BYTES);

@@ -139,6 +139,19 @@ def test_chains_in_flight_count_against_the_queue_size(bench):
         bench.queue.pop(bench.mem)
 
 
+def test_waiting_and_in_flight_together_are_bounded(bench):
+    """With two chains in flight a driver of four descriptors can announce two more, not three."""
+    bench.descriptors((bench.DATA, 8))
+    bench.announce(0, 0)
+    assert bench.queue.pop_batch(bench.mem, bench.batch) == 2
+    bench.announce(0, 0)
+    assert bench.queue.pop_batch(bench.mem, bench.batch) == 2
+    bench.queue.undo_pop(2)
+    bench.announce(0)
+    with pytest.raises(DriverError, match="3 chains announced, at most 2 may wait"):
+        bench.queue.pop(bench.mem)
+
+
 def test_broken_chain_is_reported_once_and_can_be_completed(bench):
     """The fault belongs to the chain; the chains around it are fine."""
     bench.descriptors((bench.DATA, 8), (bench.DATA, 8, 1, 9), (bench.DATA, 8))
@@ -307,5 +320,22 @@ def test_only_the_used_ring_gets_dirty(bench):
     assert mem.take_dirty() == ()
     queue.complete_batch(mem, bench.batch)
     assert mem.take_dirty() == ((0x12000, 0x1000),)
+    queue.enable_notification(mem)
+    assert mem.take_dirty() == ((0x12000, 0x1000),)
+
+
+def test_index_and_elements_on_different_pages(bench):
+    """Each page that a completion or a hint touches is marked, also when the used ring straddles pages."""
+    mem, layout = bench.mem, RingLayout(4, 0x10000, 0x10100, 0x11FFC)
+    queue = type(bench.queue)(4)
+    layout.configure(queue)
+    mem.write(0x10000, struct.pack("<QIHH", 0x13000, 8, 2, 0))
+    mem.store(0x10102, 2, 1)
+    mem.take_dirty()
+    queue.add_used(mem, queue.pop(mem).head, 0)
+    assert mem.take_dirty() == ((0x11000, 0x2000),)
+    queue.disable_notification(mem)
+    assert mem.take_dirty() == ((0x11000, 0x1000),)
+    queue.event_idx = True
     queue.enable_notification(mem)
     assert mem.take_dirty() == ((0x12000, 0x1000),)
