@@ -73,7 +73,13 @@ def zstd(data):
     return subprocess.run(["zstd", "-qc"], input=data, capture_output=True, check=True).stdout
 
 
-@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, pytest.param(zstd, id="zstd")])
+def lz4_legacy(data):
+    """Compress as `lz4 -l` does."""
+    block = pytest.importorskip("lz4.block").compress(data, store_size=False)
+    return bytes.fromhex("02214c18") + struct.pack("<I", len(block)) + block
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, lzma.compress, pytest.param(zstd, id="zstd"), lz4_legacy])
 def test_payload_comes_out_despite_size_word(pack):
     """Each compression is undone, with the unpacked size word behind the stream."""
     payload = pack(ELF) + struct.pack("<I", len(ELF))
@@ -115,7 +121,14 @@ def test_damaged_images_are_refused(image, message):
         _kernel.extract_vmlinux(image)
 
 
-@given(st.binary(max_size=3000), st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1))
+MAGICS = [b"", *_kernel.UNPACKERS]
+
+
+@given(
+    st.builds(bytes.__add__, st.sampled_from(MAGICS), st.binary(max_size=3000)),
+    st.just(16) | st.integers(0, 2**32 - 1),
+    st.integers(0, 5000) | st.integers(0, 2**32 - 1),
+)
 def test_arbitrary_bytes_end_in_our_error(noise, offset, length):
     """Whatever the header claims, only KernelImageError comes out."""
     image = bytearray(bzimage(noise))

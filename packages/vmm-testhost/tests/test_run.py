@@ -75,13 +75,15 @@ def test_everything_passes_through(tmp_path):
     assert 0 < result.boot_seconds < result.seconds
 
 
-def test_crash_shows_the_kernel_log():
-    """A host that dies without a status is an error with the kernel's last words."""
+def test_crash_shows_the_kernel_log_and_keeps_what_was_written(tmp_path):
+    """A host that dies without a status is an error with the kernel's last words; written files are kept."""
+    command = f"exec >{tmp_path}/log; echo written; echo c >/proc/sysrq-trigger; sleep 60"
     with pytest.raises(
         vmm_testhost.HostCrashError, match="while the command ran, without an exit status"
     ) as info:
-        vmm_testhost.run(["sh", "-c", "echo c >/proc/sysrq-trigger; sleep 60"], timeout=LAUNCH)
+        vmm_testhost.run(["sh", "-c", command], writable=[tmp_path], timeout=LAUNCH)
     assert "sysrq triggered crash" in info.value.kernel_log
+    assert (tmp_path / "log").read_text() == "written\n"
 
 
 def test_missing_command_and_second_run_offline(monkeypatch, tmp_path):

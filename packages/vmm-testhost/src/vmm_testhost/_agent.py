@@ -4,7 +4,8 @@ Started with ``python -I -S``; imports only what the interpreter has built in, b
 costs milliseconds. ``/run/vmm-testhost/run.py`` defines ARGV, CWD, ENV, TTY, STDIN. The port ``io`` carries
 frames (type, length, payload; little-endian) both ways; the port ``stdin`` carries raw bytes inwards.
 
-Frames inwards: ``k`` signal number for the command's process group, ``w`` rows and columns of the terminal.
+Frames inwards: ``k`` signal number for the command's process group, ``w`` rows and columns of the terminal,
+``z`` how many bytes stdin had when it ended (QEMU loses bytes in flight when a port's far end closes).
 Frames outwards: ``r`` the command was started, ``o`` and ``e`` its stdout and stderr, ``x`` its exit status.
 """
 
@@ -74,6 +75,8 @@ class Agent:
         self.stdin = open_port("stdin") if with_stdin else -1  # -1: not there, or at its end
         self.frames = b""
         self.pending = b""  # read from stdin, not yet taken by the command
+        self.taken = 0  # bytes read from stdin
+        self.total = -1  # bytes it will have been at its end, once known
         self.status = -1
         self.sink = -1
         self.outputs: dict[int, bytes] = {}  # what the command writes: our end, frame type
@@ -120,7 +123,8 @@ class Agent:
             if self.status < 0:
                 deadline = now + DRAIN
             elif now > deadline:
-                os.kill(-1, 9)  # from process 1: everything else
+                if os.getpid() == 1:  # elsewhere (in a test) -1 would mean the whole machine
+                    os.kill(-1, 9)
                 deadline = now + DRAIN
 
     def poller(self) -> select.poll:
@@ -179,12 +183,8 @@ class Agent:
             self.pending = os.read(self.stdin, CHUNK)
         except BlockingIOError:
             return
-        if self.pending:
-            self.feed()
-        else:
-            os.close(self.stdin)
-            self.stdin = -1
-            self.end_input()
+        self.taken += len(self.pending)
+        self.feed()
 
     def feed(self) -> None:
         """Give the command what it has room for."""
@@ -194,10 +194,15 @@ class Agent:
             return
         except OSError:  # the command has closed its stdin
             self.pending = b""
+            self.total = self.taken
+        if self.stdin >= 0 and self.taken == self.total and not self.pending:
             self.end_input()
 
     def end_input(self) -> None:
-        """Give the command an end of file."""
+        """Give the command an end of file; what comes later is not taken."""
+        if self.stdin >= 0:
+            os.close(self.stdin)
+            self.stdin = -1
         if self.terminal:
             self.pending = b"\x04"
         elif self.sink >= 0:
@@ -227,6 +232,9 @@ class Agent:
                 os.killpg(self.pid, payload[0])
             except ProcessLookupError:  # between fork and setsid there is no such group yet
                 os.kill(self.pid, payload[0])
+        elif kind == b"z" and self.sink >= 0:
+            self.total = int.from_bytes(payload, "little")
+            self.feed()
         elif kind == b"w" and self.terminal and self.sink >= 0:
             set_size(self.sink, payload)
 

@@ -90,7 +90,11 @@ def shell_setup(python: str, modules: Path, binds: Sequence[tuple[str, str, Path
     lines.append('cp /run.py "$H/run.py"')
     for tag in dict.fromkeys(tag for tag, _, _ in binds):
         lines.append(f'mkdir -p "$H/{tag}"')
-        lines.append(f'mount -t 9p -o "$NINE,cache=mmap" {tag} "$H/{tag}" || fail "mount of share {tag}"')
+        # cache=mmap because cache=none has no shared writable mappings; sync because it would cache writes:
+        # so the outer side sees each write at once, and a crash of the host loses none.
+        lines.append(
+            f'mount -t 9p -o "$NINE,cache=mmap,sync" {tag} "$H/{tag}" || fail "mount of share {tag}"'
+        )
     for tag, inner, path in binds:
         source = f'"$H/{tag}"{shlex.quote("/" + inner) if inner else ""}'
         target = f"/new{shlex.quote(str(path))}"

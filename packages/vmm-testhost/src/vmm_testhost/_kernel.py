@@ -15,6 +15,7 @@ from ._errors import KernelImageError, SetupError
 GUEST_KERNEL = "linux-image-6.12-cloud-amd64"  # small; virtio-blk and virtio-mmio as modules
 HOST_KERNEL = "linux-image-6.12-amd64"  # the one with 9p
 IMAGE_PREFIX = "linux-image-"
+LZ4_BLOCK = 8 << 20
 
 
 @dataclasses.dataclass(frozen=True)
@@ -192,7 +193,9 @@ def _decompress(data: bytes, what: str) -> bytes:
         if data.startswith(magic):
             try:
                 return unpack(data)
-            except (lzma.LZMAError, EOFError, ValueError, OSError, struct.error) as err:
+            except Exception as err:
+                if isinstance(err, SetupError):
+                    raise
                 raise KernelImageError(f"{what}: damaged: {err}") from err
     raise KernelImageError(f"{what}: unknown compression, it starts with {data[:6].hex()}")
 
@@ -217,7 +220,19 @@ def _unpack_zstd(data: bytes) -> bytes:
 
 
 def _unpack_lz4(data: bytes) -> bytes:
-    return _pipe(["lz4", "-dcq"], data, "lz4")
+    """Undo lz4's legacy framing: after the magic, blocks of at most 8 MiB unpacked, each behind its size."""
+    try:
+        library = importlib.import_module("lz4.block")
+    except ImportError:
+        return _pipe(["lz4", "-dcq"], data, "lz4")
+    blocks, place = [], 4
+    while place + 8 <= len(data):  # the last four bytes are the unpacked size of the whole
+        (size,) = struct.unpack_from("<I", data, place)
+        if size > len(data) - place - 4:
+            raise ValueError(f"lz4 block at {place:#x} claims {size} bytes, {len(data) - place - 4} are left")
+        blocks.append(library.decompress(data[place + 4 : place + 4 + size], uncompressed_size=LZ4_BLOCK))
+        place += 4 + size
+    return b"".join(blocks)
 
 
 def _pipe(argv: list[str], data: bytes, package: str) -> bytes:

@@ -39,6 +39,8 @@ class Relay:
         self._pending = stdin if isinstance(stdin, bytes) else b""
         self._deliver = deliver
         self._on_ready = on_ready
+        self._sent = 0
+        self._ended = False
         self._frames = b""
         self._interrupts = 0
         self._deadline: float | None = None
@@ -95,6 +97,8 @@ class Relay:
         if self._qemu.stdin is not None:
             if self._pending:
                 poller.register(self._qemu.stdin, select.POLLOUT)
+            elif self._ended:
+                pass
             elif self._source is None:
                 self._end_stdin()
             elif self.ready:
@@ -128,18 +132,19 @@ class Relay:
         if self._qemu.stdin is None:
             return
         try:
-            self._pending = self._pending[self._qemu.stdin.send(self._pending) :]
+            done = self._qemu.stdin.send(self._pending)
         except BlockingIOError:
             return
-        except OSError:  # the port was closed inside
-            self._end_stdin()
+        except OSError:  # QEMU is gone, which the other port will show
+            self._pending, self._ended = b"", True
+            return
+        self._sent += done
+        self._pending = self._pending[done:]
 
     def _end_stdin(self) -> None:
-        """Disconnect the port: the agent reads what is left, then end of file."""
-        self._pending = b""
-        if self._qemu.stdin is not None:
-            self._qemu.stdin.close()
-            self._qemu.stdin = None
+        """Tell the agent how long stdin was; closing the port instead would lose what QEMU still holds."""
+        self._ended = True
+        self._send(b"z", self._sent.to_bytes(8, "little"))
 
     def _frames_in(self) -> bool:
         try:
