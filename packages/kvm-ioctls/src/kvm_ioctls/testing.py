@@ -87,6 +87,8 @@ class TinyGuest:
         struct.pack_into("<Q", self.memory, pdpt, pd | 3)
         for i in range(512):
             struct.pack_into("<Q", self.memory, pd + 8 * i, i << 21 | 0x83)  # present, writable, 2 MiB
+        # A complete KVM refuses EFER.LME to a guest whose CPUID does not offer long mode.
+        self.vcpu.set_cpuid2(self.kvm.get_supported_cpuid())
         sregs = self.vcpu.get_sregs()
         sregs.cs = Segment(**_CODE64, selector=8, type=11, l=1)
         data = Segment(**_CODE64, selector=16, type=3, db=1)
