@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vmm_testhost import _kernel
-from vmm_testhost._errors import KernelImageError
+from vmm_testhost._errors import KernelImageError, SetupError
 
 DEP = """\
 kernel/fs/9p/9p.ko.xz: kernel/net/9p/9pnet.ko.xz kernel/fs/netfs/netfs.ko.xz
@@ -135,3 +135,29 @@ def test_arbitrary_bytes_end_in_our_error(noise, offset, length):
     struct.pack_into("<II", image, 0x248, offset, length)
     with pytest.raises(KernelImageError):
         _kernel.extract_vmlinux(bytes(image))
+
+
+def test_host_kernel_falls_back(monkeypatch):
+    """Where the best kernel is not to be had the next one serves; where none is, the first error shows."""
+    there = {"b": "kernel b"}
+
+    def fetch(name):
+        if name not in there:
+            raise SetupError(f"no {name}")
+        return there[name]
+
+    monkeypatch.setattr(_kernel, "HOST_KERNELS", ("a", "b"))
+    monkeypatch.setattr(_kernel, "is_cached", lambda _: False)
+    monkeypatch.setattr(_kernel, "kernel", fetch)
+    assert _kernel.host_kernel() == "kernel b"
+    there.clear()
+    with pytest.raises(SetupError, match="no a"):
+        _kernel.host_kernel()
+
+
+def test_cached_fallback_is_not_asked_for_again(monkeypatch):
+    """A fallback in the cache is used at once, so that a launch without network stays fast."""
+    monkeypatch.setattr(_kernel, "HOST_KERNELS", ("a", "b"))
+    monkeypatch.setattr(_kernel, "is_cached", lambda name: name == "b")
+    monkeypatch.setattr(_kernel, "kernel", lambda name: name)
+    assert _kernel.host_kernel() == "b"

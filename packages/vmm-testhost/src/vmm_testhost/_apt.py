@@ -79,11 +79,12 @@ def resolve(name: str, *, recheck_after: float = RECHECK_AFTER) -> Record:
     """Return a package's fields with ``Tree`` added, fetching it as :func:`fetch_package` does."""
     if not re.fullmatch(r"[a-z0-9][a-z0-9+.-]+", name):
         raise ValueError(f"{name!r} is not a Debian package name")
-    if (known := _cached(name)) and time.time() - float(known["Checked"]) < recheck_after:
-        return known
+    if fresh := _fresh(name, recheck_after):
+        return fresh
     with locked("debian"):
-        if (known := _cached(name)) and time.time() - float(known["Checked"]) < recheck_after:
-            return known
+        if fresh := _fresh(name, recheck_after):
+            return fresh
+        known = _cached(name)
         try:
             record = _fetch(name)
         except SetupError as err:
@@ -94,6 +95,16 @@ def resolve(name: str, *, recheck_after: float = RECHECK_AFTER) -> Record:
         record["Checked"] = str(time.time())
         write_atomically(_note(name), json.dumps(record, indent=1).encode())
         return record
+
+
+def is_cached(name: str) -> bool:
+    """Tell whether a package can be had without asking apt."""
+    return _fresh(name, RECHECK_AFTER) is not None
+
+
+def _fresh(name: str, recheck_after: float) -> Record | None:
+    known = _cached(name)
+    return known if known is not None and time.time() - float(known["Checked"]) < recheck_after else None
 
 
 def _note(name: str) -> Path:

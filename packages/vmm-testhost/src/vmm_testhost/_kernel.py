@@ -8,12 +8,12 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from ._apt import RECHECK_AFTER, fetch_package, find_tool, resolve
+from ._apt import RECHECK_AFTER, fetch_package, find_tool, is_cached, resolve
 from ._cache import locked, write_atomically
 from ._errors import KernelImageError, SetupError
 
 GUEST_KERNEL = "linux-image-6.12-cloud-amd64"  # small; virtio-blk and virtio-mmio as modules
-HOST_KERNEL = "linux-image-6.12-amd64"  # the one with 9p
+HOST_KERNELS = ("linux-image-6.12-amd64", "linux-image-amd64")  # those with 9p, best first
 IMAGE_PREFIX = "linux-image-"
 LZ4_BLOCK = 8 << 20
 
@@ -97,6 +97,22 @@ def kernel(metapackage: str = GUEST_KERNEL, *, recheck_after: float = RECHECK_AF
     modules = roots[0] / version
     _depmod(modules, roots[0].parent.parent)
     return DebianKernel(package, version, images[0], tree / "boot" / f"config-{version}", modules, tree)
+
+
+def host_kernel() -> DebianKernel:
+    """Return the kernel the emulated host runs: the first of HOST_KERNELS in the cache, else to be had.
+
+    Raises:
+        SetupError: None is; the error is that of the first.
+    """
+    best, other = next((name for name in HOST_KERNELS if is_cached(name)), HOST_KERNELS[0]), HOST_KERNELS[1]
+    try:
+        return kernel(best)
+    except SetupError as first:
+        try:
+            return kernel(other)
+        except SetupError:
+            raise first from None
 
 
 def image_dependency(depends: str, metapackage: str) -> str:
@@ -193,9 +209,9 @@ def _decompress(data: bytes, what: str) -> bytes:
         if data.startswith(magic):
             try:
                 return unpack(data)
+            except SetupError:
+                raise
             except Exception as err:
-                if isinstance(err, SetupError):
-                    raise
                 raise KernelImageError(f"{what}: damaged: {err}") from err
     raise KernelImageError(f"{what}: unknown compression, it starts with {data[:6].hex()}")
 

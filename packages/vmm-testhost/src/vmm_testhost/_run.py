@@ -8,7 +8,7 @@ from pathlib import Path
 
 from ._apt import ensure_tools
 from ._initramfs import base_archive, run_archive, shell_setup
-from ._kernel import HOST_KERNEL, kernel
+from ._kernel import DebianKernel, host_kernel
 from ._plan import inner_environment, plan_shares, terminal_size
 from ._qemu import Machine
 from ._session import Result, Streams, run_machine
@@ -23,10 +23,14 @@ def prepare() -> None:
     Raises:
         SetupError: Something is missing and cannot be fetched; ``cure`` is the command to run.
     """
+    _prepared()
+
+
+def _prepared() -> tuple[DebianKernel, Path, Path]:
+    """Return the host's kernel package, its ELF image and the shared archive."""
     ensure_tools()
-    host = kernel(HOST_KERNEL)
-    host.vmlinux()
-    base_archive(host)
+    host = host_kernel()
+    return host, host.vmlinux(), base_archive(host)
 
 
 def run(
@@ -106,15 +110,14 @@ def run(
         "STDIN": stdin is not None,
         "TTY": terminal_size() if tty else b"",
     }
-    prepare()
-    host = kernel(HOST_KERNEL)
+    host, vmlinux, base = _prepared()
     setup = shell_setup(str(Path(sys.executable).resolve()), host.modules, binds)
     with tempfile.TemporaryDirectory(prefix="vmm-testhost-") as folder:
         scratch = Path(folder)
         initramfs = scratch / "initramfs"
-        initramfs.write_bytes(base_archive(host).read_bytes() + run_archive(setup, description))
+        initramfs.write_bytes(base.read_bytes() + run_archive(setup, description))
         machine = Machine(
-            kernel=host.vmlinux(),
+            kernel=vmlinux,
             initramfs=initramfs,
             console=scratch / "console",
             memory=memory,
