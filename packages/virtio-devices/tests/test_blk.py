@@ -291,6 +291,27 @@ def test_a_block_device(disk, image, native):
         subprocess.run(["losetup", "-d", loop], check=True)
 
 
+def test_a_failing_medium_gives_io_errors(disk, image, caplog):
+    """A real EIO of a block device: the request fails, the rest of the disk works, the log says EIO."""
+    path, content = image(size=1 << 20)
+    command = ["losetup", "-f", "--show", "--direct-io=on", path]
+    setup = subprocess.run(command, capture_output=True, text=True, check=False)
+    if setup.returncode:
+        pytest.skip(f"no loop device with direct I/O: {setup.stderr.strip()}")
+    loop = setup.stdout.strip()
+    try:
+        rig = disk(path=loop)
+        blk = rig.blk()
+        os.truncate(path, 1 << 19)  # the medium loses its second half under the block device
+        assert blk.read(1536, 8)[0] == IOERR
+        assert blk.read(8, 8) == (OK, content[8 * SECTOR : 16 * SECTOR])
+        assert "EIO" in caplog.text
+        assert rig.device.stats().host_errors == 1
+        rig.mmio.close()
+    finally:
+        subprocess.run(["losetup", "-d", loop], check=True)
+
+
 @pytest.mark.parametrize(
     "segments",
     [

@@ -379,6 +379,15 @@ def test_close_is_idempotent_and_closes_the_device(memory):
     assert (device.closed, device.resets) == (True, 1)
 
 
+def test_a_closed_device_answers_nothing(echo):
+    """A vCPU that still runs while the machine is taken down hits registers that read 0 and ignore writes."""
+    echo.driver.initialise()
+    echo.mmio.close()
+    for register in R:
+        echo.driver.write(register, 1)
+        assert echo.driver.read(register) == 0
+
+
 def test_testing_driver_refuses_other_hardware(memory):
     """MmioDriver says which register was wrong."""
 

@@ -7,10 +7,11 @@ transport's locks.
 """
 
 import threading
+from contextlib import suppress
 from typing import final
 
 from virtio_queue import DriverError, Queue, VirtioQueueError, VirtQueue
-from vm_device import EventFd, EventManager
+from vm_device import ClosedError, EventFd, EventManager
 from vmm_memory import GuestAddressSpace
 
 from virtio_devices._context import DeviceContext, Interrupts
@@ -73,9 +74,9 @@ class DeviceHost:
         return self._status | (Status.NEEDS_RESET if self._needs_reset else 0)
 
     @property
-    def active(self) -> bool:
-        """Whether DRIVER_OK was reached and the device was activated."""
-        return self._context is not None
+    def closed(self) -> bool:
+        """Whether `close` was called: the device answers nothing any more."""
+        return self._closed
 
     def set_driver_features(self, page: int, value: int) -> None:
         """Accept 32 feature bits; only between DRIVER and FEATURES_OK (VIRTIO 1.2 section 3.1.1)."""
@@ -168,7 +169,8 @@ class DeviceHost:
     def kick(self, index: int) -> None:
         """The driver's notification, when it did not come through an ioeventfd."""
         if 0 <= index < len(self.kicks):
-            self.kicks[index].write()
+            with suppress(ClosedError):  # a vCPU may still run while the machine is taken down
+                self.kicks[index].write()
         else:
             self.log.warning("notification for queue %d of %d ignored", index, len(self.kicks))
 

@@ -215,6 +215,8 @@ class VirtioMmio:
         Returns:
             The value; 0 for what does not exist or was accessed in a way that section 4.2.2.2 forbids.
         """
+        if self._host.closed:
+            return 0
         if offset >= MmioRegister.CONFIG:
             return int.from_bytes(self._host.read_config(offset - MmioRegister.CONFIG, size), "little")
         if size != 4:
@@ -238,16 +240,18 @@ class VirtioMmio:
             value: unsigned, little-endian; bits beyond `size` are dropped.
         """
         value &= (1 << (8 * size)) - 1
-        if offset >= MmioRegister.CONFIG:
-            with self._lock:
-                self._host.write_config(offset - MmioRegister.CONFIG, value.to_bytes(size, "little"))
-        elif size != 4:
-            self._host.log.warning("register %#x written with %d bytes, must be 4", offset, size)
-        elif offset == MmioRegister.QUEUE_NOTIFY:
+        if offset == MmioRegister.QUEUE_NOTIFY and size == 4:
             self._host.kick(value)  # no lock: an eventfd write, as the ioeventfd would do
-        else:
-            with self._lock:
+            return
+        with self._lock:
+            if self._host.closed:
+                return
+            if offset >= MmioRegister.CONFIG:
+                self._host.write_config(offset - MmioRegister.CONFIG, value.to_bytes(size, "little"))
+            elif size == 4:
                 self._write_register(offset, value)
+            else:
+                self._host.log.warning("register %#x written with %d bytes, must be 4", offset, size)
 
     def _write_register(self, offset: int, value: int) -> None:
         field = _ADDRESS_FIELDS.get(offset)  # type: ignore[call-overload]

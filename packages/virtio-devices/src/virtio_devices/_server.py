@@ -31,8 +31,8 @@ MAX_CHAINS = 64
 class Outcome(enum.Flag):
     """What one round over a ring came to."""
 
-    IDLE = 0
-    WORKED = 1
+    EMPTY = 0  # everything that was there is answered
+    FULL = 1  # stopped at its limit, there may be more
     NOTIFY = 2
     BLOCKED = 4
 
@@ -54,17 +54,19 @@ class ChainWork:
 
     def run(self, queue: VirtQueue, memory: GuestMemory) -> Outcome:
         """Answer up to MAX_CHAINS chains."""
-        outcome = Outcome.IDLE
-        for _ in range(MAX_CHAINS):
+        outcome = Outcome.FULL
+        answered = 0
+        while answered < MAX_CHAINS:
             if self._gate is not None and not self._gate():
-                outcome |= Outcome.BLOCKED
+                outcome = Outcome.BLOCKED
                 break
             chain = queue.pop(memory)
             if chain is None:
+                outcome = Outcome.EMPTY
                 break
             queue.add_used(memory, chain.head, self._handler(memory, chain))
-            outcome |= Outcome.WORKED
-        if outcome & Outcome.WORKED and queue.needs_notification(memory):
+            answered += 1
+        if answered and queue.needs_notification(memory):
             outcome |= Outcome.NOTIFY
         return outcome
 
@@ -81,15 +83,17 @@ class BatchWork:
         """Answer one batch."""
         if self._gate is not None and not self._gate():
             return Outcome.BLOCKED
-        if queue.pop_batch(memory, self._batch) == 0:
-            return Outcome.IDLE
+        count = queue.pop_batch(memory, self._batch)
+        if count == 0:
+            return Outcome.EMPTY
         sound = self._handler(memory, self._batch)
         notify = queue.complete_batch(memory, self._batch)
         if not sound:
-            # The sound requests of the batch are published by now; the driver has to reset for the broken
-            # one.
+            # The sound requests are published by now; the driver has to reset for the broken one.
             raise self._batch.errors()[0]
-        return Outcome.WORKED | Outcome.NOTIFY if notify else Outcome.WORKED
+        # Where segments ran out first, enable_notification finds the rest of the ring.
+        outcome = Outcome.FULL if count == self._batch.max_chains else Outcome.EMPTY
+        return outcome | Outcome.NOTIFY if notify else outcome
 
 
 class QueueServer:
@@ -178,7 +182,7 @@ class QueueServer:
                 self._interrupt(self.index)
             if outcome & Outcome.BLOCKED:
                 return
-            if not outcome & Outcome.WORKED and not self.queue.enable_notification(memory):
+            if not outcome & Outcome.FULL and not self.queue.enable_notification(memory):
                 return
             if not self._serving:
                 break  # whoever serves next must find the kick that was read above
