@@ -221,8 +221,9 @@ def _run_to_handler(guest, raise_irq):
     thread.start()
     raise_irq()
     thread.join(15)
-    guest.vcpu.kick()
-    thread.join(15)
+    if thread.is_alive():
+        guest.vcpu.kick()
+        thread.join(15)
     return exits[0]
 
 
@@ -265,7 +266,6 @@ def test_routing_decides_where_a_gsi_goes(eventfd):
         assert _run_to_handler(guest, lambda: os.eventfd_write(eventfd, 1)) == IoOut(0x80, 1, 1, b"\x42")
 
 
-@pytest.mark.kvm_full
 def test_resample_irqfd_is_told_of_the_eoi(eventfd):
     """A level irqfd is deasserted at EOI and says so on its second eventfd."""
     resample = os.eventfd(0, os.EFD_NONBLOCK)
