@@ -31,7 +31,11 @@ class IrqLine:
         """Register an eventfd of its own for `gsi`."""
         self._vm, self.gsi = vm, gsi
         self._event = EventFd()
-        vm.register_irqfd(self._event.fd, gsi)
+        try:
+            vm.register_irqfd(self._event.fd, gsi)
+        except BaseException:
+            self._event.close()
+            raise
 
     def trigger(self) -> None:
         """Send one edge."""
@@ -75,7 +79,14 @@ class GsiRoutes:
         return self._gsis.allocate()
 
     def set_message(self, gsi: int, address: int, data: int) -> None:
-        """Point `gsi` at a message (64-bit address, 32-bit data)."""
+        """Point `gsi` at a message (64-bit address, 32-bit data).
+
+        Raises:
+            RouteError: address or data does not fit; the table is as before.
+        """
+        for name, value, bits in (("address", address, 64), ("data", data, 32)):
+            if not 0 <= value < 1 << bits:
+                raise RouteError(f"message {name} {value:#x} of GSI {gsi} does not fit {bits} bits")
         with self._lock:
             self._replace({**self._messages, gsi: MsiEntry(gsi, address, data)})
 
@@ -99,7 +110,11 @@ class KvmMsiRoute:
         """Take a GSI; nothing is delivered before `set_message`."""
         self._routes = routes
         self._gsi = routes.allocate()
-        self._line = IrqLine(vm, self._gsi)
+        try:
+            self._line = IrqLine(vm, self._gsi)
+        except BaseException:
+            routes.free(self._gsi)
+            raise
 
     @property
     def interrupt(self) -> Interrupt:

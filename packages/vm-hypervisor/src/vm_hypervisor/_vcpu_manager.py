@@ -91,6 +91,7 @@ class VcpuManager:
 
         Raises:
             VcpuStateError: it was started before.
+            RuntimeError: the host gives no more threads; those started have ended again.
         """
         with self._cond:
             if self._threads:
@@ -103,8 +104,20 @@ class VcpuManager:
                 threading.Thread(target=self._thread, args=(vcpu,), name=f"vcpu{vcpu.index}", daemon=True)
                 for vcpu in self._vcpus
             ]
-        for thread in self._threads:
-            thread.start()
+        self._start_threads()
+
+    def _start_threads(self) -> None:
+        try:
+            for thread in self._threads:
+                thread.start()
+        except BaseException:
+            # A host out of threads: what runs already must not be left behind, nor waited for in vain.
+            with self._cond:
+                started = [thread for thread in self._threads if thread.ident is not None]
+                self._alive -= len(self._threads) - len(started)
+                self._threads = started
+            self.stop()
+            raise
 
     def pause(self, timeout: float | None = None) -> None:
         """Park every vCPU; on return none executes guest code and all accesses are completed.
@@ -113,15 +126,19 @@ class VcpuManager:
             timeout: seconds to wait; None waits for ever.
 
         Raises:
-            VcpuStateError: not running.
+            VcpuStateError: not running, called on a vCPU's thread, or overtaken by another thread's
+                `resume` or `request_stop`, which is what holds.
             TimeoutError: some vCPU did not park in time; all are asked to run on.
         """
+        self._refuse_own_thread("pause")
         with self._cond:
             self._require(_Want.RUN, "pause")
             self._want = _Want.PARK
         self._kick_all()
         with self._cond:
-            if self._cond.wait_for(self._all_parked, timeout):
+            self._cond.wait_for(lambda: self._want is not _Want.PARK or self._all_parked(), timeout)
+            self._require(_Want.PARK, "pause")
+            if self._all_parked():
                 return
             missing = self._alive - self._parked
             self._want = _Want.RUN
@@ -147,7 +164,12 @@ class VcpuManager:
         self._kick_all()
 
     def stop(self) -> None:
-        """End every vCPU and join its thread; harmless when it never ran."""
+        """End every vCPU and join its thread; harmless when it never ran.
+
+        Raises:
+            VcpuStateError: called on a vCPU's thread, which cannot wait for itself.
+        """
+        self._refuse_own_thread("stop")
         self.request_stop()
         for thread in self._threads:
             thread.join()
@@ -155,6 +177,10 @@ class VcpuManager:
     def barrier(self) -> None:
         """Make every vCPU leave the guest once, so that what it holds is given up (a grace point)."""
         self._kick_all()
+
+    def _refuse_own_thread(self, call: str) -> None:
+        if threading.current_thread() in self._threads:
+            raise VcpuStateError(f"{call}: called on a vCPU's own thread; use request_stop() there")
 
     def _require(self, state: _Want, call: str) -> None:
         if not self._threads or self._want is not state:
@@ -178,8 +204,7 @@ class VcpuManager:
                 self._on_thread_start()
             if vcpu.index in self._affinity:
                 os.sched_setaffinity(0, self._affinity[vcpu.index])
-            if self._first_run_ns is None:
-                self._first_run_ns = time.monotonic_ns()
+            self._note_first_run()
             exit_ = self._run_until_stop(vcpu)
         except BaseException as caught:  # noqa: BLE001
             error = caught
@@ -188,6 +213,11 @@ class VcpuManager:
             self._cond.notify_all()
         if exit_ is not None or error is not None:
             self._on_stop(VcpuStop(vcpu.index, exit_, error))
+
+    def _note_first_run(self) -> None:
+        with self._cond:
+            if self._first_run_ns is None:
+                self._first_run_ns = time.monotonic_ns()
 
     def _run_until_stop(self, vcpu: Vcpu) -> Exit | None:
         """Return the exit that ended the vCPU, or None when it was told to end."""

@@ -103,7 +103,7 @@ def _adapt(leaf: CpuidLeaf, index: int, count: int) -> CpuidLeaf:
             # Deterministic cache parameters, EAX[31:26]: cores a package - 1; [25:14]: sharers - 1.
             # Caches below level 3 belong to one core, which has one thread here.
             shared = count - 1 if leaf.eax >> 5 & 7 >= 3 else 0
-            eax = leaf.eax & 0x3FFF | (shared & 0xFFF) << 14 | min(count - 1, 63) << 26
+            eax = leaf.eax & 0x3FFF | min(shared, 0xFFF) << 14 | min(count - 1, 63) << 26
             return attrs.evolve(leaf, eax=eax)
         case 0x8000_0008:
             # AMD: ECX[7:0] cores - 1, [15:12] bits of the APIC id that number them; reserved on Intel.
