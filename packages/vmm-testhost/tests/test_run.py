@@ -164,8 +164,8 @@ def test_stubborn_command_is_ended_and_killed_tool_leaves_no_qemu():
 
 def test_timeout_is_an_error_with_the_output():
     """A command that does not end in time is stopped; what it wrote is in the error."""
-    with pytest.raises(vmm_testhost.HostTimeoutError, match="did not end within 20 s") as info:
-        vmm_testhost.run(["sh", "-c", "echo started; sleep 999"], capture=True, timeout=20)
+    with pytest.raises(vmm_testhost.HostTimeoutError, match="did not end within 30 s") as info:
+        vmm_testhost.run(["sh", "-c", "echo started; sleep 999"], capture=True, timeout=30)
     assert info.value.stdout == b"started\n"
 
 
