@@ -5,7 +5,6 @@ from vm_hypervisor._errors import (
     HypervisorUnavailableError,
     RouteError,
     SlotError,
-    VcpuFailedError,
     VcpuStateError,
 )
 from vm_hypervisor._exits import (
@@ -55,7 +54,6 @@ __all__ = (
     "SystemEvent",
     "SystemEventKind",
     "Vcpu",
-    "VcpuFailedError",
     "VcpuManager",
     "VcpuStateError",
     "VcpuStop",

@@ -9,7 +9,8 @@ HypervisorError                      every error this package raises itself
 └── VcpuFailedError                  the hypervisor could not run the vCPU (entry failure, internal error)
 ```
 
-Plain argument mistakes are `ValueError`s.
+Plain argument mistakes are `ValueError`s. A vCPU that the hypervisor cannot run on is no error of the
+caller but an exit, `Failure`.
 """
 
 
@@ -36,12 +37,3 @@ class RouteError(HypervisorError):
 
 class VcpuStateError(HypervisorError):
     """A call that the vCPU threads' state forbids; nothing changed."""
-
-
-class VcpuFailedError(HypervisorError):
-    """The hypervisor could not run a vCPU any further."""
-
-    def __init__(self, index: int, reason: str) -> None:
-        """Name the vCPU (index) and the hypervisor's reason."""
-        self.index = index
-        super().__init__(f"vCPU {index}: {reason}")

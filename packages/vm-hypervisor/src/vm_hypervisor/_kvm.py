@@ -126,7 +126,10 @@ class KvmVm:
         """Delete a slot."""
         if slot not in self._slots:
             raise SlotError(slot, 0, 0, "unknown slot")
-        self._vm.set_user_memory_region(slot, guest_phys_addr=0, memory_size=0, userspace_addr=0)
+        try:
+            self._vm.set_user_memory_region(slot, guest_phys_addr=0, memory_size=0, userspace_addr=0)
+        except kvm.KvmOSError as error:
+            raise SlotError(slot, 0, self._slots[slot], str(error)) from error
         del self._slots[slot]
 
     def dirty_log(self, slot: int) -> bytes:
@@ -232,8 +235,9 @@ class KvmVcpu:
                 store(place, width, int.from_bytes(data[i * width : (i + 1) * width], "little"))
         else:
             load = ops.mmio_read if mmio else ops.pio_read
-            answer = b"".join(load(place, width).to_bytes(width, "little") for place in places)
-            self._fd.set_io_result(answer)
+            mask = (1 << 8 * width) - 1
+            answer = (load(place, width) & mask for place in places)
+            self._fd.set_io_result(b"".join(value.to_bytes(width, "little") for value in answer))
 
     def _exit(self) -> exits.Exit:  # noqa: PLR0911 - one arm an exit
         match self._io.exit():
