@@ -4,6 +4,7 @@ Nothing here is shipped. The kernel is a stock one (Debian's by default); the in
 static C program (guest_init.c) and the modules it needs; the disk is made by mke2fs.
 """
 
+import hashlib
 import os
 import shutil
 import struct
@@ -20,6 +21,7 @@ from vmm_testhost.debian import DebianKernel, kernel, read_module
 HERE = Path(__file__).resolve().parent
 MODULES = ("crc32c_generic", "virtio_mmio", "virtio_blk", "virtio_rng", "ext4")
 INIT = "/vmm-init"
+KERNELS = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64", "linux-image-amd64")
 
 
 class GuestError(Exception):
@@ -76,6 +78,13 @@ def _with_dependencies(image: Path, version: str, modules: Path) -> DebianKernel
     )
 
 
+def prepare() -> None:
+    """Fetch and build all that the tests' guests need, so that they can run where no network is."""
+    for metapackage in KERNELS:
+        debian_guest(metapackage)
+    init_program()
+
+
 def kernel_version(image: Path) -> str:
     """Return what `uname -r` will say: from the bzImage header, or the banner of an ELF image."""
     try:
@@ -101,7 +110,7 @@ def with_sbin() -> dict[str, str]:
 def init_program() -> bytes:
     """Return guest_init.c compiled to a static program, cached by its source."""
     source = HERE / "guest_init.c"
-    target = cache() / f"init-{source.stat().st_mtime_ns}"
+    target = cache() / f"init-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
     if not target.exists():
         scratch = Path(tempfile.mkdtemp(dir=cache()))
         command = [

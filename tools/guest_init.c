@@ -201,6 +201,7 @@ static void report(void)
 	report_file("/proc/meminfo");
 	report_file("/sys/devices/system/clocksource/clocksource0/current_clocksource");
 	report_file("/sys/class/misc/hw_random/rng_current");
+	report_file("/sys/kernel/reboot/type");
 	report_folder("/sys/firmware/memmap", memmap);
 	report_folder("/sys/bus/virtio/devices", virtio);
 	report_folder("/sys/block", block);

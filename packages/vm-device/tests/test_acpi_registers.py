@@ -66,3 +66,9 @@ def test_platform_registers():
     control, status, reset = registers.registers()
     assert (control.base, status.base, reset.range.base, reset.value) == (0x600, 0x601, 0x602, 7)
     assert AcpiRegisters.describe().ranges[0].contains(0x600, 3)
+
+
+def test_reset_vector_writes_the_reset_register():
+    """A jump to F000:FFF0 finds `mov dx, 0x602; mov al, 7; out dx, al; hlt; jmp $-1`."""
+    registers, _ = make(reset_value=7)
+    assert registers.reset_vector() == (0xFFFF0, bytes.fromhex("ba0206 b007 ee f4 ebfd"))

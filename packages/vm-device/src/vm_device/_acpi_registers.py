@@ -12,6 +12,8 @@ from vm_device.platform import AddressRange, AddressSpace, DeviceNode, RegisterS
 _SLP_EN: Final = 0x20
 _WAK_STS: Final = 0x80
 
+_RESET_VECTOR: Final = 0xF_FFF0
+
 
 @attrs.frozen
 class AcpiRegistersState:
@@ -119,3 +121,21 @@ class AcpiRegisters:
         """
         control, status, reset = (AddressRange(AddressSpace.PIO, base + i, 1) for i in range(3))
         return control, status, RegisterSpec(reset, self.reset_value)
+
+    def reset_vector(self, base: int = 0x600) -> tuple[int, bytes]:
+        """Return (guest address, code) of a reset vector that writes the reset register.
+
+        Linux on hardware-reduced ACPI without EFI ignores the FADT's reset register: it reboots as on
+        an EFI machine, then by a jump to F000:FFF0 in real mode (arch/x86/kernel/reboot.c). Without
+        code there it would run through zeros for ever.
+
+        Args:
+            base: first port of the registers, 0 .. 0xFFFD.
+
+        Raises:
+            PlatformError: base out of range.
+        """
+        port = self.registers(base)[2].range.base
+        # mov dx, port; mov al, value; out dx, al; hlt; jmp to the hlt
+        code = b"\xba%b\xb0%c\xee\xf4\xeb\xfd" % (port.to_bytes(2, "little"), self.reset_value)
+        return _RESET_VECTOR, code

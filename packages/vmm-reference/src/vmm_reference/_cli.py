@@ -1,6 +1,7 @@
 """The command `vmm`: `run`, `doctor`, `testhost`."""
 
 import argparse
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
@@ -151,6 +152,9 @@ def config_from(arguments: argparse.Namespace) -> VmConfig:
     def parse(kind: Callable[[str], _T], text: str, default: _T) -> _T:
         return kind(text) if text else default
 
+    for option in ("kernel", "initramfs"):
+        if getattr(arguments, option) == "":
+            raise ConfigError(f"--{option}", "the path is empty")
     monitor: str | None = arguments.event_monitor
     return VmConfig(
         kernel=Path(arguments.kernel),
@@ -168,10 +172,11 @@ def config_from(arguments: argparse.Namespace) -> VmConfig:
 
 def _run(arguments: argparse.Namespace) -> int:
     # Imported late: `vmm --help` and a refused option need none of it.
-    from vmm_reference import _host, _logging, _session  # noqa: PLC0415
+    from vmm_reference import _files, _host, _logging, _session  # noqa: PLC0415
 
     _logging.set_up(arguments.verbose)
     config = config_from(arguments)
+    _files.check_inputs(config)
     choice = _host.choose(arguments.host)
     if arguments.host == "auto":
         print(f"vmm: host: {choice.host} ({choice.why})", file=sys.stderr)
@@ -182,8 +187,16 @@ def _run(arguments: argparse.Namespace) -> int:
     return _emulated.run(config, verbose=arguments.verbose)
 
 
+def _hold_standard_streams() -> None:
+    """Give descriptors 0, 1 and 2 to /dev/null where they are closed, before a device gets them."""
+    while (fd := os.open(os.devnull, os.O_RDWR)) <= 2:
+        pass
+    os.close(fd)
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `vmm` with `argv` (default: this process's) and return its exit status."""
+    _hold_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["testhost"]:
         from vmm_testhost._cli import main as testhost  # noqa: PLC0415
@@ -196,12 +209,12 @@ def main(argv: Sequence[str] | None = None) -> int:
 
             return _doctor.main(arguments.format)
         return _run(arguments)
-    except ConfigError as error:
-        print(f"vmm: {error}", file=sys.stderr)
-        return USAGE
     except VmmError as error:
-        print(f"vmm: {error}", file=sys.stderr)
+        # One line whatever the names in it hold.
+        print(f"vmm: {' '.join(str(error).splitlines())}", file=sys.stderr)
         return USAGE
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == "__main__":

@@ -5,10 +5,12 @@ The keys and defaults are those of Cloud Hypervisor's command line. Checks that 
 """
 
 import enum
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import attrs
+
 from vmm_reference._errors import ConfigError
 from vmm_reference._grammar import Options, parse_affinity, parse_count, parse_size, parse_toggle
 
@@ -16,6 +18,8 @@ MIN_MEMORY = 16 << 20
 MAX_MEMORY = 1 << 44
 MAX_VCPUS = 254
 MAX_DISKS = 16
+BUILT_IN_IDS = frozenset({"acpi", "boot-timer", "i8042", "rtc", "serial0"})
+_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 CPUS_KEYS = {
     "boot": "vCPUs at boot",
@@ -150,7 +154,7 @@ class DiskConfig:
     def __attrs_post_init__(self) -> None:
         if self.engine not in {"native", "python"}:
             raise ConfigError("--disk engine", f"{self.engine!r} is neither native nor python")
-        if len(self.serial.encode()) > 20 or not self.serial.isascii():
+        if len(self.serial) > 20 or not self.serial.isascii():
             raise ConfigError("--disk serial", f"{self.serial!r} is not at most 20 ASCII bytes")
 
 
@@ -234,10 +238,14 @@ class VmConfig:
     def __attrs_post_init__(self) -> None:
         if len(self.disks) > MAX_DISKS:
             raise ConfigError("--disk", f"{len(self.disks)} disks; a virtio-mmio machine takes {MAX_DISKS}")
-        if not self.cmdline.isascii():
-            raise ConfigError("--cmdline", f"{self.cmdline!r} is not ASCII")
+        if not self.cmdline.isascii() or "\0" in self.cmdline:
+            raise ConfigError("--cmdline", f"{self.cmdline!r} is not ASCII without NUL")
         ids = (*self.disk_ids(), self.rng.id)
         for name in ids:
+            if not _ID.fullmatch(name):
+                raise ConfigError("id", f"{name!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
+            if name in BUILT_IN_IDS:
+                raise ConfigError("id", f"{name!r} is the id of a device that every machine has")
             if ids.count(name) > 1:
                 raise ConfigError("id", f"{name!r} names two devices")
 

@@ -8,39 +8,53 @@ own paths, so what it wrote and synced stays.
 
 import fcntl
 import os
+import selectors
 import shutil
 import signal
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import vmm_testhost
+from virtio_devices import DiskImage, ImageError
 from vm_device import EventManager
 
 from vmm_reference._config import EventMonitorConfig, SerialConfig, SerialMode, VmConfig
 from vmm_reference._errors import ConfigError, HostError
-from vmm_reference._events import open_monitor_fd
-from vmm_reference._serial import ConsoleInput, SerialBackend, open_backend
+from vmm_reference._events import EventMonitor
+from vmm_reference._grammar import quote
+from vmm_reference._serial import SerialBackend, open_backend
+from vmm_reference._serial_input import ConsoleInput
 
 _HOST_OVERHEAD_MIB = 1024  # the host's own kernel, Python and page cache beside guest RAM
 _POLL_SECONDS = 0.05
+_GIVE_UP_AFTER = 2.0  # seconds for a console's reader to take the last output
 
 
 class _InputPipe(ConsoleInput):
-    """What is typed outside, on its way to the VMM inside."""
+    """What is typed outside, on its way to the VMM inside; both run on the event loop."""
 
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
+    def __init__(self, fd: int, events: EventManager, on_room: Callable[[], None]) -> None:
+        self._fd, self._events, self._on_room = fd, events, on_room
         os.set_blocking(fd, False)
 
     def enqueue(self, data: bytes) -> int:
         try:
-            return os.write(self._fd, data)
-        except (BlockingIOError, BrokenPipeError):
-            return 0
+            taken = os.write(self._fd, data)
+        except BlockingIOError:
+            taken = 0
+        except BrokenPipeError:
+            return len(data)  # nobody will ever read it
+        if taken < len(data):
+            self._events.add(self._fd, self._writable, selectors.EVENT_WRITE)
+        return taken
+
+    def _writable(self, _mask: int) -> None:
+        self._events.remove(self._fd)
+        self._on_room()
 
 
 def _check_crossing(config: VmConfig) -> None:
@@ -50,11 +64,29 @@ def _check_crossing(config: VmConfig) -> None:
             "--event-monitor fd",
             f"descriptor {config.event_monitor.fd} does not exist in the emulated host; use path=",
         )
+    # The host of the guest is a process of this machine: what it may not have, QEMU cannot give it.
+    have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
+    need = _host_memory(config)
+    if need > have:
+        raise ConfigError(
+            "--memory size",
+            f"the guest's {config.memory.size >> 20}M need an emulated host of {need} MiB, this machine has "
+            f"{have} MiB; ask for less",
+        )
+
+
+def _host_memory(config: VmConfig) -> int:
+    """RAM of the emulated host, in MiB."""
+    return _HOST_OVERHEAD_MIB + 2048 + (config.memory.size >> 20)
+
+
+def _lock_disks(config: VmConfig, stack: ExitStack) -> None:
+    """Hold the images' locks out here: those that the VMM inside takes do not leave the emulated host."""
     for disk in config.disks:
-        if not disk.path.exists():
-            raise ConfigError("--disk path", f"{disk.path}: no such file")
-        if not (disk.path.is_file() or disk.path.is_block_device()):
-            raise ConfigError("--disk path", f"{disk.path}: neither a file nor a block device")
+        try:
+            stack.enter_context(DiskImage(disk.path, read_only=disk.readonly))
+        except ImageError as error:
+            raise ConfigError("--disk path", str(error)) from None
 
 
 def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
@@ -63,26 +95,27 @@ def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
     memory = config.memory
     words = [
         *("--kernel", str(config.kernel.absolute())),
-        *("--cmdline", config.cmdline),
+        # In one word: a command line may begin with a dash.
+        f"--cmdline={config.cmdline}",
         *("--boot-protocol", config.boot_protocol.value),
         *("--cpus", f"boot={config.cpus.boot}" + (f",affinity=[{affinity}]" if affinity else "")),
         "--memory",
         f"size={memory.size},shared={_toggle(memory.shared)},hugepages={_toggle(memory.hugepages)}"
         f",prefault={_toggle(memory.prefault)}",
-        *("--rng", f"src={_quote(str(config.rng.src))},id={_quote(config.rng.id)}"),
+        *("--rng", f"src={quote(str(config.rng.src))},id={quote(config.rng.id)}"),
         *("--serial", "off" if config.serial.mode is SerialMode.OFF else "tty"),
     ]
     if config.initramfs is not None:
         words += ["--initramfs", str(config.initramfs.absolute())]
     for name, disk in zip(config.disk_ids(), config.disks, strict=True):
-        path = _quote(str(disk.path.absolute()))
-        serial = f",serial={_quote(disk.serial)}" if disk.serial else ""
+        path = quote(str(disk.path.absolute()))
+        serial = f",serial={quote(disk.serial)}" if disk.serial else ""
         words += [
             "--disk",
-            f"path={path},readonly={_toggle(disk.readonly)},id={_quote(name)},engine={disk.engine}{serial}",
+            f"path={path},readonly={_toggle(disk.readonly)},id={quote(name)},engine={disk.engine}{serial}",
         ]
     if events is not None:
-        words += ["--event-monitor", f"path={_quote(str(events))}"]
+        words += ["--event-monitor", f"path={quote(str(events))}"]
     return [*words, *["-v"] * verbose]
 
 
@@ -94,17 +127,13 @@ def _numbers(cpus: frozenset[int]) -> str:
     return ",".join(str(cpu) for cpu in sorted(cpus))
 
 
-def _quote(text: str) -> str:
-    doubled = text.replace('"', '""')
-    return f'"{doubled}"'
-
-
 class _EventRelay:
-    """Copy the inner event file to its destination while it grows."""
+    """Copy the inner event file to its destination, line by line, while it grows."""
 
     def __init__(self, source: Path, config: EventMonitorConfig) -> None:
+        self._target = EventMonitor.open(config)
         self._source = source.open("rb")
-        self._target = open_monitor_fd(config)
+        self._part = b""
         self._done = threading.Event()
         self._thread = threading.Thread(target=self._run, name="event-relay", daemon=True)
         self._thread.start()
@@ -115,15 +144,18 @@ class _EventRelay:
         self._copy()
 
     def _copy(self) -> None:
-        data = self._source.read()
-        while data:
-            data = data[os.write(self._target, data) :]
+        for line in (self._part + self._source.read()).splitlines(keepends=True):
+            if line.endswith(b"\n"):
+                self._target.relay(line)
+                self._part = b""
+            else:
+                self._part = line
 
     def close(self) -> None:
         self._done.set()
         self._thread.join()
         self._source.close()
-        os.close(self._target)
+        self._target.close()
 
 
 class _SerialRelay:
@@ -138,7 +170,8 @@ class _SerialRelay:
         self._thread = threading.Thread(target=self._pump, name="serial-out", daemon=True)
         self._thread.start()
         if self._backend is not None:
-            self._backend.attach(self._events, _InputPipe(self._to_inner))
+            port = _InputPipe(self._to_inner, self._events, self._backend.resume_input)
+            self._backend.attach(self._events, port)
             self._events.start()
 
     def _pump(self) -> None:
@@ -151,8 +184,10 @@ class _SerialRelay:
             self._backend.detach()
         self._events.close()
         os.close(self.inner_out)
-        self._thread.join()
+        self._thread.join(_GIVE_UP_AFTER)
         if self._backend is not None:
+            self._backend.hang_up()
+            self._thread.join()
             self._backend.close()
         for fd in (self.inner_in, self._to_inner, self._from_inner):
             os.close(fd)
@@ -199,14 +234,16 @@ def run(config: VmConfig, *, verbose: int = 0) -> int:
     """
     _check_crossing(config)
     command = [sys.executable, "-m", "vmm_reference", "run", "--host", "kvm"]
-    with _streams(config) as (serial, events):
+    with ExitStack() as stack:
+        _lock_disks(config, stack)
+        serial, events = stack.enter_context(_streams(config))
         try:
             result = vmm_testhost.run(
                 [*command, *arguments(config, events, verbose)],
                 writable=_writable(config, events),
                 stdin=serial.inner_in,
                 stdout=serial.inner_out,
-                memory=_HOST_OVERHEAD_MIB + 2048 + (config.memory.size >> 20),
+                memory=_host_memory(config),
                 forward_signals=threading.current_thread() is threading.main_thread(),
             )
         except vmm_testhost.EmulatedHostError as error:

@@ -1,23 +1,37 @@
 """The event monitor: one JSON object a line, with the fields of Cloud Hypervisor's."""
 
 import json
+import logging
 import os
+import select
 import threading
 import time
 from collections.abc import Mapping
+from typing import Final
 
 from vmm_reference._config import EventMonitorConfig
 from vmm_reference._errors import ConfigError
+from vmm_reference._files import open_for_output
+
+_log = logging.getLogger(__name__)
+
+_PIECE: Final = 512  # PIPE_BUF of POSIX: what a pipe that polls writable takes without blocking
+_PATIENCE_MS: Final = 200
 
 
 class EventMonitor:
-    """Write what happens to a descriptor, from any thread, a whole line at a time."""
+    """Write what happens to a descriptor, from any thread, a whole line at a time.
+
+    It neither fails nor blocks the machine: a reader that is gone ends it with one warning, events
+    that a full pipe does not take in a moment are dropped and counted in the next one ("dropped").
+    """
 
     def __init__(self, fd: int | None) -> None:
         """Write to `fd`, which this object owns; None writes nowhere."""
         self._fd = fd
         self._lock = threading.Lock()
         self._start = time.monotonic_ns()
+        self._dropped = 0
 
     @classmethod
     def open(cls, config: EventMonitorConfig | None) -> "EventMonitor":
@@ -41,17 +55,36 @@ class EventMonitor:
         if self._fd is None:
             return
         elapsed = time.monotonic_ns() - self._start
-        timestamp = {"secs": elapsed // 10**9, "nanos": elapsed % 10**9}
-        record = {
-            "timestamp": timestamp,
+        record: dict[str, object] = {
+            "timestamp": {"secs": elapsed // 10**9, "nanos": elapsed % 10**9},
             "source": source,
             "event": event,
             "properties": dict(properties or {}),
         }
-        line = json.dumps(record).encode() + b"\n"
         with self._lock:
-            if self._fd is not None:
-                _write_all(self._fd, line)
+            if self._dropped:
+                record["dropped"] = self._dropped
+            self._write(json.dumps(record).encode() + b"\n")
+
+    def relay(self, line: bytes) -> None:
+        """Write a line that another monitor made, newline included."""
+        with self._lock:
+            self._write(line)
+
+    def _write(self, line: bytes) -> None:
+        if self._fd is None:
+            return
+        if not _writable(self._fd):
+            self._dropped += 1
+            return
+        try:
+            # What was begun is finished, or the next line would be glued to half of this one.
+            write_all(self._fd, line)
+            self._dropped = 0
+        except OSError as error:
+            _log.warning("events are lost from here on: %s", error.strerror)
+            os.close(self._fd)
+            self._fd = None
 
     def close(self) -> None:
         """Close the descriptor; later events vanish."""
@@ -70,21 +103,29 @@ def open_monitor_fd(config: EventMonitorConfig) -> int:
     if config.fd is not None:
         try:
             return os.dup(config.fd)
-        except OSError as error:
-            raise ConfigError("--event-monitor fd", f"{config.fd}: {error.strerror}") from None
+        except (OSError, OverflowError) as error:
+            reason = getattr(error, "strerror", None) or "no such descriptor"
+            raise ConfigError("--event-monitor fd", f"{config.fd}: {reason}") from None
     assert config.path is not None
     try:
-        # A FIFO is opened for both ways, so that no reader has to be there first.
-        flags = os.O_RDWR if config.path.is_fifo() else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-        return os.open(config.path, flags | os.O_CLOEXEC, 0o644)
-    except OSError as error:
-        raise ConfigError("--event-monitor path", f"{config.path}: {error.strerror}") from None
+        return open_for_output(config.path)
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigError("--event-monitor path", f"{config.path}: {reason}") from None
 
 
-def _write_all(fd: int, data: bytes) -> None:
-    # A reader that went away must not take the machine with it.
-    try:
-        while data:
-            data = data[os.write(fd, data) :]
-    except BrokenPipeError:
-        pass
+def _writable(fd: int, patience_ms: int = _PATIENCE_MS) -> bool:
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(patience_ms))
+
+
+def write_all(fd: int, data: bytes) -> None:
+    """Write all of `data`; raises OSError (EAGAIN when a reader takes nothing for a second)."""
+    while data:
+        if not _writable(fd, 5 * _PATIENCE_MS):
+            raise BlockingIOError(None, "the reader takes nothing any more")
+        try:
+            data = data[os.write(fd, data[:_PIECE]) :]
+        except BlockingIOError:
+            continue

@@ -11,7 +11,9 @@ from typing import TypeVar
 from vmm_reference._errors import ConfigError
 
 _T = TypeVar("_T")
-_SIZE = re.compile(r"(\d+)([KMGT]?)(?:i?B)?", re.IGNORECASE)
+_SIZE = re.compile(r"([0-9]{1,20})([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
+_CPU_SET = re.compile(r"\[(.*)\]|([0-9-]+)")
+_MOST_DIGITS = 20
 _SHIFT = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _TOGGLES = {"on": True, "true": True, "off": False, "false": False}
 
@@ -47,6 +49,12 @@ def unquote(text: str) -> str:
     return text
 
 
+def quote(text: str) -> str:
+    """Return `text` as a value that `unquote` and `split_top` give back whole."""
+    doubled = text.replace('"', '""')
+    return f'"{doubled}"'
+
+
 def parse_size(text: str) -> int:
     """Return a size in bytes: "512M", "2G", "4096".
 
@@ -77,7 +85,7 @@ def parse_count(text: str) -> int:
     Raises:
         ValueError: not one.
     """
-    if not (text.isascii() and text.isdigit()):
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
         raise ValueError(f"{text!r} is not a number")
     return int(text)
 
@@ -88,10 +96,13 @@ def parse_cpu_set(text: str) -> frozenset[int]:
     Raises:
         ValueError: not such a list, or a range that runs backwards or is absurdly long.
     """
+    match = _CPU_SET.fullmatch(text)
+    if match is None:
+        raise ValueError(f"{text!r} is not a list of numbers such as [0-2,5]")
     numbers: set[int] = set()
-    for part in text.removeprefix("[").removesuffix("]").split(","):
-        first, _, last = part.partition("-")
-        low, high = parse_count(first), parse_count(last or first)
+    for part in (match[1] or match[2] or "").split(","):
+        first, dash, last = part.partition("-")
+        low, high = parse_count(first), parse_count(last if dash else first)
         if not low <= high < 65536:
             raise ValueError(f"{part!r} is not a range of numbers below 65536")
         numbers.update(range(low, high + 1))

@@ -27,7 +27,7 @@ class HostChoice:
 
 def _cache_file() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "vmm" / "kvm-probe.json"
+    return (Path(base) if base else Path("~/.cache").expanduser()) / "vmm" / "kvm-probe.json"
 
 
 def _boot_id() -> str:
@@ -36,19 +36,31 @@ def _boot_id() -> str:
     return f"{boot}:{os.getuid()}"
 
 
+def _read(file: Path, key: str) -> KvmReport | None:
+    """Return the cached report; None for no cache, a torn one, one of another boot, user or version."""
+    try:
+        cached = json.loads(file.read_text())
+        report = KvmReport(**cached["report"]) if cached["boot_id"] == key else None
+        # A report that cannot even be judged was not written by us.
+        return report if report is not None and report.summary and report.complete in {True, False} else None
+    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+        return None
+
+
 def probe() -> KvmReport:
     """Return what this machine's KVM can do, measured once for each boot of the machine.
 
     Raises:
         HypervisorUnavailableError: there is no usable `/dev/kvm`; never cached.
     """
-    file, key = _cache_file(), _boot_id()
+    key = _boot_id()
     try:
-        cached = json.loads(file.read_text())
-        if cached.get("boot_id") == key and os.access("/dev/kvm", os.R_OK | os.W_OK):
-            return KvmReport(**cached["report"])
-    except (OSError, ValueError, TypeError):
-        pass  # no cache, a torn one, or one of another version: measure
+        file = _cache_file()
+    except RuntimeError:  # a user without a home
+        return measure()
+    cached = _read(file, key)
+    if cached is not None and os.access("/dev/kvm", os.R_OK | os.W_OK):
+        return cached
     report = measure()
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -2,9 +2,12 @@
 
 import logging
 import sys
+import threading
 import time
+from typing import Final
 
-_LEVELS = (logging.WARNING, logging.INFO, logging.DEBUG)
+_MOST_KINDS: Final = 256
+_LEVELS: Final = (logging.WARNING, logging.INFO, logging.DEBUG)
 
 
 class RateLimit(logging.Filter):
@@ -19,11 +22,17 @@ class RateLimit(logging.Filter):
         super().__init__()
         self._burst, self._period = burst, period
         self._kinds: dict[tuple[str, str], tuple[float, int]] = {}
+        self._lock = threading.Lock()  # logging calls filters outside its own
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Return whether to print the record; may append the number suppressed to its message."""
+        with self._lock:
+            return self._pass(record, time.monotonic())
+
+    def _pass(self, record: logging.LogRecord, now: float) -> bool:
         kind = (record.name, str(record.msg))
-        now = time.monotonic()
+        if kind not in self._kinds and len(self._kinds) >= _MOST_KINDS:
+            self._kinds.clear()  # messages made without a template must not fill our memory
         start, count = self._kinds.get(kind, (now, 0))
         if now - start >= self._period:
             if count > self._burst:
@@ -41,9 +50,11 @@ class _Handler(logging.StreamHandler):  # type: ignore[type-arg]
 
 def set_up(verbosity: int) -> None:
     """Log to standard error: warnings, with one -v progress, with two everything."""
+    root = logging.getLogger()
+    for old in [handler for handler in root.handlers if isinstance(handler, _Handler)]:
+        root.removeHandler(old)
     handler = _Handler(sys.stderr)
     handler.addFilter(RateLimit())
     handler.setFormatter(logging.Formatter("vmm: %(relativeCreated)6.0f ms %(name)s: %(message)s"))
-    root = logging.getLogger()
     root.addHandler(handler)
     root.setLevel(_LEVELS[min(verbosity, len(_LEVELS) - 1)])

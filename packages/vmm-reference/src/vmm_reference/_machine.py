@@ -242,6 +242,7 @@ class Machine:
                 rng_seed=None if protocol is BootProtocol.PVH else os.urandom(_SEED_SIZE),
             )
         memory.write(tables.address, tables.blob)
+        memory.write(*self.acpi_registers.reset_vector())
         return loaded
 
     def _create_vcpus(self) -> None:
@@ -289,7 +290,7 @@ def _open_disk(name: str, disk: DiskConfig) -> VirtioBlk:
         image = DiskImage(disk.path, read_only=disk.readonly)
     except ImageError as error:
         raise ConfigError("--disk path", str(error)) from None
-    return VirtioBlk(name, image, serial=disk.serial or name, native=disk.engine == "native")
+    return VirtioBlk(name, image, serial=disk.serial or name[:20], native=disk.engine == "native")
 
 
 def _open_rng(rng: RngConfig) -> VirtioRng:

@@ -9,11 +9,9 @@ its flow control holds the guest back and nothing is lost.
 import logging
 import os
 import select
-import socket
 import stat
 import sys
 import termios
-import threading
 import tty
 from collections.abc import Callable
 from pathlib import Path
@@ -23,21 +21,13 @@ from vm_device import EventFd, EventManager
 
 from vmm_reference._config import SerialConfig, SerialMode
 from vmm_reference._errors import ConfigError
+from vmm_reference._files import open_for_output
+from vmm_reference._serial_input import ConsoleInput, EscapeFilter, Feeder
+from vmm_reference._serial_socket import SocketBackend
 
 _log = logging.getLogger(__name__)
 
-_ESCAPE = 0x01  # Ctrl-A
-_BUFFER = 1 << 20
-_CHUNK = 4096
 _PIECE = 512  # a pipe or terminal that polls writable takes this much without blocking
-
-
-class ConsoleInput(Protocol):
-    """Who takes what is typed: the guest's serial port, or a relay."""
-
-    def enqueue(self, data: bytes) -> int:
-        """Take bytes; return how many fitted."""
-        ...
 
 
 class SerialBackend(Protocol):
@@ -68,90 +58,6 @@ class SerialBackend(Protocol):
         ...
 
 
-class EscapeFilter:
-    """Find Ctrl-A x in typed bytes: it ends the VMM; Ctrl-A Ctrl-A sends one Ctrl-A to the guest."""
-
-    def __init__(self, on_quit: Callable[[], None]) -> None:
-        """Call `on_quit` for Ctrl-A x."""
-        self._on_quit = on_quit
-        self._escaped = False
-
-    def feed(self, data: bytes) -> bytes:
-        """Return what is meant for the guest."""
-        out = bytearray()
-        for byte in data:
-            if self._escaped:
-                self._escaped = False
-                if byte in b"xX":
-                    self._on_quit()
-                elif byte == _ESCAPE:
-                    out.append(byte)
-                else:
-                    out += bytes((_ESCAPE, byte))
-            elif byte == _ESCAPE:
-                self._escaped = True
-            else:
-                out.append(byte)
-        return bytes(out)
-
-
-class _Feeder:
-    """Move input from a descriptor to the port, no faster than the port takes it."""
-
-    def __init__(
-        self, fd: int, events: EventManager, port: ConsoleInput, keep: Callable[[bytes], bytes]
-    ) -> None:
-        self._fd, self._events, self._port, self._keep = fd, events, port, keep
-        self._pending = b""
-        self._watching = False
-        self._closed = False
-        self._lock = threading.Lock()
-        self._watch()
-
-    def _watch(self) -> None:
-        if not self._watching and not self._closed:
-            self._watching = True
-            self._events.add(self._fd, self._readable)
-
-    def _unwatch(self) -> None:
-        if self._watching:
-            self._watching = False
-            self._events.remove(self._fd)
-
-    def _readable(self, _mask: int) -> None:
-        try:
-            data = os.read(self._fd, _CHUNK)
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError:
-            data = b""  # a pty whose last user went away reads EIO
-        with self._lock:
-            if not data:
-                self._unwatch()
-                return
-            self._pending += self._keep(data)
-            self._push()
-
-    def _push(self) -> None:
-        self._pending = self._pending[self._port.enqueue(self._pending) :]
-        if self._pending:
-            self._unwatch()
-        else:
-            self._watch()
-
-    def resume(self) -> None:
-        """The port has room again."""
-        with self._lock:
-            if self._pending:
-                self._push()
-
-    def close(self) -> None:
-        """Stop for good."""
-        with self._lock:
-            self._closed = True
-            self._unwatch()
-
-
 class NullBackend:
     """Swallow output, give no input."""
 
@@ -180,7 +86,7 @@ class FdBackend:
     def __init__(self, out_fd: int, in_fd: int | None, *, lossy: bool = False) -> None:
         """Use `out_fd` and `in_fd`; with `lossy` drop what would block."""
         self._out, self._in, self._lossy = out_fd, in_fd, lossy
-        self._feeder: _Feeder | None = None
+        self._feeder: Feeder | None = None
         self._broken = False
         self._hung_up = EventFd()
         self._poll = select.poll()
@@ -218,7 +124,7 @@ class FdBackend:
     def attach(self, events: EventManager, port: ConsoleInput) -> None:
         """Feed what can be read to `port`."""
         if self._in is not None and _can_poll(self._in):
-            self._feeder = _Feeder(self._in, events, port, self._keep)
+            self._feeder = Feeder(self._in, events, port, self._keep)
 
     def resume_input(self) -> None:
         """Go on feeding."""
@@ -248,8 +154,7 @@ class TtyBackend(FdBackend):
         self._saved: list[int | list[bytes | int]] | None = None
         self._escape = EscapeFilter(on_quit)
         self._is_terminal = os.isatty(0)
-        # Raw mode from the background would stop the process (SIGTTOU).
-        if self._is_terminal and os.tcgetpgrp(0) == os.getpgrp():
+        if self._is_terminal and _in_foreground(0):
             self._saved = termios.tcgetattr(0)
             tty.setraw(0, termios.TCSANOW)
 
@@ -260,7 +165,8 @@ class TtyBackend(FdBackend):
         """Put the terminal back as it was."""
         super().close()
         if self._saved is not None:
-            termios.tcsetattr(0, termios.TCSADRAIN, self._saved)
+            # Not TCSADRAIN: a terminal that is held (Ctrl-S) would keep us here for ever.
+            termios.tcsetattr(0, termios.TCSANOW, self._saved)
             self._saved = None
 
 
@@ -289,7 +195,7 @@ class FileBackend(FdBackend):
     def __init__(self, path: Path) -> None:
         """Truncate or create `path`; raises `ConfigError` when that fails."""
         try:
-            fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o644)
+            fd = open_for_output(path)
         except OSError as error:
             raise ConfigError("--serial file", f"{path}: {error.strerror}") from None
         super().__init__(fd, None)
@@ -298,99 +204,6 @@ class FileBackend(FdBackend):
         """Close the file."""
         super().close()
         os.close(self._out)
-
-
-class SocketBackend:
-    """A Unix socket that one client at a time may connect to; earlier output is kept for the first."""
-
-    def __init__(self, path: Path) -> None:
-        """Listen at `path`; raises `ConfigError` when it exists or cannot be bound."""
-        self._path = path
-        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-        try:
-            self._listener.bind(str(path))
-            self._listener.listen(1)
-        except OSError as error:
-            self._listener.close()
-            raise ConfigError(
-                "--serial socket", f"{path}: {error.strerror}; choose a path that is free"
-            ) from None
-        self._listener.setblocking(False)
-        self._client: socket.socket | None = None
-        self._backlog = bytearray()
-        self._lock = threading.Lock()
-        self._feeder: _Feeder | None = None
-        self._events: EventManager | None = None
-        self._port: ConsoleInput | None = None
-
-    def write(self, data: bytes) -> None:
-        """Send to the client, or keep up to 1 MiB for the next one."""
-        with self._lock:
-            self._backlog += data
-            del self._backlog[:-_BUFFER]
-            self._flush()
-
-    def _flush(self) -> None:
-        if self._client is None:
-            return
-        try:
-            while self._backlog:
-                del self._backlog[: self._client.send(self._backlog)]
-        except BlockingIOError:
-            pass  # the rest goes with the next byte of output
-        except OSError:
-            self._drop_client()
-
-    def attach(self, events: EventManager, port: ConsoleInput) -> None:
-        """Accept clients and feed what they send to `port`."""
-        self._events, self._port = events, port
-        events.add(self._listener.fileno(), self._accept)
-
-    def _accept(self, _mask: int) -> None:
-        assert self._events is not None
-        assert self._port is not None
-        try:
-            client, _ = self._listener.accept()
-        except BlockingIOError:
-            return
-        client.setblocking(False)
-        with self._lock:
-            self._drop_client()
-            self._client = client
-            self._flush()
-        self._feeder = _Feeder(client.fileno(), self._events, self._port, lambda data: data)
-
-    def _drop_client(self) -> None:
-        if self._feeder is not None:
-            self._feeder.close()
-            self._feeder = None
-        if self._client is not None:
-            self._client.close()
-            self._client = None
-
-    def resume_input(self) -> None:
-        """Go on feeding."""
-        if self._feeder is not None:
-            self._feeder.resume()
-
-    def detach(self) -> None:
-        """Accept nobody any more and feed nothing."""
-        if self._events is not None:
-            self._events.remove(self._listener.fileno())
-            self._events = None
-        if self._feeder is not None:
-            self._feeder.close()
-            self._feeder = None
-
-    def hang_up(self) -> None:
-        """Do nothing: no write ever waits."""
-
-    def close(self) -> None:
-        """Close the client and the listener, and remove the socket."""
-        with self._lock:
-            self._drop_client()
-        self._listener.close()
-        self._path.unlink(missing_ok=True)
 
 
 def open_backend(config: SerialConfig, on_quit: Callable[[], None]) -> SerialBackend | None:
@@ -414,6 +227,14 @@ def open_backend(config: SerialConfig, on_quit: Callable[[], None]) -> SerialBac
             return PtyBackend()
     assert config.path is not None
     return FileBackend(config.path) if config.mode is SerialMode.FILE else SocketBackend(config.path)
+
+
+def _in_foreground(fd: int) -> bool:
+    """Whether setting the terminal's mode would not stop this process (SIGTTOU, from the background)."""
+    try:
+        return os.tcgetpgrp(fd) == os.getpgrp()
+    except OSError:
+        return True  # not our controlling terminal: nobody sends SIGTTOU for it
 
 
 def _can_poll(fd: int) -> bool:

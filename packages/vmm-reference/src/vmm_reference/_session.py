@@ -10,6 +10,7 @@ from typing import Final
 from acpi_tables import AcpiError
 from linux_loader import LoaderError
 from virtio_devices import VirtioDeviceError
+from vm_device import VmDeviceError
 from vm_hypervisor import HypervisorError
 from vmm_memory import GuestMemoryError
 
@@ -36,6 +37,7 @@ REFUSALS: Final = (
     LoaderError,
     OSError,
     VirtioDeviceError,
+    VmDeviceError,
 )
 
 
@@ -92,11 +94,12 @@ class _Session:
         if self._backend is None:
             vmm.close()
             return
-        self._backend.detach()
-        # A vCPU that writes to a terminal nobody reads would never see that it should end.
+        # A vCPU that writes to a terminal nobody reads would never see that it should end, and holds
+        # the port that the loop feeds: even to detach waits for it.
         give_up = threading.Timer(_GIVE_UP_AFTER, self._backend.hang_up)
         give_up.start()
         try:
+            self._backend.detach()
             vmm.close()
         finally:
             give_up.cancel()

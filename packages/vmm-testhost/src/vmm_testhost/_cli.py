@@ -51,7 +51,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "default": 3072,
         "help": "RAM of the host in MiB (default: %(default)s)",
     },
-    "--cpus": {"metavar": "N", "type": int, "default": 2, "help": "CPUs of the host (default: %(default)s)"},
+    "--cpus": {"metavar": "N", "type": int, "default": 1, "help": "CPUs of the host (default: %(default)s)"},
     "--timeout": {
         "metavar": "SECONDS",
         "type": float,

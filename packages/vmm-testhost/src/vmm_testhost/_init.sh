@@ -18,6 +18,8 @@ mkdir -p /dev/pts /dev/shm /dev/hugepages /dev/net
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
 mount -t tmpfs -o mode=1777 shm /dev/shm
 mount -t hugetlbfs hugetlbfs /dev/hugepages
+# Guest RAM is often a memfd; nested page tables are the slowest part of an emulated KVM.
+echo advise >/sys/kernel/mm/transparent_hugepage/shmem_enabled
 # Opening one of these loads its module.
 mknod -m 666 /dev/net/tun c 10 200
 mknod -m 600 /dev/vhost-net c 10 238

@@ -47,7 +47,7 @@ def run(
     tty: bool = False,
     timeout: float | None = None,
     memory: int = 3072,
-    cpus: int = 2,
+    cpus: int = 1,
     kernel_args: str = "",
     extra_qemu_args: Sequence[str] = (),
     forward_signals: bool = False,
@@ -71,7 +71,8 @@ def run(
         tty: give the command a terminal of its own and put ours (descriptor 0) into raw mode meanwhile.
         timeout: seconds for the whole run, boot included; None for no limit.
         memory: RAM of the host in MiB, at least 512.
-        cpus: virtual CPUs of the host, 1 to 64.
+        cpus: virtual CPUs of the host, 1 to 64. With more than one, QEMU emulates them in threads, and a
+            kernel that patches its code while another CPU runs it has been seen to panic under load.
         kernel_args: added to the host's kernel command line, e.g. ``"intel_iommu=on"``.
         extra_qemu_args: appended to QEMU's command line.
         forward_signals: take SIGINT, SIGTERM, SIGHUP and SIGWINCH of this process while the command runs

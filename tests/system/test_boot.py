@@ -1,0 +1,147 @@
+"""Stock Debian kernels, booted by our VMM to userspace."""
+
+import secrets
+from pathlib import Path
+
+import attrs
+import guest
+import pytest
+
+from vmm_reference import BootProtocol, CpusConfig, DiskConfig, EndReason, MemoryConfig
+
+pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(300)]
+
+FNV_PRIME, FNV_START = 0x100000001B3, 0xCBF29CE484222325
+
+
+def fnv(data: bytes) -> int:
+    """FNV-1a, 64 bits: the function the guest answers with."""
+    value = FNV_START
+    for byte in data:
+        value = (value ^ byte) * FNV_PRIME % 2**64
+    return value
+
+
+@pytest.mark.parametrize(
+    ("metapackage", "elf", "protocol"),
+    [
+        pytest.param("linux-image-6.12-cloud-amd64", False, BootProtocol.LINUX64, id="6.12-cloud-bzimage"),
+        pytest.param("linux-image-6.12-cloud-amd64", True, BootProtocol.LINUX64, id="6.12-cloud-elf-linux64"),
+        pytest.param("linux-image-6.12-cloud-amd64", True, BootProtocol.PVH, id="6.12-cloud-elf-pvh"),
+        pytest.param("linux-image-cloud-amd64", False, BootProtocol.AUTO, id="6.1-cloud-bzimage"),
+        pytest.param("linux-image-amd64", True, BootProtocol.AUTO, id="6.1-generic-elf"),
+    ],
+)
+def test_kernel_answers_a_fresh_challenge(boot, metapackage, elf, protocol):
+    """Each kernel and entry reaches userspace and answers a line it cannot have known."""
+    chosen = guest.debian_guest(metapackage, elf=elf)
+    challenge = secrets.token_hex(8)
+    with boot(chosen, "vmm.challenge=1", modules=(), boot_protocol=protocol) as machine:
+        machine.console.expect("guest: ready")
+        machine.send(challenge + "\n")
+        answer = machine.console.expect(r"guest: answer (\w+) (\S+)\n")
+        assert answer[1] == f"{fnv(challenge.encode()):016x}"
+        assert answer[2] == chosen.version
+        assert machine.end().reason is EndReason.POWEROFF
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_guest_writes_reach_the_image(boot, disk, engine):
+    """A nonce written to ext4 on virtio-blk is in the image afterwards, with either data path."""
+    nonce = secrets.token_hex(16)
+    with boot(jobs=f"vmm.nonce={nonce}", disks=[DiskConfig(disk, engine=engine)]) as machine:
+        machine.console.expect(f"guest: wrote nonce {nonce}")
+        assert machine.end().reason is EndReason.POWEROFF
+        stats = machine.vmm.machine.tree.get("disk0")
+        assert stats is not None
+    assert guest.read_from_disk(disk, "/vmm-nonce") == nonce.encode()
+
+
+@pytest.mark.parametrize("engine", ["native", "python"])
+def test_guest_reads_every_byte(boot, tmp_path, engine):
+    """The checksum of a random disk, read whole by the guest, is that of the image."""
+    image = tmp_path / "random.raw"
+    data = secrets.token_bytes(1 << 20)
+    image.write_bytes(data)
+    disk = DiskConfig(image, readonly=True, engine=engine, serial="S-1234")
+    with boot(jobs="vmm.disktest=1 vmm.report=1", disks=[disk]) as machine:
+        found = machine.console.expect(r"guest: disk fnv (\w+) (\d+)\n")
+        assert (found[1], int(found[2])) == (f"{fnv(data):016x}", len(data))
+        machine.console.expect(r"guest: /sys/block/vda/ro 1")
+        machine.console.expect(r"guest: /sys/block/vda/serial S-1234")
+        assert machine.end().reason is EndReason.POWEROFF
+    assert image.read_bytes() == data
+
+
+def test_guest_finds_its_platform(boot):
+    """CPUs, RAM map, clock source and devices are what was configured."""
+    size = 256 << 20
+    with boot(jobs="vmm.report=1", cpus=CpusConfig(2, 2), memory=MemoryConfig(size=size)) as machine:
+        machine.end()
+        text = machine.console.text
+    assert "guest: /sys/devices/system/cpu/online 0-1" in text
+    assert "current_clocksource kvm-clock" in text or "current_clocksource tsc" in text
+    assert "guest: /sys/class/misc/hw_random/rng_current virtio_rng" in text
+    assert abs(ram_in(text) - size) <= 1 << 20
+
+
+def ram_in(report: str) -> int:
+    """Return the bytes of System RAM in the guest's /sys/firmware/memmap."""
+    entries: dict[str, dict[str, str]] = {}
+    for line in report.splitlines():
+        parts = line.split(maxsplit=2)
+        if len(parts) == 3 and parts[1].startswith("/sys/firmware/memmap/"):
+            entry = Path(parts[1])
+            entries.setdefault(entry.parent.name, {})[entry.name] = parts[2]
+    ram = [e for e in entries.values() if e["type"] == "System RAM"]
+    return sum(int(e["end"], 16) - int(e["start"], 16) + 1 for e in ram)
+
+
+@pytest.mark.parametrize(
+    ("job", "reason"),
+    [("reboot", EndReason.RESET), ("panic", EndReason.RESET), ("poweroff", EndReason.POWEROFF)],
+)
+def test_ends(boot, job, reason):
+    """How the guest ends is how the machine ends."""
+    with boot(jobs=f"vmm.end={job}", modules=()) as machine:
+        assert machine.end().reason is reason
+
+
+def test_pause_stops_the_guest(boot):
+    """A paused guest answers only after it is resumed."""
+    with boot(jobs="vmm.challenge=1", modules=()) as machine:
+        machine.console.expect("guest: ready")
+        machine.vmm.pause()
+        machine.send("x\n")
+        assert "answer" not in machine.console.text
+        machine.vmm.resume()
+        machine.console.expect("guest: answer")
+        assert machine.end().reason is EndReason.POWEROFF
+
+
+@attrs.define
+class Doubler:
+    """A device of the test's own: a register that reads back double what was written."""
+
+    value: int = 21
+
+    def read(self, offset: int, size: int) -> int:
+        return 2 * self.value if offset == 0 and size == 4 else 0
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        if offset == 0 and size == 4:
+            self.value = value
+
+    def describe(self):
+        from vm_device.platform import AddressRange, AddressSpace, DeviceNode
+
+        return DeviceNode("doubler", "doubler", (AddressRange(AddressSpace.MMIO, 0xDFFF_0000, 0x1000),))
+
+
+def test_a_device_of_ones_own(boot):
+    """A user-written MMIO device is seen by a booted Linux, and sees what Linux writes."""
+    device = Doubler()
+    with boot(jobs="vmm.reg=0xdfff0000", modules=(), devices=[device]) as machine:
+        machine.console.expect("guest: reg 42\n")
+        assert machine.end().reason is EndReason.POWEROFF
+    assert device.value == 43
