@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from acpi_tables import aml
     from acpi_tables._reader import MAX_TABLE_SIZE, MAX_TABLES, MemoryRead, ParsedTables, parse_tables
 
-__all__ = [
+__all__ = (
     "MAX_TABLES",
     "MAX_TABLE_SIZE",
     "AcpiError",
@@ -54,7 +54,7 @@ __all__ = [
     "sdt",
     "sleep_package",
     "xsdt",
-]
+)
 
 # A VMM on its way to the first KVM_RUN only builds; the readers and the full builder load when first named.
 _READER = frozenset({"MAX_TABLES", "MAX_TABLE_SIZE", "MemoryRead", "ParsedTables", "parse_tables"})

@@ -11,7 +11,7 @@ import attrs
 from acpi_tables._errors import AmlParseError, EncodingError
 from acpi_tables._terms import ONES, decode_pkg_length
 
-__all__ = ["AmlNode", "parse"]
+__all__ = ("AmlNode", "parse")
 
 _MAX_DEPTH = 32
 _INTEGER_WIDTHS = {0x0A: 1, 0x0B: 2, 0x0C: 4, 0x0E: 8}

@@ -10,7 +10,7 @@ from acpi_tables._header import GenericAddress
 from acpi_tables._pointers import RSDP_SIZE, rsdp, xsdt
 from acpi_tables.arch import for_arch
 
-__all__ = ["AcpiTables", "PlacedTable", "build_tables"]
+__all__ = ("AcpiTables", "PlacedTable", "build_tables")
 
 _ALIGNMENT = 16
 

@@ -18,7 +18,7 @@ from acpi_tables._errors import EncodingError, UnsupportedPlatformError
 from acpi_tables._header import sdt
 from acpi_tables._terms import Aml, Term, device, eisa_id, join, name, package, scope
 
-__all__ = ["dsdt", "sleep_package"]
+__all__ = ("dsdt", "sleep_package")
 
 # Revision 2 makes AML integers 64 bits wide (ACPI 6.5 §5.2.11.1).
 _REVISION = 2

@@ -9,7 +9,7 @@
 The last two blame whoever wrote the memory (firmware, a guest); the first two blame the program.
 """
 
-__all__ = ["AcpiError", "AmlParseError", "EncodingError", "TableError", "UnsupportedPlatformError"]
+__all__ = ("AcpiError", "AmlParseError", "EncodingError", "TableError", "UnsupportedPlatformError")
 
 
 class AcpiError(Exception):

@@ -8,7 +8,7 @@ import attrs
 from acpi_tables._errors import EncodingError, TableError
 from acpi_tables._header import HEADER, GenericAddress, sdt
 
-__all__ = ["BootArch", "Fadt", "FadtFlags"]
+__all__ = ("BootArch", "Fadt", "FadtFlags")
 
 LENGTH = 276
 _REVISION, _MINOR = 6, 3

@@ -6,7 +6,7 @@ import attrs
 
 from acpi_tables._errors import EncodingError
 
-__all__ = ["GenericAddress", "byte_sum", "sdt"]
+__all__ = ("GenericAddress", "byte_sum", "sdt")
 
 HEADER = struct.Struct("<4sIBB6s8sI4sI")
 CHECKSUM_OFFSET = 9

@@ -9,14 +9,14 @@ import attrs
 from acpi_tables._errors import EncodingError, TableError
 from acpi_tables._header import HEADER, sdt
 
-__all__ = [
+__all__ = (
     "IoApic",
     "LocalApic",
     "LocalApicNmi",
     "Madt",
     "MadtEntry",
     "RawMadtEntry",
-]
+)
 
 _REVISION = 5
 _PREFIX = struct.Struct("<II")

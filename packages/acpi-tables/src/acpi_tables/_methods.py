@@ -7,7 +7,7 @@ from enum import Enum, IntEnum
 from acpi_tables._errors import EncodingError
 from acpi_tables._terms import Aml, Term, encode, encode_pkg_length, framed, join, path
 
-__all__ = [
+__all__ = (
     "Arith",
     "Compare",
     "FieldAccess",
@@ -33,7 +33,7 @@ __all__ = [
     "size_of",
     "store",
     "while_",
-]
+)
 
 _NULL_TARGET = Aml(b"\0")
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from acpi_tables._errors import EncodingError
 from acpi_tables._header import OEM_ID, sdt, sealed
 
-__all__ = ["RSDP_SIGNATURE", "RSDP_SIZE", "rsdp", "xsdt"]
+__all__ = ("RSDP_SIGNATURE", "RSDP_SIZE", "rsdp", "xsdt")
 
 RSDP_SIGNATURE = b"RSD PTR "
 RSDP_SIZE = 36

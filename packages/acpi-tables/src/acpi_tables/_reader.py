@@ -12,7 +12,7 @@ from acpi_tables._header import HEADER, byte_sum
 from acpi_tables._madt import Madt
 from acpi_tables._pointers import RSDP_SIGNATURE, RSDP_SIZE
 
-__all__ = ["MAX_TABLES", "MAX_TABLE_SIZE", "MemoryRead", "ParsedTables", "parse_tables"]
+__all__ = ("MAX_TABLES", "MAX_TABLE_SIZE", "MemoryRead", "ParsedTables", "parse_tables")
 
 MemoryRead = Callable[[int, int], bytes]
 """Reads exactly (address, size) bytes of guest memory; ``GuestMemory.read`` of vmm-memory is one."""

@@ -7,14 +7,14 @@ from enum import IntEnum
 from acpi_tables._errors import EncodingError
 from acpi_tables._terms import Aml, buffer
 
-__all__ = [
+__all__ = (
     "SpaceKind",
     "address_space",
     "interrupt",
     "io_ports",
     "memory32_fixed",
     "resource_template",
-]
+)
 
 _END_TAG = b"\x79\x00"
 _WIDTHS = {2: (0x88, "H"), 4: (0x87, "I"), 8: (0x8A, "Q")}

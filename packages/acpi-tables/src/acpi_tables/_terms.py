@@ -9,7 +9,7 @@ import attrs
 
 from acpi_tables._errors import EncodingError
 
-__all__ = [
+__all__ = (
     "ONES",
     "Aml",
     "Term",
@@ -26,7 +26,7 @@ __all__ = [
     "path",
     "scope",
     "uuid",
-]
+)
 
 ONES = 0xFFFF_FFFF_FFFF_FFFF
 _PKG_LENGTH_LIMITS = (0x3F, 0xFFF, 0xF_FFFF, 0xFFF_FFFF)

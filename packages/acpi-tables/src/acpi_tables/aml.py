@@ -53,7 +53,7 @@ from acpi_tables._terms import (
     uuid,
 )
 
-__all__ = [
+__all__ = (
     "ONES",
     "Aml",
     "AmlNode",
@@ -101,4 +101,4 @@ __all__ = [
     "store",
     "uuid",
     "while_",
-]
+)

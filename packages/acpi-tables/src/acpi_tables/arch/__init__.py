@@ -9,7 +9,7 @@ from acpi_tables._fadt import BootArch
 from acpi_tables._madt import Madt
 from acpi_tables.arch import x86_64
 
-__all__ = ["ArchTables", "for_arch"]
+__all__ = ("ArchTables", "for_arch")
 
 
 class ArchTables(Protocol):

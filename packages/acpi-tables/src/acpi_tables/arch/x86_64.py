@@ -5,7 +5,7 @@ from vm_device.platform import Platform
 from acpi_tables._fadt import BootArch
 from acpi_tables._madt import IoApic, LocalApic, LocalApicNmi, Madt, MadtEntry
 
-__all__ = ["boot_arch", "madt"]
+__all__ = ("boot_arch", "madt")
 
 _I8042_HIDS = frozenset({"PNP0303", "PNP0F13"})
 _RTC_HID = "PNP0B00"
