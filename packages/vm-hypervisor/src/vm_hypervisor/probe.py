@@ -16,6 +16,8 @@ from vmm_memory import GuestMemoryMmap, GuestRegionMmap
 
 from vm_hypervisor._errors import HypervisorUnavailableError
 
+__all__ = ("INTERPRETED_NS", "KvmReport", "measure")
+
 INTERPRETED_NS = 50.0
 """From this many ns per instruction on, ring 0 is called interpreted: hardware and even QEMU's TCG
 need below 10, the known interpreters above 300."""

@@ -11,6 +11,21 @@ import attrs
 
 from vm_hypervisor.arch._x86_64_state import EntryState
 
+__all__ = (
+    "IDENTITY_MAP",
+    "IO_APIC_BASE",
+    "IO_APIC_PINS",
+    "LOCAL_APIC_BASE",
+    "TSS",
+    "CpuidLeaf",
+    "EntryState",
+    "X86Hypervisor",
+    "X86Vcpu",
+    "boot_msrs",
+    "guest_cpuid",
+    "prepare_vcpu",
+)
+
 LOCAL_APIC_BASE: Final = 0xFEE0_0000
 IO_APIC_BASE: Final = 0xFEC0_0000
 IO_APIC_PINS: Final = 24
