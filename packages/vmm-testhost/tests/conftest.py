@@ -2,8 +2,6 @@
 
 import pytest
 
-pytest_plugins = ["pytester"]
-
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):

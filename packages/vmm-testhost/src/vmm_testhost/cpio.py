@@ -7,7 +7,7 @@ unpacks several archives one after the other, so ``first.build() + second.build(
 import stat
 from pathlib import PurePosixPath
 
-__all__ = ["Archive"]
+__all__ = ("Archive",)
 
 LIMIT = 0xFFFFFFFF  # every header field is eight hexadecimal digits
 PADDING = 512  # the block size cpio tools end an archive on; also keeps concatenated archives aligned

@@ -3,4 +3,4 @@
 from ._apt import fetch_package
 from ._kernel import GUEST_KERNEL, DebianKernel, extract_vmlinux, kernel, read_module
 
-__all__ = ["GUEST_KERNEL", "DebianKernel", "extract_vmlinux", "fetch_package", "kernel", "read_module"]
+__all__ = ("GUEST_KERNEL", "DebianKernel", "extract_vmlinux", "fetch_package", "kernel", "read_module")

@@ -20,13 +20,13 @@ from ._kinds import CHECKS, KINDS, inside_testhost
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
-__all__ = [
+__all__ = (
     "pytest_addoption",
     "pytest_cmdline_main",
     "pytest_collection_modifyitems",
     "pytest_configure",
     "pytest_itemcollected",
-]
+)
 
 PROPERTY = "vmm_skip"  # user property of a report: "kind (reason)"
 

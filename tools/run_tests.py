@@ -1,0 +1,177 @@
+"""`make test`: every test, each kind where it can run; `--long` for full counts and a dated log.
+
+Pure tests and those for any /dev/kvm run here. What needs a complete KVM runs here too if this
+machine has one, else in an emulated host, beside the others: one host for the whole shard. A
+skipped kvm_full test fails the run. Skips are counted and explained at the end of each shard.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+import xml.etree.ElementTree as ET
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import guest
+import vmm_testhost
+from vm_hypervisor import HypervisorUnavailableError
+from vm_hypervisor.probe import measure
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDERS = ("packages", "tests", "bench/floor")
+TOOLS = {"iasl": "acpica-tools", "mke2fs": "e2fsprogs", "debugfs": "e2fsprogs", "depmod": "kmod"}
+PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+
+
+@attrs.frozen
+class Shard:
+    """Some tests in one pytest process."""
+
+    name: str
+    select: str
+    emulated: bool
+    require: Sequence[str] = ()
+
+
+def plan() -> list[list[Shard]]:
+    """Return groups of shards; those of a group run side by side."""
+    try:
+        report = measure()
+        complete, any_kvm = report.complete, True
+    except HypervisorUnavailableError:
+        complete = any_kvm = False
+    full = "kvm_full or root_net" if any_kvm else "kvm_full or root_net or kvm"
+    here = "not (kvm_full or root_net or testhost or arm64)" + ("" if any_kvm else " and not kvm")
+    return [
+        [
+            Shard("here", here, emulated=False, require=["kvm"] if any_kvm else []),
+            Shard("complete KVM", full, emulated=not complete, require=["kvm_full"]),
+        ],
+        [Shard("emulated host", "testhost", emulated=False), Shard("arm64", "arm64", emulated=False)],
+    ]
+
+
+def ensure_tools() -> None:
+    """Install what the tests use as oracles, or say how."""
+    missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool, path=PATH)})
+    if not missing:
+        return
+    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
+    if os.geteuid() != 0:
+        sys.exit(f"test: missing tools; run as root: {' '.join(command)}")
+    print(f"test: installing {' '.join(missing)} …", flush=True)
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    subprocess.run(["apt-get", "update", "-qq"], check=False, env=environment)
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+
+
+class Run:
+    """One shard under way: its output is shown line by line with its name."""
+
+    def __init__(self, shard: Shard, results: Path, log: Path | None, extra: Sequence[str]) -> None:
+        self.shard = shard
+        self.report = results / f"{shard.name.replace(' ', '-')}.xml"
+        self.status = -1
+        self.seconds = 0.0
+        self._log = log
+        self._extra = extra
+        self._thread = threading.Thread(target=self._run)
+        self._thread.start()
+
+    def join(self) -> None:
+        self._thread.join()
+
+    def _command(self) -> list[str]:
+        require = [word for kind in self.shard.require for word in ("--require", kind)]
+        pytest = [sys.executable, "-m", "pytest", "-q", "-m", self.shard.select, *require, *self._extra]
+        pytest += [f"--junitxml={self.report}", "-o", f"cache_dir={self.report.with_suffix('.cache')}"]
+        if not any(Path(word.split("::")[0]).exists() for word in self._extra):
+            pytest += FOLDERS
+        if not self.shard.emulated:
+            return pytest
+        testhost = [sys.executable, "-m", "vmm_testhost", "--memory", "6144"]
+        return [*testhost, "--writable", str(self.report.parent), "--", *pytest]
+
+    def _run(self) -> None:
+        start = time.monotonic()
+        process = subprocess.Popen(
+            self._command(),
+            cwd=ROOT,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            errors="replace",
+        )
+        assert process.stdout is not None
+        for line in process.stdout:
+            text = f"[{self.shard.name}] {line.rstrip()}"
+            print(text, flush=True)
+            if self._log is not None:
+                with self._log.open("a") as file:
+                    file.write(text + "\n")
+        self.status = process.wait()
+        self.seconds = time.monotonic() - start
+
+    def counts(self) -> tuple[int, int, int]:
+        """Return (passed, failed, skipped); a shard that left no report failed once."""
+        if not self.report.exists():
+            return 0, 1, 0
+        total = failed = skipped = 0
+        for suite in ET.parse(self.report).getroot().iter("testsuite"):
+            total += int(suite.get("tests", 0))
+            failed += int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+            skipped += int(suite.get("skipped", 0))
+        return total - failed - skipped, failed, skipped
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--long", action="store_true", help="full counts, and a dated log under logs/")
+    parser.add_argument("extra", nargs="*", help="further pytest arguments or test paths")
+    options = parser.parse_args()
+    os.environ["VMM_HYPOTHESIS_PROFILE"] = "long" if options.long else "ci"
+    os.environ.setdefault("VMM_TEST_LONG", "1" if options.long else "")
+    log = None
+    if options.long:
+        log = ROOT / "logs" / f"test-long-{time.strftime('%Y-%m-%d-%H%M%S')}.log"
+        log.parent.mkdir(exist_ok=True)
+    ensure_tools()
+    vmm_testhost.prepare()
+    guest.prepare()
+    results = ROOT / "build" / "test-results"
+    shutil.rmtree(results, ignore_errors=True)
+    results.mkdir(parents=True)
+    runs: list[Run] = []
+    for group in plan():
+        under_way = [Run(shard, results, log, options.extra) for shard in group]
+        for run in under_way:
+            run.join()
+        runs += under_way
+    return summary(runs)
+
+
+def summary(runs: Sequence[Run]) -> int:
+    """Print what came out; return the exit status."""
+    print()
+    ok = True
+    totals = [0, 0, 0]
+    for run in runs:
+        counts = run.counts()
+        totals = [total + count for total, count in zip(totals, counts, strict=True)]
+        # 5: no test of this kind was selected, which is fine for a kind nobody wrote yet.
+        ok = ok and run.status in (0, 5)
+        where = "emulated host" if run.shard.emulated else "this machine"
+        passed, failed, skipped = counts
+        outcome = f"{passed} passed, {failed} failed, {skipped} skipped, {run.seconds:.0f} s"
+        print(f"{run.shard.name:14} on {where}: {outcome}")
+    print(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
+    return 0 if ok and not totals[1] else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
