@@ -199,7 +199,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _hold_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["testhost"]:
-        from vmm_testhost._cli import main as testhost  # noqa: PLC0415
+        from vmm_testhost import main as testhost  # noqa: PLC0415
 
         return testhost(words[1:])
     arguments = _parser().parse_args(words)
