@@ -66,6 +66,7 @@ class Machine:
             rsdp_addr=tables.rsdp_address,
         )
         ram.write(tables.address, tables.blob)
+        ram.write(*self.acpi.reset_vector())  # where a guest without EFI jumps to reboot
 
         self.vcpu = self.vm.create_vcpu(0)
         stack.callback(self.vcpu.close)
