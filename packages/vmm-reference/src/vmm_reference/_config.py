@@ -18,7 +18,7 @@ MIN_MEMORY = 16 << 20
 MAX_MEMORY = 1 << 44
 MAX_VCPUS = 254
 MAX_DISKS = 16
-BUILT_IN_IDS = frozenset({"acpi", "boot-timer", "i8042", "rtc", "serial0"})
+BUILT_IN_IDS = frozenset({"acpi", "boot-timer", "com1", "i8042", "rtc"})
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 CPUS_KEYS = {
@@ -171,7 +171,7 @@ class SerialConfig:
         word, equals, path = text.partition("=")
         modes = {mode.value: mode for mode in SerialMode}
         takes_path = word in {"file", "socket"}
-        if word not in modes or takes_path != bool(equals and path):
+        if word not in modes or takes_path != bool(path) or takes_path != bool(equals):
             raise ConfigError("--serial", f"{text!r} is none of off, null, tty, pty, file=PATH, socket=PATH")
         return cls(modes[word], Path(path) if takes_path else None)
 
@@ -187,7 +187,8 @@ class RngConfig:
     def parse(cls, text: str) -> "RngConfig":
         """Read "src=/dev/urandom,id=rng0"; raises `ConfigError`."""
         options = Options("--rng", text)
-        config = cls(Path(options.take("src", str, "/dev/urandom")), options.take("id", str, "rng0"))
+        source = options.require("src") if options.has("src") else "/dev/urandom"
+        config = cls(Path(source), options.take("id", str, "rng0"))
         options.finish(RNG_KEYS)
         return config
 
@@ -203,7 +204,8 @@ class EventMonitorConfig:
     def parse(cls, text: str) -> "EventMonitorConfig":
         """Read "path=events.json" or "fd=3"; raises `ConfigError`."""
         options = Options("--event-monitor", text)
-        config = cls(options.take("path", Path, None), options.take("fd", parse_count, None))
+        path = Path(options.require("path")) if options.has("path") else None
+        config = cls(path, options.take("fd", parse_count, None))
         options.finish(EVENT_MONITOR_KEYS)
         return config
 

@@ -154,6 +154,10 @@ class Options:
             raise ConfigError(f"{self._option} {key}", f"given twice ({self._values[key]!r} and {value!r})")
         self._values[key] = unquote(value)
 
+    def has(self, key: str) -> bool:
+        """Return whether `key` was given and not yet taken."""
+        return key in self._values
+
     def take(self, key: str, parse: Callable[[str], _T], default: _T) -> _T:
         """Return and forget the parsed value of `key`, or `default` when it was not given.
 

@@ -41,10 +41,21 @@ def _read(file: Path, key: str) -> KvmReport | None:
     try:
         cached = json.loads(file.read_text())
         report = KvmReport(**cached["report"]) if cached["boot_id"] == key else None
-        # A report that cannot even be judged was not written by us.
-        return report if report is not None and report.summary and report.complete in {True, False} else None
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
+    return report if report is not None and _sane(report) else None
+
+
+def _sane(report: KvmReport) -> bool:
+    """Whether the values have their types: a file that others can write is no proof."""
+    numbers = (report.ns_per_instruction, report.ns_per_exit, report.max_vcpus)
+    capabilities = report.capabilities
+    return (
+        all(isinstance(number, int | float) and number >= 0 for number in numbers)
+        and isinstance(report.cpuid_virtualised, bool)
+        and isinstance(capabilities, dict)
+        and all(isinstance(value, int) for value in capabilities.values())
+    )
 
 
 def probe() -> KvmReport:

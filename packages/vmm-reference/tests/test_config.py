@@ -1,0 +1,165 @@
+"""Each option, good and bad, with the message a user reads."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from vmm_reference import (
+    ConfigError,
+    CpusConfig,
+    DiskConfig,
+    EventMonitorConfig,
+    MemoryConfig,
+    RngConfig,
+    SerialConfig,
+    SerialMode,
+    VmConfig,
+)
+
+M, G = 1 << 20, 1 << 30
+
+GOOD = [
+    (CpusConfig, "boot=2", CpusConfig(2, 2)),
+    (CpusConfig, "boot=2,max=2,affinity=[0@[1],1@[2-3]]", CpusConfig(2, 2, {0: {1}, 1: {2, 3}})),
+    (CpusConfig, "boot=254", CpusConfig(254, 254)),
+    (MemoryConfig, "size=16M", MemoryConfig(16 * M)),
+    (MemoryConfig, "size=2G,shared=off", MemoryConfig(2 * G, shared=False)),
+    (MemoryConfig, "hugepages=on,prefault=true", MemoryConfig(512 * M, hugepages=True, prefault=True)),
+    (MemoryConfig, "size=16T", MemoryConfig(1 << 44)),
+    (DiskConfig, "path=a.raw", DiskConfig(Path("a.raw"))),
+    (
+        DiskConfig,
+        'path="a,b ""c"".raw",readonly=on,id=root,serial=S1,engine=python',
+        DiskConfig(Path('a,b "c".raw'), True, "root", "S1", "python"),
+    ),
+    (SerialConfig, "off", SerialConfig(SerialMode.OFF)),
+    (SerialConfig, "null", SerialConfig(SerialMode.NULL)),
+    (SerialConfig, "tty", SerialConfig(SerialMode.TTY)),
+    (SerialConfig, "pty", SerialConfig(SerialMode.PTY)),
+    (SerialConfig, "file=/tmp/a=b", SerialConfig(SerialMode.FILE, Path("/tmp/a=b"))),
+    (SerialConfig, "socket=s", SerialConfig(SerialMode.SOCKET, Path("s"))),
+    (RngConfig, "src=/dev/random", RngConfig(Path("/dev/random"))),
+    (RngConfig, "id=entropy", RngConfig(id="entropy")),
+    (EventMonitorConfig, "path=e.json", EventMonitorConfig(Path("e.json"))),
+    (EventMonitorConfig, "fd=3", EventMonitorConfig(fd=3)),
+]
+SERIAL = "is none of off, null, tty, pty, file=PATH, socket=PATH"
+BAD = [
+    (CpusConfig, "boot=0", "--cpus boot: 0 is not within 1 … 254"),
+    (CpusConfig, "boot=255", "--cpus boot: 255 is not within 1 … 254"),
+    (CpusConfig, "boot=two", "--cpus boot: 'two' is not a number"),
+    (CpusConfig, "boot=1,max=2", "--cpus max: 2 differs from boot=1; CPUs cannot be hotplugged yet"),
+    (CpusConfig, "affinity=[1@[0]]", "--cpus affinity: vCPU 1 does not exist; boot=1"),
+    (CpusConfig, "cores=2", "--cpus cores: unknown key; --cpus takes boot, max, affinity"),
+    (MemoryConfig, "size=1M", "--memory size: 1048576 bytes is not within 16M … 16T"),
+    (MemoryConfig, "size=17T", "--memory size: 18691697672192 bytes is not within 16M … 16T"),
+    (MemoryConfig, "size=16777217", "--memory size: 16777217 bytes is not a multiple of the page size 4096"),
+    (
+        MemoryConfig,
+        "size=17M,hugepages=on",
+        "--memory size: 17825792 bytes is not a multiple of the page size 2097152",
+    ),
+    (
+        MemoryConfig,
+        "hugepages=on,shared=off",
+        "--memory hugepages: needs shared=on: huge pages come from a hugetlb memfd",
+    ),
+    (MemoryConfig, "shared=yes", "--memory shared: 'yes' is neither on nor off"),
+    (
+        MemoryConfig,
+        "size=lots",
+        "--memory size: 'lots' is not a size; write a number with K, M, G or T, such as 512M",
+    ),
+    (DiskConfig, "readonly=on", "--disk: path= is missing"),
+    (DiskConfig, 'path=""', "--disk: path= is missing"),
+    (DiskConfig, "path=a,engine=rust", "--disk engine: 'rust' is neither native nor python"),
+    (
+        DiskConfig,
+        "path=a,serial=123456789012345678901",
+        "--disk serial: '123456789012345678901' is not at most 20 ASCII bytes",
+    ),
+    (DiskConfig, "path=a,serial=\udcff", "--disk serial: '\\udcff' is not at most 20 ASCII bytes"),
+    (
+        DiskConfig,
+        "path=a,direct=on",
+        "--disk direct: unknown key; --disk takes path, readonly, id, serial, engine",
+    ),
+    (SerialConfig, "", f"--serial: '' {SERIAL}"),
+    (SerialConfig, "TTY", f"--serial: 'TTY' {SERIAL}"),
+    (SerialConfig, "tty=x", f"--serial: 'tty=x' {SERIAL}"),
+    (SerialConfig, "tty=", f"--serial: 'tty=' {SERIAL}"),
+    (SerialConfig, "file", f"--serial: 'file' {SERIAL}"),
+    (SerialConfig, "file=", f"--serial: 'file=' {SERIAL}"),
+    (RngConfig, "source=/dev/random", "--rng source: unknown key; --rng takes src, id"),
+    (RngConfig, "src=", "--rng: src= is missing"),
+    (EventMonitorConfig, "path=a,fd=3", "--event-monitor: give exactly one of path= and fd="),
+    (EventMonitorConfig, "fd=-1", "--event-monitor fd: '-1' is not a number"),
+    (EventMonitorConfig, "path=", "--event-monitor: path= is missing"),
+    (EventMonitorConfig, "", "--event-monitor: '' is not of the form key=value"),
+]
+
+
+@pytest.mark.parametrize(("kind", "text", "expected"), GOOD)
+def test_good(kind, text, expected):
+    """The option means the value."""
+    assert kind.parse(text) == expected
+
+
+@pytest.mark.parametrize(("kind", "text", "message"), BAD)
+def test_bad(kind, text, message):
+    """The one line that the user sees names option, key, value and the cure."""
+    with pytest.raises(ConfigError) as caught:
+        kind.parse(text)
+    assert str(caught.value) == message
+
+
+@given(
+    st.sampled_from([CpusConfig, MemoryConfig, DiskConfig, SerialConfig, RngConfig, EventMonitorConfig]),
+    st.one_of(st.text(), st.from_regex(r"(boot|size|path|file|src|fd|affinity|id)=[\x00-\xff]{0,20}")),
+)
+def test_hostile(kind, text):
+    """Any text is a configuration or a ConfigError."""
+    try:
+        result = kind.parse(text)
+    except ConfigError as refused:
+        result = refused
+    assert isinstance(result, kind | ConfigError)
+
+
+def disks(*ids):
+    """Return disks of these ids."""
+    return tuple(DiskConfig(Path(f"{number}.raw"), id=id_) for number, id_ in enumerate(ids))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"disks": disks(*[""] * 17)}, "--disk: 17 disks; a virtio-mmio machine takes 16"),
+        ({"disks": disks("a", "a")}, "id: 'a' names two devices"),
+        ({"disks": disks("", "disk0")}, "id: 'disk0' names two devices"),
+        ({"disks": disks("rng0")}, "id: 'rng0' names two devices"),
+        ({"disks": disks("rtc")}, "id: 'rtc' is the id of a device that every machine has"),
+        ({"disks": disks("a b")}, "id: 'a b' is not 1 to 64 of A-Z a-z 0-9 . _ -"),
+        ({"rng": RngConfig(id="")}, "id: '' is not 1 to 64 of A-Z a-z 0-9 . _ -"),
+        ({"cmdline": "é"}, "--cmdline: 'é' is not ASCII without NUL"),
+        ({"cmdline": "a\0b"}, "--cmdline: 'a\\x00b' is not ASCII without NUL"),
+    ],
+)
+def test_whole_machines(change, message):
+    """What only shows with all options together."""
+    with pytest.raises(ConfigError) as caught:
+        VmConfig(Path("vmlinuz"), **change)
+    assert str(caught.value) == message
+
+
+def test_disk_ids():
+    """Disks without an id are numbered by their position."""
+    config = VmConfig(Path("k"), disks=disks("", "root", ""))
+    assert config.disk_ids() == ("disk0", "root", "disk2")
+
+
+def test_values_are_frozen():
+    """A configuration cannot change under a running machine."""
+    with pytest.raises(AttributeError):
+        VmConfig(Path("k")).cmdline = "x"

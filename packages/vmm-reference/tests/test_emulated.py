@@ -1,0 +1,170 @@
+"""The way into the emulated host: arguments that mean the same machine, what cannot cross, the relays."""
+
+import json
+import os
+import sys
+import time
+from pathlib import Path
+
+import attrs
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from virtio_devices import DiskImage
+from vmm_reference import (
+    BootProtocol,
+    ConfigError,
+    CpusConfig,
+    DiskConfig,
+    EventMonitorConfig,
+    MemoryConfig,
+    RngConfig,
+    SerialConfig,
+    SerialMode,
+    VmConfig,
+    _emulated,
+)
+from vmm_reference._cli import _parser, config_from
+
+ASCII = st.text(st.characters(min_codepoint=1, max_codepoint=126))
+PATHS = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=["Cs"]), min_size=1).map(
+    lambda name: Path("/", f"_{name}")
+)
+IDS = st.lists(st.from_regex(r"[A-Za-z0-9._-]{1,12}", fullmatch=True), min_size=5, max_size=5, unique=True)
+
+
+@st.composite
+def configs(draw):
+    """Any machine whose paths are absolute and whose devices have ids."""
+    ids = [f"x{id_}" for id_ in draw(IDS)]
+    boot = draw(st.integers(1, 254))
+    cpus = st.frozensets(st.integers(0, 4095), min_size=1, max_size=4)
+    affinity = draw(st.dictionaries(st.integers(0, boot - 1), cpus, max_size=4))
+    shared = draw(st.booleans())
+    disk = st.builds(
+        DiskConfig,
+        PATHS,
+        st.booleans(),
+        st.just(""),
+        st.text(st.characters(min_codepoint=1, max_codepoint=126), max_size=20),
+        st.sampled_from(["native", "python"]),
+    )
+    disks = draw(st.lists(disk, max_size=4))
+    return VmConfig(
+        kernel=draw(PATHS),
+        initramfs=draw(st.none() | PATHS),
+        cmdline=draw(ASCII),
+        boot_protocol=draw(st.sampled_from(BootProtocol)),
+        cpus=CpusConfig(boot, boot, affinity),
+        memory=MemoryConfig(
+            draw(st.integers(8, 1 << 16)) << 21, shared, shared and draw(st.booleans()), draw(st.booleans())
+        ),
+        disks=tuple(attrs.evolve(disk, id=id_) for disk, id_ in zip(disks, ids, strict=False)),
+        serial=SerialConfig(draw(st.sampled_from([SerialMode.OFF, SerialMode.TTY]))),
+        rng=RngConfig(draw(PATHS), ids[4]),
+        event_monitor=draw(st.none() | PATHS.map(EventMonitorConfig)),
+    )
+
+
+@given(configs())
+def test_inner_command_line_means_the_same_machine(config):
+    """Arguments made for the inner VMM parse back to the configuration they were made from."""
+    events = None if config.event_monitor is None else config.event_monitor.path
+    words = _emulated.arguments(config, events, 0)
+    assert config_from(_parser().parse_args(["run", *words])) == config
+
+
+def test_other_serial_ends_stay_outside():
+    """Inside, the console is on pipes whatever the user asked for; relative paths become absolute."""
+    config = VmConfig(
+        Path("k"), serial=SerialConfig(SerialMode.SOCKET, Path("s")), disks=[DiskConfig(Path("d"))]
+    )
+    inner = config_from(_parser().parse_args(["run", *_emulated.arguments(config, None, 2)]))
+    assert inner.serial == SerialConfig(SerialMode.TTY)
+    assert inner.kernel == Path.cwd() / "k"
+    assert [(disk.id, disk.path) for disk in inner.disks] == [("disk0", Path.cwd() / "d")]
+
+
+def test_descriptors_do_not_cross():
+    """An outer descriptor is refused with the reason and the cure."""
+    with pytest.raises(ConfigError) as caught:
+        _emulated.run(VmConfig(Path("k"), event_monitor=EventMonitorConfig(fd=7)))
+    assert str(caught.value) == (
+        "--event-monitor fd: descriptor 7 does not exist in the emulated host; use path="
+    )
+
+
+def test_memory_this_machine_does_not_have():
+    """More RAM than the emulated host can get is refused before anything starts, with both numbers."""
+    with pytest.raises(ConfigError, match=r"^--memory size: the guest's 16777216M need an .*; ask for less$"):
+        _emulated.run(VmConfig(Path("k"), memory=MemoryConfig(1 << 44)))
+
+
+def test_a_disk_in_use_is_refused_out_here(tmp_path):
+    """The inner VMM's locks do not leave the emulated host: the outer one takes them too."""
+    disk = tmp_path / "disk.raw"
+    disk.write_bytes(bytes(4096))
+    with DiskImage(disk), pytest.raises(ConfigError, match=r"^--disk path: .*disk\.raw.*"):
+        _emulated.run(VmConfig(Path("k"), disks=[DiskConfig(disk)]))
+    DiskImage(disk).close()  # nothing of ours holds it
+
+
+def read_until(fd, wanted, seconds=10.0):
+    """Read `fd` until `wanted` bytes came."""
+    data, end = b"", time.monotonic() + seconds
+    while len(data) < len(wanted):
+        assert time.monotonic() < end
+        data += os.read(fd, 1 << 16)
+    return data
+
+
+def test_serial_relay_out_and_in(tmp_path):
+    """What the inner VMM prints reaches the user's end, what is typed there reaches the inner VMM."""
+    import socket
+
+    path = tmp_path / "console"
+    relay = _emulated._SerialRelay(SerialConfig(SerialMode.SOCKET, path))
+    with socket.socket(socket.AF_UNIX) as user:
+        user.connect(str(path))
+        os.write(relay.inner_out, b"login: ")
+        assert read_until(user.fileno(), b"login: ") == b"login: "
+        typed = bytes(range(256)) * 1024  # four times what a pipe holds
+        user.setblocking(True)
+        import threading
+
+        typist = threading.Thread(target=user.sendall, args=(typed,))
+        typist.start()
+        time.sleep(0.2)  # the pipe is full by now
+        assert read_until(relay.inner_in, typed) == typed
+        typist.join()
+        os.write(relay.inner_out, b"bye")
+        relay.close()
+        assert user.recv(100) == b"bye"
+
+
+def test_event_relay(tmp_path):
+    """Events written inside arrive outside whole, in order, the last ones too."""
+    source, target = tmp_path / "inner", tmp_path / "outer"
+    source.touch()
+    relay = _emulated._EventRelay(source, EventMonitorConfig(target))
+    expected = []
+    with source.open("ab", buffering=0) as inner:
+        for number in range(50):
+            line = json.dumps({"event": "x" * number, "n": number}).encode() + b"\n"
+            inner.write(line[:7])
+            time.sleep(0.002)
+            inner.write(line[7:])
+            expected.append(line)
+    relay.close()
+    assert target.read_bytes() == b"".join(expected)
+
+
+def test_event_relay_without_a_reader(tmp_path):
+    """A FIFO that nobody reads neither blocks the relay nor its end."""
+    fifo, source = tmp_path / "fifo", tmp_path / "inner"
+    os.mkfifo(fifo)
+    source.write_bytes(b'{"event": "y"}\n' * 20_000)
+    relay = _emulated._EventRelay(source, EventMonitorConfig(fifo))
+    relay._target.close()  # as after a reader went away
+    relay.close()
+    assert sys.getsizeof(relay._part) < 100
