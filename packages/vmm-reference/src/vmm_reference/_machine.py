@@ -7,11 +7,12 @@ clock, reset and sleep registers, and virtio devices on virtio-mmio, told to the
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from pathlib import Path
 from typing import Final, Protocol
 
 import attrs
 from acpi_tables import build_tables
-from linux_loader import BootProtocol, E820Entry, E820Type, KernelImage, LoadedKernel, load
+from linux_loader import BootProtocol, E820Entry, E820Type, KernelImage, LoadedKernel, LoaderError, load
 from virtio_devices import (
     DiskImage,
     EntropySource,
@@ -229,7 +230,7 @@ class Machine:
         config, memory = self.config, self.memory.memory()
         tables = build_tables(self.platform, _ACPI_TABLES)
         protocol = _PROTOCOLS[config.boot_protocol]
-        with KernelImage.open(config.kernel) as image:
+        with _open_kernel(config.kernel) as image:
             loaded = load(
                 memory,
                 image,
@@ -283,6 +284,13 @@ def _allocator() -> SystemAllocator:
         mmio_high=AddressAllocator(1 << 40, 1 << 40),
         gsi=IdAllocator(_FIRST_FREE_GSI, x86_64.IO_APIC_PINS - 1),
     )
+
+
+def _open_kernel(path: Path) -> KernelImage:
+    try:
+        return KernelImage.open(path)
+    except LoaderError as error:
+        raise ConfigError("--kernel", f"{path}: {error}") from error
 
 
 def _open_disk(name: str, disk: DiskConfig) -> VirtioBlk:

@@ -1,0 +1,269 @@
+"""The command `vmm` as a user meets it: one line and status 2 for every mistake."""
+
+import fcntl
+import os
+import subprocess
+import sys
+from importlib.metadata import version
+
+import pytest
+from vmm_reference import _cli, _host
+from vmm_reference._config import BootProtocol
+
+SLOW = "/dev/kvm runs ring 0 interpreted (320.0 ns per instruction)"
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    """A file that is no kernel, which only its reader can tell."""
+    path = tmp_path / "vmlinuz"
+    path.write_bytes(b"no kernel" * 1000)
+    return path
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A raw image."""
+    path = tmp_path / "disk.raw"
+    path.write_bytes(bytes(1 << 16))
+    return path
+
+
+@pytest.fixture
+def on_kvm(monkeypatch):
+    """Let --host kvm pass on any machine: what is tested fails before KVM matters."""
+    monkeypatch.setattr(_host, "choose", lambda _: _host.HostChoice("kvm", "as the test says"))
+
+
+@pytest.fixture
+def vmm(capsys):
+    """A function that runs `vmm` in this process and returns (status, stdout, stderr)."""
+
+    def run(*words):
+        try:
+            status = _cli.main([str(word) for word in words])
+        except SystemExit as exit_:
+            status = exit_.code
+        streams = capsys.readouterr()
+        return status, streams.out, streams.err
+
+    return run
+
+
+def refused(result):
+    """Return the one line of a refusal, without its prefix."""
+    status, out, err = result
+    assert (status, out) == (2, "")
+    assert err.startswith("vmm: ")
+    assert err.count("\n") == 1
+    assert err.endswith("\n")
+    return err.removeprefix("vmm: ").rstrip("\n")
+
+
+def test_help(vmm):
+    """Help names every option, every key, the exit statuses and a first run."""
+    status, out, err = vmm("run", "--help")
+    assert (status, err) == (0, "")
+    words = ["--kernel", "--initramfs", "--cmdline", "--cpus", "--memory", "--disk", "--rng", "--serial"]
+    words += ["--event-monitor", "--boot-protocol", "--host", "-v", "hugepages=", "affinity=", "engine="]
+    words += [protocol.value for protocol in BootProtocol]
+    for word in [*words, "Exit status:", "A first run"]:
+        assert word in out
+    assert vmm("--help")[0] == 0
+
+
+def test_version(vmm):
+    """The installed version, on stdout."""
+    assert vmm("--version") == (0, f"vmm {version('vmm-reference')}\n", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        ([], "the following arguments are required: COMMAND"),
+        (["fly"], "argument COMMAND: invalid choice: 'fly' (choose from 'run', 'doctor', 'testhost')"),
+        (["run"], "the following arguments are required: --kernel"),
+        (["run", "--kernel", "k", "--kernel", "l"], "--kernel: given twice"),
+        (["run", "--kernel", "k", "--cpus", "boot=1", "--cpus", "boot=2"], "--cpus: given twice"),
+        (["run", "--kernel"], "argument --kernel: expected one argument"),
+        (["run", "--kernel", "k", "--bios", "b"], "unrecognized arguments: --bios b"),
+        (["run", "--kernel", "k", "--mem", "size=1G"], "unrecognized arguments: --mem size=1G"),
+        (
+            ["run", "--kernel", "k", "--host", "xen"],
+            "argument --host: invalid choice: 'xen' (choose from 'auto', 'kvm', 'emulated')",
+        ),
+        (
+            ["doctor", "--format", "xml"],
+            "argument --format: invalid choice: 'xml' (choose from 'text', 'json')",
+        ),
+    ],
+)
+def test_mistakes_of_grammar(vmm, words, problem):
+    """Unknown, doubled, missing, abbreviated: one line that says so and where the help is."""
+    line = refused(vmm(*words))
+    assert line.startswith(f"{problem}; see `vmm ")
+    assert line.endswith("--help`")
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--cpus", "boot=2,boot=3"], "--cpus boot: given twice ('2' and '3')"),
+        (["--cpus", "cores=2"], "--cpus cores: unknown key; --cpus takes boot, max, affinity"),
+        (["--memory", "size=99999T"], "--memory size: 109950063265972224 bytes is not within 16M … 16T"),
+        (
+            ["--memory", "size=many"],
+            "--memory size: 'many' is not a size; write a number with K, M, G or T, such as 512M",
+        ),
+        (["--serial", "uart"], "--serial: 'uart' is none of off, null, tty, pty, file=PATH, socket=PATH"),
+        (["--disk", "readonly=on"], "--disk: path= is missing"),
+        (
+            ["--disk", "path=a\nb,x=1"],
+            "--disk x: unknown key; --disk takes path, readonly, id, serial, engine",
+        ),
+        (["--initramfs", ""], "--initramfs: the path is empty"),
+        (["--cmdline", "ü"], "--cmdline: 'ü' is not ASCII without NUL"),
+    ],
+)
+@pytest.mark.parametrize("host", ["auto", "kvm", "emulated"])
+def test_mistakes_in_values(vmm, kernel, words, line, host):
+    """Refused before any host is chosen, the same on every host."""
+    assert refused(vmm("run", "--host", host, "--kernel", kernel, *words)) == line
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["--kernel", "{}/none"], "--kernel: {}/none: No such file or directory"),
+        (["--kernel", ""], "--kernel: the path is empty"),
+        (["--kernel", "{}"], "--kernel: {}: is a folder, not a file"),
+        (["--kernel", "/dev/null"], "--kernel: /dev/null: is a device, not a file"),
+        (["--kernel", "{}/k\n2"], "--kernel: {}/k 2: No such file or directory"),
+        (
+            ["--kernel", "{}/vmlinuz", "--initramfs", "{}/none"],
+            "--initramfs: {}/none: No such file or directory",
+        ),
+        (
+            ["--kernel", "{}/vmlinuz", "--disk", "path={}/none"],
+            "--disk path: {}/none: No such file or directory",
+        ),
+        (
+            ["--kernel", "{}/vmlinuz", "--disk", "path={}"],
+            "--disk path: {}: is a folder, not a file or block device",
+        ),
+        (
+            ["--kernel", "{}/vmlinuz", "--disk", "path={}/fifo"],
+            "--disk path: {}/fifo: is a FIFO, not a file or block device",
+        ),
+        (["--kernel", "{}/vmlinuz", "--rng", "src={}/none"], "--rng src: {}/none: No such file or directory"),
+    ],
+)
+@pytest.mark.parametrize("host", ["auto", "kvm", "emulated"])
+def test_files_that_are_not_there(vmm, kernel, tmp_path, words, line, host):
+    """Named with the option and the reason, at once, whatever the host would be."""
+    os.mkfifo(tmp_path / "fifo")
+    words = [word.format(tmp_path) for word in words]
+    assert refused(vmm("run", "--host", host, *words)) == line.format(tmp_path)
+
+
+def test_incomplete_kvm_is_refused_with_its_reason(vmm, kernel, monkeypatch):
+    """--host kvm on a KVM that interprets ring 0: the measurement and the cure."""
+    from vm_hypervisor.probe import KvmReport
+
+    monkeypatch.setattr(_host, "probe", lambda: KvmReport(320.0, 900.0, True, 254, {"IRQCHIP": 1}))
+    line = refused(vmm("run", "--host", "kvm", "--kernel", kernel))
+    assert line == f"--host kvm: {SLOW}; a stock kernel does not run here, use --host emulated"
+
+
+@pytest.mark.kvm
+def test_this_machines_kvm(vmm, kernel):
+    """--host kvm on this machine: refused by measurement when incomplete, by the kernel's reader else."""
+    line = refused(vmm("run", "--host", "kvm", "--serial", "null", "--kernel", kernel))
+    if _host.probe().complete:
+        assert str(kernel) in line
+    else:
+        assert (
+            line
+            == f"--host kvm: {_host.probe().summary}; a stock kernel does not run here, use --host emulated"
+        )
+
+
+@pytest.mark.kvm
+def test_what_is_no_kernel(vmm, kernel, on_kvm):
+    """The loader's refusal is one line with the file's name."""
+    assert str(kernel) in refused(vmm("run", "--host", "kvm", "--serial", "null", "--kernel", kernel))
+
+
+@pytest.mark.kvm
+def test_locked_disk(vmm, kernel, disk, on_kvm):
+    """A disk that another VMM writes is refused, naming it."""
+    from virtio_devices import DiskImage
+
+    with DiskImage(disk):
+        line = refused(
+            vmm("run", "--host", "kvm", "--serial", "null", "--kernel", kernel, "--disk", f"path={disk}")
+        )
+    assert line.startswith(f"--disk path: {disk}")
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("content", [b"", b"x" * 511])
+def test_disk_too_small(vmm, kernel, disk, on_kvm, content):
+    """An image without a sector is refused, naming it and its size."""
+    disk.write_bytes(content)
+    line = refused(
+        vmm("run", "--host", "kvm", "--serial", "null", "--kernel", kernel, "--disk", f"path={disk}")
+    )
+    assert line.startswith(f"--disk path: {disk}")
+    assert str(len(content)) in line
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize("id_", ["a-name-that-is-much-longer-than-20", "d"])
+def test_any_disk_id_is_fine(vmm, kernel, disk, on_kvm, id_):
+    """An id longer than a serial number is no error: the run gets as far as the kernel."""
+    line = refused(
+        vmm("run", "--host", "kvm", "--serial", "null", "--kernel", kernel, "--disk", f"path={disk},id={id_}")
+    )
+    assert str(kernel) in line
+
+
+def test_absurd_memory_for_an_emulated_host(vmm, kernel):
+    """More than this machine has is refused before anything starts."""
+    line = refused(vmm("run", "--host", "emulated", "--kernel", kernel, "--memory", "size=16T"))
+    assert line.startswith("--memory size: the guest's 16777216M need an emulated host of ")
+
+
+@pytest.mark.kvm
+def test_nothing_is_left_behind(vmm, kernel, disk, tmp_path, on_kvm):
+    """After a refusal no descriptor, socket or lock of ours is left."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    words = ["--disk", f"path={disk}", "--event-monitor", f"path={tmp_path}/e"]
+    refused(vmm("run", "--host", "kvm", "--kernel", kernel, "--serial", f"socket={tmp_path}/s", *words))
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert not (tmp_path / "s").exists()
+    with disk.open("rb") as image:
+        fcntl.flock(image, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_as_a_process(tmp_path):
+    """`python -m vmm_reference` is the command: same line, same status, fast."""
+    done = subprocess.run(
+        [sys.executable, "-m", "vmm_reference", "run", "--kernel", tmp_path / "none"],
+        capture_output=True,
+        text=True,
+        timeout=20,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"vmm: --kernel: {tmp_path}/none: No such file or directory\n"
+
+
+def test_names_that_are_no_utf_8(tmp_path):
+    """A path of arbitrary bytes is refused in a line, not by a traceback."""
+    path = os.fsencode(tmp_path) + b"/\xff\xfe"
+    done = subprocess.run(
+        [sys.executable, "-m", "vmm_reference", "run", "--kernel", path], capture_output=True, timeout=20
+    )
+    assert done.returncode == 2
+    assert done.stderr.count(b"\n") == 1
+    assert done.stderr.endswith(b": No such file or directory\n")
