@@ -1,0 +1,57 @@
+"""Who may import whom: the floors of docs/architecture.md, checked on every import of every shipped file."""
+
+FLOORS = {
+    "vmm-memory": 0,
+    "kvm-ioctls": 0,
+    "vm-device": 0,
+    "virtio-queue": 1,
+    "vm-hypervisor": 1,
+    "linux-loader": 1,
+    "acpi-tables": 1,
+    "virtio-devices": 2,
+    "vmm-reference": 3,
+}
+BESIDE = "vmm-testhost"  # imports none of ours; only the top floor imports it
+
+
+def may_import(package, other):
+    """Whether code of `package` may import `other`."""
+    if package == other:
+        return True
+    if BESIDE in {package, other}:
+        return package == "vmm-reference"
+    return FLOORS[other] < FLOORS[package]
+
+
+def test_every_package_has_a_floor(packages):
+    """A new package says where it stands."""
+    assert set(packages) == {*FLOORS, BESIDE}
+
+
+def test_imports_come_from_floors_below(package, packages):
+    """Function-level, conditional and typing imports count too."""
+    owners = {other.module: other.name for other in packages.values()}
+    for source in package.sources:
+        for name in source.imports():
+            owner = owners.get(name.split(".")[0])
+            if owner is not None:
+                assert may_import(package.name, owner), f"{source.path} imports {name}"
+
+
+def test_no_one_imports_anothers_private_module(package, packages):
+    """Between packages only public modules and names are used."""
+    others = {other.module for other in packages.values()} - {package.module}
+    for source in package.sources:
+        for name in source.imports():
+            first, *rest = name.split(".")
+            if first in others:
+                assert not any(part.startswith("_") for part in rest), f"{source.path} imports {name}"
+
+
+def test_nothing_imports_pytest_or_hypothesis_outside_testing(package):
+    """What a VMM imports needs no test library: only `testing` modules and vmm-testhost's plugin do."""
+    for source in package.sources:
+        if ".testing" in source.module or package.name == BESIDE:
+            continue
+        roots = {name.split(".")[0] for name in source.imports()}
+        assert not roots & {"pytest", "hypothesis", "_pytest"}, source.path

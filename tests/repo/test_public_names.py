@@ -1,0 +1,77 @@
+"""The public face of each package: sorted, documented, each name with one home."""
+
+import importlib
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def faces(package):
+    """The public modules of the package, imported, with their sources."""
+    return [
+        (importlib.import_module(source.module), source)
+        for source in package.sources
+        if source.public and source.path.name != "__main__.py"
+    ]
+
+
+def objects(module):
+    """Public classes and functions of a module by name."""
+    for name in getattr(module, "__all__", ()):
+        value = getattr(module, name)
+        if inspect.isclass(value) or inspect.isroutine(value):
+            yield name, value
+
+
+def test_public_modules_say_what_is_public(faces):
+    """Each has a docstring and a tuple `__all__` of names it has; one that defines nothing needs none."""
+    for module, source in faces:
+        assert module.__doc__, module
+        if len(source.tree.body) == 1:  # nothing but the docstring
+            continue
+        names = getattr(module, "__all__", None)
+        assert isinstance(names, tuple), f"{module.__name__}.__all__ is not a tuple"
+        assert len(names) == len(set(names)), module.__name__
+        assert all(hasattr(module, name) for name in names), module.__name__
+        private = [name for name in names if name.startswith("_") and name != "__version__"]
+        assert not private, module.__name__
+
+
+def test_one_rule_sorts_them():
+    """Ruff's RUF022, the order of isort, for every `__all__`, private modules included."""
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--preview", "--select", "RUF022"]
+    done = subprocess.run([*command, "packages"], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_each_name_has_one_home(package, faces):
+    """A class or function is public in one module, and it was made in this package."""
+    homes = {}
+    for module, _ in faces:
+        for name, value in objects(module):
+            assert value.__module__.split(".")[0] == package.module, f"{module.__name__}.{name}"
+            homes.setdefault(id(value), []).append(f"{module.__name__}.{name}")
+    assert not [names for names in homes.values() if len(names) > 1]
+
+
+def test_public_names_have_docstrings(faces):
+    """Classes, functions, their methods and properties (a docstring of the Protocol they fill in counts)."""
+    missing = []
+    for module, _ in faces:
+        for name, value in objects(module):
+            members = vars(value) if inspect.isclass(value) else {}
+            places = {f"{name}.{key}": key for key in members if not key.startswith("_")}
+            missing += [f"{module.__name__}.{name}"] * (not value.__doc__)
+            missing += [
+                f"{module.__name__}.{place}"
+                for place, key in places.items()
+                if (inspect.isroutine(getattr(value, key)) or isinstance(members[key], property))
+                and not inspect.getdoc(getattr(value, key))
+            ]
+    assert not missing

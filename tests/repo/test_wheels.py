@@ -1,0 +1,157 @@
+"""Each package builds alone from its sdist; the wheels install together, offline, and work anywhere."""
+
+import importlib.metadata
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import zipfile
+from pathlib import Path
+
+import pytest
+from packaging.requirements import Requirement
+
+pytestmark = [pytest.mark.pure, pytest.mark.timeout(600)]
+
+ROOT = Path(__file__).resolve().parents[2]
+BUILD = "import sys, {backend} as backend; print(getattr(backend, 'build_' + sys.argv[1])(sys.argv[2]))"
+
+
+def call(*command, cwd):
+    """Run a command without PYTHONPATH and the like of ours, and return what it printed."""
+    kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
+    done = subprocess.run(
+        [str(part) for part in command], cwd=cwd, env=kept, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def hook(package, kind, folder, output):
+    """Call the PEP 517 hook that builds an sdist or a wheel, as pip would without isolation."""
+    script = BUILD.format(backend=package.build_system["build-backend"])
+    return output / call(sys.executable, "-c", script, kind, output, cwd=folder).split()[-1]
+
+
+def built(package, tracked, scratch, wheels):
+    """Build sdist, then wheel from nothing but that sdist; return both."""
+    copy = scratch / package.name
+    for path in tracked:
+        if path.is_relative_to(package.path):
+            target = copy / path.relative_to(package.path)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(path, target)
+    sdist = hook(package, "sdist", copy, scratch)
+    shutil.rmtree(copy)
+    with tarfile.open(sdist) as archive:
+        archive.extractall(scratch, filter="data")
+    return sdist, hook(package, "wheel", scratch / sdist.name.removesuffix(".tar.gz"), wheels)
+
+
+@pytest.fixture(scope="session")
+def distributions(packages, tracked, tmp_path_factory):
+    """(sdist, wheel) of every package; all wheels in one folder."""
+    scratch, wheels = tmp_path_factory.mktemp("sdists"), tmp_path_factory.mktemp("wheels")
+    return {name: built(package, tracked, scratch, wheels) for name, package in packages.items()}
+
+
+def third_party(names):
+    """The installed distributions that these requirements need, with all that those need in turn."""
+    found, waiting = {}, list(names)
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found[name] = importlib.metadata.distribution(name)
+            needs = map(Requirement, found[name].requires or ())
+            waiting += [
+                need.name for need in needs if need.marker is None or need.marker.evaluate({"extra": ""})
+            ]
+    return found.values()
+
+
+@pytest.fixture(scope="session")
+def installed(packages, distributions, tmp_path_factory):
+    """A fresh environment with all wheels, which pip resolved from local files alone; its interpreter.
+
+    The few libraries that are not ours are borrowed from this environment, so that nothing is downloaded.
+    """
+    place = tmp_path_factory.mktemp("fresh")
+    call(sys.executable, "-m", "venv", "--without-pip", place / "venv", cwd=place)
+    python = place / "venv/bin/python"
+    borrowed = place / "borrowed"
+    borrowed.mkdir()
+    needed = {Requirement(text).name for p in packages.values() for text in p.project["dependencies"]}
+    for distribution in third_party(needed - set(packages)):
+        for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
+            (borrowed / top).symlink_to(distribution.locate_file(top))
+    site = Path(call(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=place).strip())
+    (site / "borrowed.pth").write_text(f"{borrowed}\n")
+    wheels = next(iter(distributions.values()))[1].parent
+    pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
+    call(*pip, "install", "-q", "--no-index", "--find-links", wheels, *packages, cwd=place)
+    call(*pip, "check", cwd=place)
+    return python
+
+
+def test_sdist_is_whole(package, distributions):
+    """It holds texts, licences, tests and, for a core, every C file."""
+    sdist, _ = distributions[package.name]
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    wanted = {"README.md", "CHANGELOG.md", "LICENSE-APACHE", "LICENSE-BSD-3-CLAUSE", "pyproject.toml"}
+    for folder, pattern in (("csrc", "*"), ("tests", "*.py")):
+        wanted |= {
+            f"{folder}/{path.name}" for path in (package.path / folder).glob(pattern) if path.is_file()
+        }
+    assert wanted - names == set()
+
+
+def test_wheel_is_tagged_and_whole(package, distributions):
+    """One wheel of a core serves every CPython from 3.11 on; it carries types and licences, and no C."""
+    _, wheel = distributions[package.name]
+    version = package.project["version"]
+    tag = r"cp311-abi3-linux_\w+" if package.native else "py3-none-any"
+    assert re.fullmatch(rf"{package.module}-{re.escape(version)}-{tag}\.whl", wheel.name)
+    with zipfile.ZipFile(wheel) as archive:
+        names = set(archive.namelist())
+        metadata = archive.read(f"{package.module}-{version}.dist-info/METADATA").decode()
+    shipped = {f"{package.module}/py.typed"}
+    shipped |= {str(s.path.relative_to(package.path / "src")) for s in package.sources}
+    shipped |= {
+        f"{package.module}-{version}.dist-info/licenses/LICENSE-{x}" for x in ("APACHE", "BSD-3-Clause")
+    }
+    shipped |= {f"{package.module}/_core.abi3.so", f"{package.module}/_core.pyi"} if package.native else set()
+    assert {name.lower() for name in shipped} - {name.lower() for name in names} == set()
+    assert {name.split("/")[0] for name in names} == {package.module, f"{package.module}-{version}.dist-info"}
+    assert not [name for name in names if name.endswith(".c")]
+    assert "\nLicense-Expression: Apache-2.0 OR BSD-3-Clause\n" in metadata
+
+
+def test_cores_keep_to_the_stable_abi(packages, distributions, tmp_path):
+    """Of the interpreter's private symbols a core uses only those that the stable ABI promises."""
+    for package in filter(lambda package: package.native, packages.values()):
+        _, wheel = distributions[package.name]
+        with zipfile.ZipFile(wheel) as archive:
+            core = archive.extract(f"{package.module}/_core.abi3.so", tmp_path)
+        symbols = set(call("nm", "-D", "--undefined-only", core, cwd=tmp_path).split())
+        assert "PyImport_ImportModule" in symbols
+        assert {name for name in symbols if name.startswith("_Py")} <= {"_Py_Dealloc", "_Py_NoneStruct"}
+
+
+def test_it_imports_from_anywhere(package, installed, tmp_path):
+    """Isolated, in an empty folder: every public module comes from the fresh environment."""
+    modules = [s.module for s in package.sources if s.public and ".testing" not in s.module]
+    modules = [name for name in modules if not name.endswith("pytest_plugin")]
+    script = "import importlib, sys\nfor name in sys.argv[1:]: print(importlib.import_module(name).__file__)"
+    places = call(installed, "-I", "-W", "error", "-c", script, *modules, cwd=tmp_path).split()
+    assert len(places) == len(modules)
+    assert all(Path(place).is_relative_to(installed.parents[1]) for place in places)
+
+
+def test_commands_are_installed(packages, installed, tmp_path):
+    """Each console script of each package runs."""
+    for package in packages.values():
+        for name in package.project.get("scripts", {}):
+            assert "usage" in call(installed.parent / name, "--help", cwd=tmp_path).lower()
