@@ -46,6 +46,15 @@ def test_options_are_those_of_the_command():
     assert {key for key in keys if f"`{key}=" not in table} == set()
 
 
+def test_every_kind_of_test_is_explained():
+    """The markers of the pytest plugin are the rows of the table."""
+    command = [sys.executable, "-m", "pytest", "--markers", "-p", "no:cacheprovider"]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    kinds = {"pure", "kvm", "kvm_full", "root_net", "arm64", "testhost"}
+    assert kinds <= set(re.findall(r"^@pytest\.mark\.(\w+):", shown, re.MULTILINE))
+    assert set(re.findall(r"^\| `(\w+)`", README.partition("| tests marked |")[2], re.MULTILINE)) == kinds
+
+
 def test_prerequisites_are_those_of_ci():
     """The line to type, what CI installs, and what the Makefile asks for are one list."""
     line = re.search(r"^apt-get install (.+)$", README, re.MULTILINE)
