@@ -1,0 +1,145 @@
+"""A machine from start to end, with kernels of a few bytes on the real /dev/kvm."""
+
+import json
+import os
+import threading
+import time
+
+import pytest
+from virtio_devices import ImageError
+from vmm_reference import (
+    ConfigError,
+    DiskConfig,
+    End,
+    EndReason,
+    EventMonitorConfig,
+    MemoryConfig,
+    RngConfig,
+    StateError,
+    VmConfig,
+    Vmm,
+)
+
+pytestmark = pytest.mark.kvm
+
+RAM = MemoryConfig(16 << 20)
+COUNTER = 0x20_0000
+
+
+@pytest.fixture
+def config(kernel):
+    """A function that configures a machine for a tiny kernel."""
+    return lambda end, **options: VmConfig(kernel(end), memory=RAM, **options)
+
+
+@pytest.mark.parametrize(
+    ("end", "expected"),
+    [
+        ("poweroff", End(EndReason.POWEROFF)),
+        ("reset", End(EndReason.RESET)),
+        ("i8042", End(EndReason.RESET)),
+        ("fault", End(EndReason.CRASH, "triple fault on vCPU 0")),
+    ],
+)
+def test_every_end(config, end, expected):
+    """What the guest printed arrived, and its end is named; everything is given back."""
+    before, output = sorted(os.listdir("/proc/self/fd")), []
+    with Vmm(config(end), serial_out=output.append) as vmm:
+        vmm.boot()
+        assert vmm.wait(20) == expected
+    assert b"".join(output) == b"hello\n"
+    assert sorted(os.listdir("/proc/self/fd")) == before
+    assert not [t.name for t in threading.enumerate() if t.name.startswith(("vcpu", "vmm"))]
+
+
+def test_pause_and_resume(config):
+    """A paused machine's memory stands still; calls out of order change nothing and say so."""
+    with Vmm(config("count")) as vmm:
+        with pytest.raises(StateError, match=r"^pause: the machine is created, not running$"):
+            vmm.pause()
+        vmm.boot()
+        with pytest.raises(StateError, match=r"^boot: the machine is running, not created$"):
+            vmm.boot()
+        memory = vmm.machine.memory.memory()
+        for _ in range(20):
+            before = memory.load(COUNTER, 4)
+            end = time.monotonic() + 10
+            while memory.load(COUNTER, 4) == before:
+                assert time.monotonic() < end
+            vmm.pause()
+            standing = memory.load(COUNTER, 4)
+            time.sleep(0.001)
+            assert memory.load(COUNTER, 4) == standing
+            with pytest.raises(StateError, match=r"^pause: the machine is paused, not running$"):
+                vmm.pause()
+            vmm.resume()
+    assert vmm.wait(0) == End(EndReason.STOPPED)
+
+
+def test_pausing_what_has_ended(config):
+    """A machine that ended by itself cannot be paused any more: a StateError, not another package's."""
+    with Vmm(config("poweroff")) as vmm:
+        vmm.boot()
+        assert vmm.wait(20) == End(EndReason.POWEROFF)
+        with pytest.raises(StateError, match=r"^pause: the machine has ended \(poweroff\)$"):
+            vmm.pause()
+
+
+def test_first_reason_counts(config):
+    """A stop that comes after the guest's own end does not rewrite it."""
+    with Vmm(config("reset")) as vmm:
+        vmm.boot()
+        vmm.wait(20)
+        vmm.request_end(EndReason.FAILED, "too late")
+        assert vmm.wait(0) == End(EndReason.RESET)
+
+
+def test_closed_without_a_boot(config):
+    """A machine that never ran is given back; closing twice is harmless."""
+    vmm = Vmm(config("count"))
+    vmm.close()
+    vmm.close()
+    assert vmm.wait(0) == End(EndReason.STOPPED)
+
+
+def test_events_of_a_life(config, tmp_path):
+    """The events in order, with the boot timer's seconds and the reason at the end."""
+    path = tmp_path / "events"
+    with Vmm(config("mark poweroff", event_monitor=EventMonitorConfig(path))) as vmm:
+        vmm.boot()
+        vmm.wait(20)
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    names = [event["event"] for event in events]
+    assert sorted(names) == sorted(
+        ["starting", "booting", "booted", "userspace-reached", "shutdown", "shutdown"]
+    )
+    assert (names[:2], names[-2:]) == (["starting", "booting"], ["shutdown", "shutdown"])
+    (mark,) = [event["properties"] for event in events if event["event"] == "userspace-reached"]
+    assert mark["value"] == 0x7B
+    assert 0 < mark["seconds"] < 20
+    assert events[-2]["properties"] == {"reason": "poweroff", "detail": ""}
+
+
+def test_a_guest_cannot_write_events_without_end(config, tmp_path):
+    """Boot marks beyond the 64th are not written any more."""
+    path = tmp_path / "events"
+    with Vmm(config("mark " * 200 + "poweroff", event_monitor=EventMonitorConfig(path))) as vmm:
+        vmm.boot()
+        vmm.wait(20)
+    assert path.read_text().count("userspace-reached") == 64
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"disks": (DiskConfig("/nonexistent/disk"),)}, r"^--disk path: /nonexistent/disk: "),
+        ({"rng": RngConfig("/nonexistent/rng")}, r"^--rng src: .*/nonexistent/rng"),
+    ],
+)
+def test_what_cannot_be_built(config, options, message):
+    """A refusal names the option, and leaves no descriptor and no thread."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    with pytest.raises(ConfigError, match=message) as caught:
+        Vmm(config("poweroff", **options))
+    assert not isinstance(caught.value, ImageError)
+    assert sorted(os.listdir("/proc/self/fd")) == before
