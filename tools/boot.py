@@ -11,6 +11,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import guest
@@ -26,6 +27,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--host", default="auto", choices=["auto", "kvm", "emulated"], help="as in `vmm run`")
     parser.add_argument("--memory", default="512M", help="guest RAM (default: %(default)s)")
     parser.add_argument("--cpus", default="1", help="vCPUs (default: %(default)s)")
+    parser.add_argument(
+        "--linger",
+        type=float,
+        default=90.0,
+        help="seconds that your init may run where nobody types (default: %(default)s)",
+    )
     return parser.parse_args()
 
 
@@ -42,6 +49,23 @@ def command_line(options: argparse.Namespace, image: Path, folder: Path, nonce: 
         *("--disk", f"path={folder / 'root.raw'},id=root"),
         *("--event-monitor", f"path={folder / 'events.json'}"),
     ]
+
+
+def run(command: list[str], events: Path, options: argparse.Namespace) -> int:
+    """Run the VMM; without a terminal, end a guest whose own init goes on for ever."""
+    with subprocess.Popen(command) as vmm:
+        patience = options.linger if options.initrd and not sys.stdin.isatty() else None
+        while patience is not None and vmm.poll() is None:
+            time.sleep(0.5)
+            if events.exists() and "userspace-reached" in events.read_text():
+                patience -= 0.5
+            if patience <= 0:
+                print(
+                    f"boot: your init still runs after {options.linger:.0f} s; ending the machine", flush=True
+                )
+                vmm.terminate()
+                patience = None
+        return vmm.wait()
 
 
 def verdict(folder: Path, nonce: str, status: int) -> tuple[float, str]:
@@ -69,7 +93,7 @@ def main() -> int:
         (folder / "initramfs").write_bytes(guest.initramfs(chosen, base=options.initrd))
         guest.root_disk(folder / "root.raw")
         print(f"boot: kernel {chosen.version}, nonce {nonce}", flush=True)
-        status = subprocess.run(command_line(options, chosen.image, folder, nonce), check=False).returncode
+        status = run(command_line(options, chosen.image, folder, nonce), folder / "events.json", options)
         if status != 0 and not options.initrd:
             sys.exit(f"boot: vmm ended with status {status}")
         seconds, host = verdict(folder, nonce, status)

@@ -78,11 +78,16 @@ def _with_dependencies(image: Path, version: str, modules: Path) -> DebianKernel
     )
 
 
-def prepare() -> None:
-    """Fetch and build all that the tests' guests need, so that they can run where no network is."""
-    for metapackage in KERNELS:
-        debian_guest(metapackage)
+def prepare() -> list[Path]:
+    """Fetch and build all that the tests' guests need, so that they run where no network is.
+
+    Returns:
+        The bzImages of the kernels.
+    """
     init_program()
+    for metapackage in KERNELS:
+        debian_guest(metapackage)  # unpacks the ELF image as well
+    return [debian_guest(metapackage, elf=False).image for metapackage in KERNELS]
 
 
 def kernel_version(image: Path) -> str:

@@ -257,6 +257,10 @@ static void end(const char *what)
 	if (!strcmp(what, "panic"))
 		_exit(1); /* the kernel does not survive its first process */
 	if (!strcmp(what, "exec")) {
+		/* The next init expects to find nothing mounted. */
+		umount2("/sys", MNT_DETACH);
+		umount2("/proc", MNT_DETACH);
+		umount2("/dev", MNT_DETACH);
 		execl("/init", "/init", (char *)NULL);
 		execl("/sbin/init", "/sbin/init", (char *)NULL);
 		fail("exec", "/init");

@@ -70,6 +70,14 @@ def ensure_tools() -> None:
     subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
 
 
+def files_with(select: str) -> list[str]:
+    """Return the files that hold such tests: collecting all of them inside would cost a minute."""
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-qq", "-m", select, *FOLDERS]
+    output = subprocess.run(command, cwd=ROOT, check=False, capture_output=True, text=True).stdout
+    lines = (line.rpartition(":")[0] for line in output.splitlines())
+    return [line for line in lines if line.endswith(".py")]
+
+
 class Run:
     """One shard under way: its output is shown line by line with its name."""
 
@@ -90,12 +98,12 @@ class Run:
         require = [word for kind in self.shard.require for word in ("--require", kind)]
         pytest = [sys.executable, "-m", "pytest", "-q", "-m", self.shard.select, *require, *self._extra]
         pytest += [f"--junitxml={self.report}", "-o", f"cache_dir={self.report.with_suffix('.cache')}"]
-        if not any(Path(word.split("::")[0]).exists() for word in self._extra):
-            pytest += FOLDERS
+        named = any(Path(word.split("::")[0]).exists() for word in self._extra)
         if not self.shard.emulated:
-            return pytest
+            return pytest if named else [*pytest, *FOLDERS]
         testhost = [sys.executable, "-m", "vmm_testhost", "--memory", "6144"]
-        return [*testhost, "--writable", str(self.report.parent), "--", *pytest]
+        files = [] if named else files_with(self.shard.select)
+        return [*testhost, "--writable", str(self.report.parent), "--", *pytest, *files]
 
     def _run(self) -> None:
         start = time.monotonic()
@@ -129,6 +137,14 @@ class Run:
         return total - failed - skipped, failed, skipped
 
 
+def empty_folder(name: str) -> Path:
+    """Return build/NAME, made anew."""
+    folder = ROOT / "build" / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--long", action="store_true", help="full counts, and a dated log under logs/")
@@ -142,10 +158,11 @@ def main() -> int:
         log.parent.mkdir(exist_ok=True)
     ensure_tools()
     vmm_testhost.prepare()
-    guest.prepare()
-    results = ROOT / "build" / "test-results"
-    shutil.rmtree(results, ignore_errors=True)
-    results.mkdir(parents=True)
+    results = empty_folder("test-results")
+    kernels = empty_folder("test-kernels")
+    for image in guest.prepare():
+        (kernels / image.name).symlink_to(image)
+    os.environ["VMM_TEST_KERNELS"] = str(kernels)
     runs: list[Run] = []
     for group in plan():
         under_way = [Run(shard, results, log, options.extra) for shard in group]

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import guest
 import pytest
-
 from vmm_reference import DiskConfig, End, PlatformDevice, VmConfig, Vmm
 
 CMDLINE = "console=ttyS0 quiet panic=-1 pci=off rdinit=/vmm-init"

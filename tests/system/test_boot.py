@@ -6,7 +6,6 @@ from pathlib import Path
 import attrs
 import guest
 import pytest
-
 from vmm_reference import BootProtocol, CpusConfig, DiskConfig, EndReason, MemoryConfig
 
 pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(300)]
