@@ -68,6 +68,25 @@ def test_signals(kernel, number, status):
         assert process.stderr.read() == b""
 
 
+def test_signals_at_any_moment(kernel):
+    """From its first line to its last a run on a terminal leaves it as it was, with the signal's status."""
+    for delay in (0.0, 0.01, 0.02, 0.05, 0.1, 0.2):
+        main, slave = os.openpty()
+        before = termios.tcgetattr(slave)
+        words = command(kernel("count"), "-vv")
+        process = subprocess.Popen(words, stdin=slave, stdout=slave, stderr=subprocess.PIPE)
+        raw = False
+        while not raw and process.poll() is None:
+            raw = not termios.tcgetattr(slave)[3] & termios.ICANON
+        time.sleep(delay)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 143, process.stderr.read()
+        assert termios.tcgetattr(slave) == before
+        process.stderr.close()
+        os.close(main)
+        os.close(slave)
+
+
 def test_console_that_nobody_reads(kernel):
     """A guest that floods a pipe which is never read still ends within seconds of SIGTERM."""
     flood = kernel("echo", text=b"x" * 100)

@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from contextlib import suppress
 from types import FrameType
 from typing import Final
 
@@ -15,7 +16,7 @@ from vm_hypervisor import HypervisorError
 from vmm_memory import GuestMemoryError
 
 from vmm_reference._config import VmConfig
-from vmm_reference._errors import HostError
+from vmm_reference._errors import HostError, StateError
 from vmm_reference._serial import SerialBackend, open_backend
 from vmm_reference._vmm import End, EndReason, Vmm
 
@@ -54,6 +55,8 @@ class _Session:
                 serial_out=None if self._backend is None else self._backend.write,
                 host="emulated" if "VMM_TESTHOST" in os.environ else "kvm",
             )
+            for number in _SIGNALS:
+                signal.signal(number, self._on_signal)
         except BaseException:
             if self._backend is not None:
                 self._backend.close()
@@ -71,15 +74,13 @@ class _Session:
     def run(self) -> int:
         vmm = self._vmm
         assert vmm is not None
-        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
         try:
             self._attach_serial(vmm)
-            vmm.boot()
+            with suppress(StateError):  # a signal has ended it already
+                vmm.boot()
             end = vmm.wait()
         finally:
             self._close(vmm)
-            for number, handler in before.items():
-                signal.signal(number, handler)
         assert end is not None
         return self._status(end)
 
@@ -114,14 +115,36 @@ class _Session:
         return STATUS[end.reason]
 
 
+class _SignalledError(BaseException):
+    """A signal came while the machine was being built."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+
+def _abandon(number: int, _frame: FrameType | None) -> None:
+    raise _SignalledError(number)
+
+
+def _build(config: VmConfig) -> _Session:
+    try:
+        return _Session(config)
+    except REFUSALS as error:
+        raise HostError(str(error)) from error
+
+
 def run(config: VmConfig) -> int:
     """Boot `config` on this host's KVM and wait for its end; return the exit status.
 
     Raises:
         VmmError: it could not be created; nothing is left behind.
     """
+    # From the first moment: a terminal in raw mode must not outlive us, whenever the signal comes.
+    before = {number: signal.signal(number, _abandon) for number in _SIGNALS}
     try:
-        session = _Session(config)
-    except REFUSALS as error:
-        raise HostError(str(error)) from error
-    return session.run()
+        return _build(config).run()
+    except _SignalledError as error:
+        return 128 + error.number
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
