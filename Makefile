@@ -13,6 +13,7 @@ help:
 	@echo "make test        every test, each kind where it can run (25 minutes at most on 2 cores)"
 	@echo "make test-long   full counts, with a dated log under logs/"
 	@echo "make lint        ruff, mypy --strict, generated C up to date"
+	@echo "make sanitize    the C cores under ASan and UBSan, through the property suites"
 	@echo "make bench       figures beside their yardsticks"
 	@echo "make doctor      what this machine's KVM can really do"
 
@@ -46,6 +47,9 @@ bench: $(STAMP)
 
 doctor: $(STAMP)
 	@$(BIN)/vmm doctor
+
+sanitize: $(STAMP)
+	@$(BIN)/python tools/sanitize.py
 
 clean:
 	rm -rf $(VENV) build dist packages/*/build packages/*/src/*.egg-info packages/*/src/*/*.so

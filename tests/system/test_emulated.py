@@ -43,7 +43,7 @@ def test_disk_serial_file_and_event_fifo_cross(tmp_path, initramfs):
     fifo, console = tmp_path / "events", tmp_path / "console.txt"
     os.mkfifo(fifo)
     lines: list[str] = []
-    reader = threading.Thread(target=lambda: lines.extend(fifo.open().readlines()))
+    reader = threading.Thread(target=lambda: lines.extend(fifo.read_text().splitlines()))
     reader.start()
     options = [f"path={disk}", "--serial", f"file={console}", "--event-monitor", f"path={fifo}"]
     command = vmm(initramfs, f"vmm.nonce={nonce}", "--disk", *options)

@@ -1,6 +1,6 @@
 """The routing table: KVM's default for pins, messages beside them, all or nothing."""
 
-# ruff: noqa: D102 - rules and doubles are named for what they do
+
 
 import os
 

@@ -1,6 +1,6 @@
 """The KVM backend under threads: swapped answers, pauses that are proven, interrupts."""
 
-# ruff: noqa: D102 - doubles are named for what they do
+
 
 import os
 import threading

@@ -1,6 +1,6 @@
 """Memory slots follow the region map, refusals included."""
 
-# ruff: noqa: D102 - rules are named for what they do
+
 
 import pytest
 from hypothesis import strategies as st

@@ -1,6 +1,6 @@
 """Threads of vCPUs: start, pause, resume, stop, and everything that can happen in between."""
 
-# ruff: noqa: D102 - rules and doubles are named for what they do
+
 
 import os
 import threading

@@ -1,8 +1,8 @@
 """Every exception of this package.
 
     VirtioDeviceError
-    ├── RequestError                      the guest's driver broke a rule of the device: the device asks for a
-    reset ├── TransportStateError (RuntimeError) a call that the transport's present state does not allow
+    ├── RequestError                      the guest's driver broke a rule: the device asks for a reset
+    ├── TransportStateError (RuntimeError) a call that the transport's present state does not allow
     ├── SavedStateError (ValueError)      a saved state that does not fit this device
     ├── ImageError (OSError)              a disk image that cannot be used
     │   └── ImageLockedError              somebody else holds the image

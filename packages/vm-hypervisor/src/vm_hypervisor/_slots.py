@@ -2,8 +2,9 @@
 
 from typing import Protocol
 
-from vm_hypervisor._errors import SlotError
 from vmm_memory import GuestRegionMmap
+
+from vm_hypervisor._errors import SlotError
 
 
 class _SlotTarget(Protocol):

@@ -174,10 +174,6 @@ class VcpuManager:
         for thread in self._threads:
             thread.join()
 
-    def barrier(self) -> None:
-        """Make every vCPU leave the guest once, so that what it holds is given up (a grace point)."""
-        self._kick_all()
-
     def _refuse_own_thread(self, call: str) -> None:
         if threading.current_thread() in self._threads:
             raise VcpuStateError(f"{call}: called on a vCPU's own thread; use request_stop() there")

@@ -81,6 +81,7 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
         allow_abbrev=False,
     )
     add = run.add_argument
+    add("-V", "--version", action="version", version=f"vmm {version('vmm-reference')}")
     add("--kernel", required=True, action=_Once, metavar="PATH", help="bzImage or ELF vmlinux (x86-64)")
     add("--initramfs", action=_Once, metavar="PATH", help="initial RAM disk")
     add("--cmdline", action=_Once, default="console=ttyS0", metavar="TEXT", help="kernel command line")

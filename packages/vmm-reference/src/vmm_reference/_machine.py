@@ -60,8 +60,9 @@ from vmm_reference._errors import ConfigError
 _ACPI_TABLES: Final = 0xE_0000  # where a guest that is not told looks for the RSDP
 _BIOS_AREA: Final = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
 _FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
-_MMIO_HOLE: Final = (0xD000_0000, 0x1000_0000)
+_MMIO_HOLE: Final = AddressRange(AddressSpace.MMIO, 0xD000_0000, 0x1000_0000)
 _SEED_SIZE: Final = 32
+_SERIAL_SIZE: Final = 20
 _PROTOCOLS: Final = {
     config_module.BootProtocol.AUTO: BootProtocol.AUTO,
     config_module.BootProtocol.LINUX64: BootProtocol.LINUX64,
@@ -122,7 +123,6 @@ class Machine:
         self.virtio: list[VirtioMmio] = []
         self.vcpus: list[KvmVcpu] = []
         self._nodes: list[DeviceNode] = []
-        self._readers: list[IoReader] = []
         with ExitStack() as stack:
             self._stack = stack
             self.hypervisor = stack.enter_context(KvmHypervisor())
@@ -156,7 +156,7 @@ class Machine:
         self.allocator = _allocator()
         self._add_legacy(requests, serial_out)
         for device in devices:
-            self._add(device, device.describe())
+            self._add_fixed(device, device.describe())
         for name, disk in zip(config.disk_ids(), config.disks, strict=True):
             self._add_virtio(_open_disk(name, disk))
         self._add_virtio(_open_rng(config.rng))
@@ -171,6 +171,17 @@ class Machine:
             with suppress(RegionBusyError):
                 region.close()
 
+    def _add_fixed(self, device: BusDevice, node: DeviceNode) -> None:
+        """Add a device that says itself where it is; what is allocated later keeps clear of it."""
+        for where in node.ranges:
+            pool = self.allocator.pio if where.space is AddressSpace.PIO else self.allocator.mmio_low
+            if where.space is AddressSpace.PIO or _MMIO_HOLE.contains(where.base, where.size):
+                pool.allocate(where.size, at=where.base, owner=node.id)
+        for line in node.interrupts:
+            if line.gsi >= _FIRST_FREE_GSI:
+                self.allocator.gsi.allocate(node.id, at=line.gsi)
+        self._add(device, node)
+
     def _add(self, device: BusDevice, node: DeviceNode) -> None:
         self.io.register(node.ranges, device)
         self.tree.add(node.id, device)
@@ -183,13 +194,13 @@ class Machine:
         rtc = CmosRtc(memory_below_4g=below, memory_above_4g=above)
         self.acpi_registers = AcpiRegisters(requests.reset, requests.sleep)
         for device in (rtc, I8042(requests.reset), BootTimer(requests.boot_mark), self.acpi_registers):
-            self._add(device, device.describe())
+            self._add_fixed(device, device.describe())
         if serial_out is not None:
             node = Serial16550.describe()
             self.serial = Serial16550(
                 serial_out, self.vm.irq_line(node.interrupts[0].gsi), defer=_soon(self.events)
             )
-            self._add(self.serial, node)
+            self._add_fixed(self.serial, node)
 
     def _add_virtio(self, device: VirtioDevice) -> None:
         position = len(self.virtio)
@@ -207,6 +218,7 @@ class Machine:
         for bell in transport.notify_ranges:
             doorbell = AddressRange(AddressSpace.MMIO, bell.address, bell.size)
             self.vm.register_doorbell(bell.fd, doorbell, bell.datamatch)
+            self._stack.callback(self.vm.unregister_doorbell, bell.fd, doorbell, bell.datamatch)
         self._add(transport, transport.describe())
         self.virtio.append(transport)
 
@@ -259,7 +271,7 @@ class Machine:
     def io_reader(self, vcpu: KvmVcpu) -> IoReader:
         """Return a vCPU thread's own way to the buses."""
         reader = self.io.reader(f"vcpu{vcpu.index}")
-        self._readers.append(reader)
+        self._stack.callback(reader.close)
         return reader
 
     def close(self) -> None:
@@ -280,7 +292,7 @@ def _region(base: int, size: int, memory: MemoryConfig) -> GuestRegionMmap:
 def _allocator() -> SystemAllocator:
     return SystemAllocator(
         pio=AddressAllocator(0, 1 << 16, AddressSpace.PIO),
-        mmio_low=AddressAllocator(*_MMIO_HOLE),
+        mmio_low=AddressAllocator(_MMIO_HOLE.base, _MMIO_HOLE.size),
         mmio_high=AddressAllocator(1 << 40, 1 << 40),
         gsi=IdAllocator(_FIRST_FREE_GSI, x86_64.IO_APIC_PINS - 1),
     )
@@ -298,7 +310,12 @@ def _open_disk(name: str, disk: DiskConfig) -> VirtioBlk:
         image = DiskImage(disk.path, read_only=disk.readonly)
     except ImageError as error:
         raise ConfigError("--disk path", str(error)) from None
-    return VirtioBlk(name, image, serial=disk.serial or name[:20], native=disk.engine == "native")
+    return VirtioBlk(name, image, serial=disk.serial or _short(name), native=disk.engine == "native")
+
+
+def _short(name: str) -> str | None:
+    """A device's id serves as its serial number where it fits (VIRTIO 1.2, 5.2.6.1)."""
+    return name if name.isascii() and len(name) <= _SERIAL_SIZE else None
 
 
 def _open_rng(rng: RngConfig) -> VirtioRng:

@@ -2,6 +2,7 @@
 
 import enum
 import logging
+import select
 import threading
 import traceback
 from collections.abc import Callable, Sequence
@@ -9,7 +10,7 @@ from types import TracebackType
 from typing import Final
 
 import attrs
-from vm_device import BootTimer, Lifecycle, LifecycleState
+from vm_device import BootTimer, EventFd, Lifecycle, LifecycleState
 from vm_hypervisor import (
     Failure,
     Halt,
@@ -78,7 +79,7 @@ class Vmm:
             vm_hypervisor.HypervisorError, linux_loader.LoaderError, vmm_memory.GuestMemoryError:
                 from the package that refused; nothing is left open.
         """
-        self._ended = threading.Event()
+        self._ended = EventFd()
         self._end: End | None = None
         self._end_lock = threading.Lock()
         self._marks = 0
@@ -161,7 +162,7 @@ class Vmm:
         # A signal handler may interrupt its own thread inside this lock: never wait for it.
         if self._end_lock.acquire(blocking=False):
             self._end = End(reason, detail)
-            self._ended.set()
+            self._ended.write()
             self._vcpus.request_stop()
 
     def wait(self, timeout: float | None = None) -> End | None:
@@ -173,7 +174,13 @@ class Vmm:
         Returns:
             How it ended; None when `timeout` passed first.
         """
-        return self._end if self._ended.wait(timeout) else None
+        # Not threading.Event: a signal handler that sets one while this thread enters its wait
+        # would wait for a lock that this thread holds.
+        poll = select.poll()
+        if self._end is None:
+            poll.register(self._ended, select.POLLIN)
+            poll.poll(None if timeout is None else timeout * 1000)
+        return self._end
 
     def close(self) -> None:
         """Stop the vCPUs, join every thread, give everything back; harmless when repeated."""
@@ -189,6 +196,7 @@ class Vmm:
         self._monitor.emit("vm", "shutdown", {"reason": self._end.reason.value, "detail": self._end.detail})
         self._monitor.emit("vmm", "shutdown")
         self._monitor.close()
+        self._ended.close()
 
     def __enter__(self) -> "Vmm":
         return self

@@ -61,11 +61,11 @@ class Relay:
             os.write(self._wake_write, bytes([number]))
 
     def stop(self, number: int, grace: float = GRACE) -> None:
-        """Ask the command to end with SIGINT and kill the host after ``grace`` seconds."""
+        """Ask the command to end as ``number`` asks us, and kill the host after ``grace`` seconds."""
         if not self.ready:
             self.killed_by = number
             return
-        self._send(b"k", bytes([signal.SIGINT]))
+        self._send(b"k", bytes([number]))
         self._deadline = time.monotonic() + grace
         self._deadline_signal = number
 

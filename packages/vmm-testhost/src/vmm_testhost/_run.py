@@ -76,7 +76,7 @@ def run(
         kernel_args: added to the host's kernel command line, e.g. ``"intel_iommu=on"``.
         extra_qemu_args: appended to QEMU's command line.
         forward_signals: take SIGINT, SIGTERM, SIGHUP and SIGWINCH of this process while the command runs
-            (main thread only); SIGINT reaches the command, the others end it.
+            (main thread only); each reaches the command; all but SIGINT also end the host soon after.
 
     Returns:
         The exit status and, if captured, the output.
