@@ -106,7 +106,9 @@ def build(name: str) -> Path:
     with tempfile.TemporaryDirectory(dir=CACHE) as scratch:
         command = [sys.executable, "setup.py", "-q", "build_ext"]
         places = ["--build-lib", f"{scratch}/lib", "--build-temp", f"{scratch}/temp"]
-        env = os.environ | {"VMM_SANITIZE": "1", "VMM_STRICT_C": "1", "CC": compiler()}
+        # ASan does not see through the checked variants of memcpy that fortification puts in its place.
+        flags = {"CFLAGS": "-U_FORTIFY_SOURCE", "CC": compiler()}
+        env = os.environ | {"VMM_SANITIZE": "1", "VMM_STRICT_C": "1"} | flags
         subprocess.run([*command, *places], cwd=package, env=env, check=True)
         (built,) = Path(scratch).glob("lib/*/_core*.so")
         built.rename(kept)  # in one step: another run may look for it

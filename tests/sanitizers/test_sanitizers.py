@@ -1,5 +1,6 @@
 """The cores under ASan and UBSan: their tests raise no report, and a deliberate overrun raises one."""
 
+import os
 import re
 import signal
 import subprocess
@@ -8,7 +9,8 @@ import sys
 import pytest
 import sanitize
 
-pytestmark = [pytest.mark.pure, pytest.mark.timeout(600)]
+LONG = os.environ.get("VMM_HYPOTHESIS_PROFILE") == "long"  # `make test-long`; any other run takes profile ci
+pytestmark = [pytest.mark.pure, pytest.mark.timeout(3600 if LONG else 600)]
 
 OVERRUNS = {
     "kvm-ioctls": "kvmx_selftest_overrun",
@@ -45,7 +47,7 @@ def test_every_core_is_here():
 @pytest.mark.parametrize("package", sanitize.CORES)
 def test_suite_raises_no_report(package, tree):
     """All tests of the package that this machine can run pass on the instrumented core, without a report."""
-    passed, output = sanitize.run_suite(package, tree)
+    passed, output = sanitize.run_suite(package, tree, long=LONG)
     assert passed, output
     assert f"{sanitize.import_name(package)}._core" in output.rpartition("instrumented: ")[2].split("\n")[0]
 
