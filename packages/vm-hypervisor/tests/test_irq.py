@@ -1,7 +1,5 @@
 """The routing table: KVM's default for pins, messages beside them, all or nothing."""
 
-
-
 import os
 
 import attrs

@@ -1,7 +1,5 @@
 """The KVM backend under threads: swapped answers, pauses that are proven, interrupts."""
 
-
-
 import os
 import threading
 import time

@@ -1,7 +1,5 @@
 """Memory slots follow the region map, refusals included."""
 
-
-
 import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule

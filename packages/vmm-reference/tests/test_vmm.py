@@ -9,6 +9,7 @@ import pytest
 from virtio_devices import ImageError
 from vmm_reference import (
     ConfigError,
+    CpusConfig,
     DiskConfig,
     End,
     EndReason,
@@ -133,6 +134,10 @@ def test_a_guest_cannot_write_events_without_end(config, tmp_path):
     ("options", "message"),
     [
         ({"disks": (DiskConfig("/nonexistent/disk"),)}, r"^--disk path: /nonexistent/disk: "),
+        (
+            {"cpus": CpusConfig(affinity={0: frozenset({4095})})},
+            r"^--cpus affinity: vCPU 0 shall run on host CPUs \[4095\]; usable are \[",
+        ),
         ({"rng": RngConfig("/nonexistent/rng")}, r"^--rng src: .*/nonexistent/rng"),
     ],
 )

@@ -27,6 +27,7 @@ from vm_device import (
     I8042,
     AcpiRegisters,
     AddressAllocator,
+    AllocPolicy,
     BootTimer,
     BusDevice,
     CmosRtc,
@@ -134,6 +135,13 @@ class Machine:
         most = self.hypervisor.max_vcpus
         if self.config.cpus.boot > most:
             raise ConfigError("--cpus boot", f"{self.config.cpus.boot} vCPUs; this host's KVM allows {most}")
+        usable = os.sched_getaffinity(0)
+        for vcpu, cpus in self.config.cpus.affinity.items():
+            if not cpus & usable:
+                raise ConfigError(
+                    "--cpus affinity",
+                    f"vCPU {vcpu} shall run on host CPUs {sorted(cpus)}; usable are {sorted(usable)}",
+                )
 
     def _build(
         self,
@@ -176,7 +184,7 @@ class Machine:
         for where in node.ranges:
             pool = self.allocator.pio if where.space is AddressSpace.PIO else self.allocator.mmio_low
             if where.space is AddressSpace.PIO or _MMIO_HOLE.contains(where.base, where.size):
-                pool.allocate(where.size, at=where.base, owner=node.id)
+                pool.allocate(where.size, policy=AllocPolicy.EXACT, at=where.base, owner=node.id)
         for line in node.interrupts:
             if line.gsi >= _FIRST_FREE_GSI:
                 self.allocator.gsi.allocate(node.id, at=line.gsi)

@@ -79,18 +79,19 @@ class Vmm:
             vm_hypervisor.HypervisorError, linux_loader.LoaderError, vmm_memory.GuestMemoryError:
                 from the package that refused; nothing is left open.
         """
-        self._ended = EventFd()
         self._end: End | None = None
         self._end_lock = threading.Lock()
         self._marks = 0
         self._lifecycle = Lifecycle("vmm")
         self._monitor = EventMonitor.open(config.event_monitor)
+        self._ended = EventFd()
         self._monitor.emit("vmm", "starting", {"host": host})
         try:
             requests = GuestRequests(self._on_reset, self._on_sleep, self._on_boot_mark)
             self.machine = Machine(config, requests, serial_out=serial_out, devices=devices)
         except BaseException:
             self._monitor.close()
+            self._ended.close()
             raise
         self._vcpus = VcpuManager(
             self.machine.vcpus,
