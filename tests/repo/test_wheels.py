@@ -46,7 +46,8 @@ def built(package, tracked, scratch, wheels):
     sdist = hook(package, "sdist", copy, scratch)
     shutil.rmtree(copy)
     with tarfile.open(sdist) as archive:
-        archive.extractall(scratch, filter="data")
+        # Debian 12's 3.11.2 has no filters yet, and 3.12 warns without one.
+        archive.extractall(scratch, **({"filter": "data"} if hasattr(tarfile, "data_filter") else {}))
     return sdist, hook(package, "wheel", scratch / sdist.name.removesuffix(".tar.gz"), wheels)
 
 
