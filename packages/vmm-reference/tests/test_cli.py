@@ -228,10 +228,13 @@ def test_any_disk_id_is_fine(vmm, kernel, disk, on_kvm, id_):
     assert str(kernel) in line
 
 
-def test_absurd_memory_for_an_emulated_host(vmm, kernel):
-    """More than this machine has is refused before anything starts."""
-    line = refused(vmm("run", "--host", "emulated", "--kernel", kernel, "--memory", "size=16T"))
-    assert line.startswith("--memory size: the guest's 16777216M need an emulated host of ")
+@pytest.mark.parametrize("host", ["auto", "kvm", "emulated"])
+@pytest.mark.parametrize("more", ["", ",prefault=on"])
+def test_absurd_memory(vmm, kernel, host, more):
+    """More than this machine has is refused before anything starts, wherever it would."""
+    line = refused(vmm("run", "--host", host, "--kernel", kernel, "--memory", f"size=16T{more}"))
+    assert line.startswith("--memory size: 16777216M is more than the ")
+    assert line.endswith("M of RAM and swap here; ask for less")
 
 
 @pytest.mark.kvm

@@ -159,6 +159,12 @@ def test_nothing_asked_for_nothing_done():
     monitor.close()
 
 
+def test_a_descriptor_to_read_from(pipe):
+    """A descriptor that cannot be written to is refused at once, not at the first event."""
+    with pytest.raises(ConfigError, match=rf"^--event-monitor fd: {pipe[0]}: not open for writing$"):
+        EventMonitor.open(EventMonitorConfig(fd=pipe[0]))
+
+
 @pytest.mark.parametrize(
     ("config", "message"),
     [

@@ -178,6 +178,7 @@ def _run(arguments: argparse.Namespace) -> int:
     _logging.set_up(arguments.verbose)
     config = config_from(arguments)
     _files.check_inputs(config)
+    _files.check_memory(config)
     choice = _host.choose(arguments.host)
     if arguments.host == "auto":
         print(f"vmm: host: {choice.host} ({choice.why})", file=sys.stderr)

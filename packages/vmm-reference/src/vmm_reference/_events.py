@@ -1,5 +1,6 @@
 """The event monitor: one JSON object a line, with the fields of Cloud Hypervisor's."""
 
+import fcntl
 import json
 import logging
 import os
@@ -102,6 +103,8 @@ def open_monitor_fd(config: EventMonitorConfig) -> int:
     """
     if config.fd is not None:
         try:
+            if fcntl.fcntl(config.fd, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+                raise ConfigError("--event-monitor fd", f"{config.fd}: not open for writing")
             return os.dup(config.fd)
         except (OSError, OverflowError) as error:
             reason = getattr(error, "strerror", None) or "no such descriptor"

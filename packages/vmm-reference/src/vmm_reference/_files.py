@@ -1,4 +1,4 @@
-"""Files that options name: looked at before anything is built, so that a typo costs no start of a host."""
+"""What options ask of this machine, files and memory, looked at before anything is built or started."""
 
 import os
 import stat
@@ -18,6 +18,21 @@ def open_for_output(path: Path) -> int:
     """
     flags = os.O_RDWR if path.is_fifo() else os.O_WRONLY | os.O_CREAT | os.O_TRUNC
     return os.open(path, flags | os.O_CLOEXEC, 0o644)
+
+
+def check_memory(config: VmConfig, meminfo: Path = Path("/proc/meminfo")) -> None:
+    """Refuse more guest RAM than this machine has RAM and swap: it would end at the OOM killer.
+
+    Raises:
+        ConfigError: names both sizes.
+    """
+    fields = dict(line.split(":", 1) for line in meminfo.read_text().splitlines() if ":" in line)
+    have = sum(int(fields[name].split()[0]) for name in ("MemTotal", "SwapTotal")) >> 10
+    if config.memory.size >> 20 > have:
+        raise ConfigError(
+            "--memory size",
+            f"{config.memory.size >> 20}M is more than the {have}M of RAM and swap here; ask for less",
+        )
 
 
 def check_inputs(config: VmConfig) -> None:
