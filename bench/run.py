@@ -29,7 +29,7 @@ import guest  # noqa: E402 - tools/ is no package
 CMDLINE = "console=ttyS0 quiet panic=-1"
 MEMORY_MIB = 256
 ACPI_ADDRESS = "0xE0000"
-USERSPACE = b"\x7b"
+MARKER = b"{userspace}"
 
 
 @attrs.frozen
@@ -76,22 +76,21 @@ def qemu(machine: str) -> Callable[[Path], float]:
 
 
 def _qemu_once(machine: str, kernel: Path, scratch: Path) -> float:
-    """Time from QEMU's RESUME event to the byte that init writes to a debug port."""
+    """Time from QEMU's RESUME event to the marker that init leaves in the kernel's log (floor/init.c)."""
     monitor = scratch / "qmp"
     command = ["qemu-system-x86_64", "-M", machine, "-accel", "kvm", "-cpu", "host", "-m", str(MEMORY_MIB)]
     command += ["-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-S"]
     command += ["-kernel", str(kernel), "-initrd", str(HERE / "floor/bin/initramfs.cpio"), "-append", CMDLINE]
-    command += ["-chardev", "null,id=console", "-serial", "chardev:console"]
-    command += ["-chardev", "stdio,id=timer,signal=off", "-device", "isa-debugcon,iobase=0x5f0,chardev=timer"]
+    command += ["-chardev", "stdio,id=console,signal=off", "-serial", "chardev:console"]
     command += ["-qmp", f"unix:{monitor},server=on,wait=off"]
     with subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as process:
         try:
             start = _resume(monitor)
             assert process.stdout is not None
-            while (byte := process.stdout.read(1)) != USERSPACE:
-                if not byte:
-                    raise RuntimeError(f"QEMU {machine} ended before userspace")
-            return time.time() - start
+            for line in process.stdout:
+                if MARKER in line:
+                    return time.time() - start
+            raise RuntimeError(f"QEMU {machine} ended before userspace")
         finally:
             process.kill()
 
