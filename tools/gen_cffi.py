@@ -26,7 +26,12 @@ COPIES = {
 def generate(package: Path, output: Path) -> None:
     module = f"{package.name.replace('-', '_')}._core"
     command = [sys.executable, "-m", "cffi.gen_src", "read-sources", module]
-    subprocess.run([*command, "csrc/core.cdef.h", "csrc/core.csrc.c", str(output)], cwd=package, check=True)
+    subprocess.run(
+        [*command, "csrc/core.cdef.h", "csrc/core.csrc.c", str(output)],
+        cwd=package,
+        check=True,
+        stdout=subprocess.DEVNULL,
+    )
 
 
 def pairs(scratch: Path) -> list[tuple[bytes, Path]]:

@@ -152,6 +152,9 @@ def suite(name: str) -> list[str]:
     options = ["-q", "-p", "sanitize", "-p", "no:cacheprovider", "-m", "pure or kvm"]
     # --capture=sys leaves file descriptor 2 alone, where the sanitizers write as the process dies.
     options += ["--capture=sys", "-o", "timeout=600"]
+    # No watchdog threads: libasan 12 does not reset the allocator's locks in a forked child, and a thread
+    # that allocates in the moment of a test's fork would leave that child waiting for ever.
+    options += ["-o", "timeout_method=signal", "-o", "faulthandler_timeout=0"]
     return [sys.executable, "-m", "pytest", *options, str(ROOT / "packages" / name / "tests")]
 
 

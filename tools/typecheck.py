@@ -8,7 +8,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def main() -> int:
-    sources = sorted(str(path) for path in ROOT.glob("packages/*/src/*/"))
+    sources = sorted(str(path.parent) for path in ROOT.glob("packages/*/src/*/py.typed"))
     return subprocess.run(
         [sys.executable, "-m", "mypy", "--strict", *sources], cwd=ROOT, check=False
     ).returncode

@@ -1,5 +1,4 @@
 """The virtio-mmio transport: register map, status machine, hostile writes, saved state."""
-# ruff: noqa: D102 - the test device has the documented shape of VirtioDevice
 
 import threading
 

@@ -1,5 +1,4 @@
 """Serving queues: gates, batches, fairness, broken handlers, stopping, shared loops."""
-# ruff: noqa: D102 - the test device has the documented shape of VirtioDevice
 
 import threading
 
