@@ -38,14 +38,17 @@ class Shard:
     require: Sequence[str] = ()
 
 
-def plan() -> list[list[Shard]]:
-    """Return groups of shards; those of a group run side by side."""
+def plan(*, long: bool) -> list[list[Shard]]:
+    """Return groups of shards; those of a group run side by side.
+
+    A complete KVM also gets the tests that any KVM runs where this machine has none, and in a long run.
+    """
     try:
         report = measure()
         complete, any_kvm = report.complete, True
     except HypervisorUnavailableError:
         complete = any_kvm = False
-    full = "kvm_full or root_net" if any_kvm else "kvm_full or root_net or kvm"
+    full = "kvm_full or root_net" if any_kvm and not long else "kvm_full or root_net or kvm"
     here = "not (kvm_full or root_net or testhost or arm64)" + ("" if any_kvm else " and not kvm")
     return [
         [
@@ -164,7 +167,9 @@ def main() -> int:
         (kernels / image.name).symlink_to(image)
     os.environ["VMM_TEST_KERNELS"] = str(kernels)
     runs: list[Run] = []
-    for group in plan():
+    if options.long:
+        options.extra.append("--timeout=3600")
+    for group in plan(long=options.long):
         under_way = [Run(shard, results, log, options.extra) for shard in group]
         for run in under_way:
             run.join()
