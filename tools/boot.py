@@ -8,13 +8,16 @@ from the image. See README.md, "The main job".
 import argparse
 import json
 import secrets
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from types import FrameType
 
 import guest
+from vmm_testhost import SetupError
 
 CMDLINE = "console=ttyS0 quiet panic=-1 pci=off rdinit=/vmm-init"
 
@@ -54,6 +57,14 @@ def command_line(options: argparse.Namespace, image: Path, folder: Path, nonce: 
 def run(command: list[str], events: Path, options: argparse.Namespace) -> int:
     """Run the VMM; without a terminal, end a guest whose own init goes on for ever."""
     with subprocess.Popen(command) as vmm:
+
+        def end(_number: int, _frame: FrameType | None) -> None:
+            vmm.terminate()
+
+        # A terminal sends Ctrl-C to the VMM too, which ends by it; we stay to clear up behind it.
+        signal.signal(signal.SIGINT, lambda _number, _frame: None)
+        signal.signal(signal.SIGTERM, end)
+        signal.signal(signal.SIGHUP, end)
         patience = options.linger if options.initrd and not sys.stdin.isatty() else None
         while patience is not None and vmm.poll() is None:
             time.sleep(0.5)
@@ -70,7 +81,10 @@ def run(command: list[str], events: Path, options: argparse.Namespace) -> int:
 
 def verdict(folder: Path, nonce: str, status: int) -> tuple[float, str]:
     """Return (seconds to userspace, host) when everything was as it should, else exit with the reason."""
-    events = [json.loads(line) for line in (folder / "events.json").read_text().splitlines()]
+    file = folder / "events.json"
+    events = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    if not events:
+        sys.exit(f"boot: vmm ended with status {status}")
     found = guest.read_from_disk(folder / "root.raw", "/vmm-nonce").decode()
     if found != nonce:
         sys.exit(f"boot: the disk holds the nonce {found!r}, not {nonce!r} (vmm's exit status {status})")
@@ -81,12 +95,12 @@ def verdict(folder: Path, nonce: str, status: int) -> tuple[float, str]:
     return reached[0]["properties"]["seconds"], host
 
 
-def main() -> int:
-    options = parse()
-    try:
-        chosen = guest.given_guest(options.kernel) if options.kernel else guest.debian_guest()
-    except guest.GuestError as error:
-        sys.exit(f"boot: {error}")
+def leave(number: int, _frame: FrameType | None) -> None:
+    sys.exit(128 + number)  # by way of every `with`: no folder stays behind
+
+
+def boot(options: argparse.Namespace) -> int:
+    chosen = guest.given_guest(options.kernel) if options.kernel else guest.debian_guest()
     nonce = secrets.token_hex(16)
     with tempfile.TemporaryDirectory(prefix="vmm-boot-") as scratch:
         folder = Path(scratch)
@@ -100,6 +114,16 @@ def main() -> int:
     print(f"boot: nonce {nonce} read back from the disk image")
     print(f"vmm: guest reached userspace in {seconds:.3f} s (host: {host}, kernel: {chosen.version})")
     return 0
+
+
+def main() -> int:
+    options = parse()
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, leave)
+    try:
+        return boot(options)
+    except (guest.GuestError, SetupError) as error:
+        sys.exit(f"boot: {error}")
 
 
 if __name__ == "__main__":

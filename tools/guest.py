@@ -67,15 +67,31 @@ def given_guest(image: Path) -> Guest:
 
 def _with_dependencies(image: Path, version: str, modules: Path) -> DebianKernel:
     if not (modules / "modules.dep").exists():
-        root = cache() / f"modules-{version}"
-        copy = root / "lib/modules" / version
-        if not copy.exists():
-            shutil.copytree(modules, copy, copy_function=os.symlink)
-            subprocess.run(["depmod", "-b", str(root), version], check=True, env=with_sbin())
-        modules = copy
+        modules = _indexed(modules, version)
     return DebianKernel(
         "", version, image, image.with_name(f"config-{version}"), modules, image.parent.parent
     )
+
+
+def _indexed(modules: Path, version: str) -> Path:
+    """Return a copy of a module tree, in links, with the index that a package's own lacks."""
+    source = modules.resolve()
+    # By its place: another tree may hold the same version.
+    root = cache() / f"modules-{version}-{hashlib.sha256(os.fsencode(source)).hexdigest()[:16]}"
+    if not root.exists():
+        with tempfile.TemporaryDirectory(dir=cache()) as scratch:
+            made = Path(scratch, "root")
+            shutil.copytree(source, made / "lib/modules" / version, copy_function=os.symlink)
+            try:
+                subprocess.run(["depmod", "-b", str(made), version], check=True, env=with_sbin())
+            except FileNotFoundError:
+                raise GuestError("depmod is missing: apt-get install kmod") from None
+            try:
+                made.rename(root)
+            except OSError:
+                if not root.exists():  # else another `make boot` was faster
+                    raise
+    return root / "lib/modules" / version
 
 
 def prepare() -> list[Path]:
@@ -90,12 +106,16 @@ def prepare() -> list[Path]:
     return [debian_guest(metapackage, elf=False).image for metapackage in KERNELS]
 
 
+def _given(name: str, path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise GuestError(f"{name}={path}: {error.strerror}; give the path of a file") from None
+
+
 def kernel_version(image: Path) -> str:
     """Return what `uname -r` will say: from the bzImage header, or the banner of an ELF image."""
-    try:
-        data = image.read_bytes()
-    except OSError as error:
-        raise GuestError(f"KERNEL={image}: {error.strerror}") from None
+    data = _given("KERNEL", image)
     if data[0x202:0x206] == b"HdrS":
         start = struct.unpack_from("<H", data, 0x20E)[0] + 0x200
         text = data[start : start + 256]
@@ -130,7 +150,10 @@ def init_program() -> bytes:
             str(scratch / "init"),
             str(source),
         ]
-        subprocess.run(command, check=True)
+        try:
+            subprocess.run(command, check=True)
+        except FileNotFoundError:
+            raise GuestError("gcc is missing: apt-get install gcc") from None
         (scratch / "init").rename(target)
         scratch.rmdir()
     return target.read_bytes()
@@ -157,7 +180,7 @@ def initramfs(guest: Guest, *, modules: Sequence[str] = MODULES, base: Path | No
     for position, path in enumerate(module_files(guest, modules)):
         name = path.name.split(".ko")[0]
         archive.file(f"/vmm-modules/{position:02}-{name}.ko", read_module(path))
-    below = base.read_bytes() if base else b""
+    below = _given("INITRD", base) if base else b""
     return below + bytes(-len(below) % 512) + archive.build()
 
 
@@ -178,4 +201,7 @@ def root_disk(path: Path, size: int = 64 << 20) -> None:
 def read_from_disk(image: Path, name: str) -> bytes:
     """Return a file out of an unmounted ext4 image."""
     command = ["debugfs", "-R", f"cat {name}", str(image)]
-    return subprocess.run(command, check=True, env=with_sbin(), capture_output=True).stdout
+    try:
+        return subprocess.run(command, check=True, env=with_sbin(), capture_output=True).stdout
+    except FileNotFoundError:
+        raise GuestError("debugfs is missing: apt-get install e2fsprogs") from None
