@@ -55,7 +55,7 @@ static int enter(struct kvmx_vcpu *v, uint32_t state)
 {
 	uint32_t idle = IDLE;
 	if (!__atomic_compare_exchange_n(&v->state, &idle, state, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-		return idle == CLOSED ? -EBADF : -EBUSY;
+		return idle == CLOSED ? -EBADF : -EDEADLK; /* no vCPU ioctl gives this errno, so it is ours alone */
 	__atomic_store_n(&v->tid, (int32_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
 	return 0;
 }
@@ -70,7 +70,7 @@ int kvmx_vcpu_close(struct kvmx_vcpu *v)
 {
 	uint32_t idle = IDLE;
 	if (!__atomic_compare_exchange_n(&v->state, &idle, CLOSED, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-		return idle == CLOSED ? 0 : -EBUSY;
+		return idle == CLOSED ? 0 : -EDEADLK;
 	/* A kicker that saw another state may still touch the run page; it holds no lock and ends soon. */
 	while (__atomic_load_n(&v->kickers, __ATOMIC_SEQ_CST))
 		sched_yield();

@@ -242,7 +242,7 @@ class VcpuFd(X86Vcpu):
             lib.kvmx_vcpu_abandon(self._vcpu)
         else:
             ret = lib.kvmx_vcpu_close(self._vcpu)
-            if ret == -errno.EBUSY:
+            if ret == -errno.EDEADLK:
                 self._fail(ret, "close")
         self._open = False
 
@@ -268,10 +268,8 @@ class VcpuFd(X86Vcpu):
             raise ClosedError(f"{self._subject} is closed")
 
     def _fail(self, ret: int, what: int | str) -> None:
-        if ret == -errno.EBUSY:
-            user = lib.kvmx_vcpu_user(self._vcpu)
-            if user or what == "close":
-                raise VcpuBusyError(self.id, user)
+        if ret == -errno.EDEADLK:
+            raise VcpuBusyError(self.id, lib.kvmx_vcpu_user(self._vcpu))
         if ret == -errno.EBADF:
             raise ClosedError(f"{self._subject} is closed")
         check(ret, what, self._subject)
