@@ -1,16 +1,17 @@
-"""A device of your own: one register, written in Python, in a Linux machine.
+"""A device of your own: one register, written in Python, added to a Linux that is running.
 
 Run it with `python examples/mmio_device.py` where `vmm doctor` says that stock kernels run on kvm, else in
 the emulated host: `vmm-testhost -- python examples/mmio_device.py`.
 
 A device is any object with `read` and `write`; `describe` says where it is. The guest is Debian's kernel
-with the small init of tools/guest_init.c, which maps the register's page from user space, reads the
-register, and writes back what it read, plus one. Neither side knows the number before the run.
+with the small init of tools/guest_init.c: once we typed a line, it maps the register's page from user
+space, reads the register, and writes back what it read, plus one. Neither side knows the number before.
 """
 
 import random
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
@@ -20,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tools"))
 import guest
 
 BASE = 0xDFFF_0000  # the last pages of the MMIO hole; virtio devices are placed from its other end
-CMDLINE = f"console=ttyS0 quiet panic=-1 pci=off rdinit={guest.INIT} vmm.reg={BASE:#x}"
+CMDLINE = f"console=ttyS0 quiet panic=-1 pci=off rdinit={guest.INIT} vmm.challenge=1 vmm.reg={BASE:#x}"
 
 
 class Register:
@@ -47,22 +48,37 @@ class Register:
         return DeviceNode("register", "register", (AddressRange(AddressSpace.MMIO, BASE, 0x1000),))
 
 
+class Console:
+    """Collects what the guest prints, and says when its init waits for a line."""
+
+    def __init__(self) -> None:
+        self.text, self.ready = b"", threading.Event()
+
+    def write(self, data: bytes) -> None:
+        """Take output; runs on the VMM's threads."""
+        self.text += data
+        if b"guest: ready" in self.text:
+            self.ready.set()
+
+
 def main() -> int:
-    """Boot, let the guest use the register, and compare."""
+    """Boot, add the register to the running machine, let the guest use it, and compare."""
     number = random.randrange(2**31)
-    register = Register(number)
+    register, console = Register(number), Console()
     kernel = guest.debian_guest()
     with tempfile.NamedTemporaryFile() as initramfs:
         initramfs.write(guest.initramfs(kernel, modules=()))
         initramfs.flush()
         config = VmConfig(kernel=kernel.image, initramfs=Path(initramfs.name), cmdline=CMDLINE)
-        console: list[bytes] = []
-        with Vmm(config, serial_out=console.append, devices=[register]) as vmm:
+        with Vmm(config, serial_out=console.write) as vmm:
             vmm.boot()
+            console.ready.wait(timeout=120)
+            vmm.machine.add_device(register)
+            vmm.machine.serial.enqueue(b"go\n")
             end = vmm.wait(timeout=120)
     print(*register.log, sep="\n")
     if end is None or end.reason is not EndReason.POWEROFF or register.value != number + 1:
-        print(f"not as expected: {end}; the guest's console:\n{b''.join(console).decode(errors='replace')}")
+        print(f"not as expected: {end}; the guest's console:\n{console.text.decode(errors='replace')}")
         return 1
     print(f"register: {number} before, {register.value} after")
     return 0

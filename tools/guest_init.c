@@ -3,12 +3,12 @@
  * It tells the VMM's boot timer that userspace is reached, loads the modules that were packed
  * beside it, and does the jobs named on the kernel command line, in this order:
  *
+ *   vmm.report=1      print what the kernel found: CPUs, memory, virtio devices
  *   vmm.nonce=TEXT    mount the first virtio disk (ext4, read-write), write TEXT to /vmm-nonce on
  *                     it, sync, unmount; prints "guest: wrote nonce TEXT"
+ *   vmm.disktest=1    read the first virtio disk whole and print "guest: disk fnv HASH BYTES"
  *   vmm.challenge=1   print "guest: ready", read a line from the console, answer
  *                     "guest: answer HASH RELEASE", where HASH is FNV-1a 64 of the line
- *   vmm.report=1      print what the kernel found: CPUs, memory, virtio devices
- *   vmm.disktest=1    read the first virtio disk whole and print "guest: disk fnv HASH BYTES"
  *   vmm.reg=ADDR      map the page at physical ADDR, print "guest: reg VALUE", write VALUE + 1 back
  *   vmm.end=WHAT      poweroff (default), reboot, panic, halt, or exec (run /init of the image)
  *
@@ -292,9 +292,9 @@ int main(void)
 		write_nonce(value);
 	if (option("vmm.disktest", value, sizeof value))
 		disk_test();
-	if (option("vmm.reg", value, sizeof value))
-		poke_register(value);
 	if (option("vmm.challenge", value, sizeof value))
 		answer_challenge();
+	if (option("vmm.reg", value, sizeof value))
+		poke_register(value);
 	end(option("vmm.end", value, sizeof value) ? value : "poweroff");
 }

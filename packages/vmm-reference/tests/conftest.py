@@ -33,6 +33,8 @@ def kernel(tmp_path):
                 code += b"\x0f\x0b"  # ud2 without an IDT
             elif step == "count":
                 code += b"\xff\x05\x00\x00\x20\x00\xeb\xf8"  # inc dword [0x200000]; for ever
+            elif step == "ports":
+                code += bytes.fromhex("ba 10050000 ee ebfd")  # mov edx, 0x510; out dx, al; for ever
             elif step == "echo":  # dx = 0x3fd; wait for data; dx = 0x3f8; in; out; back
                 code += bytes.fromhex("ba fd030000 ec a801 74fb ba f8030000 ec ee eb ed")
         path = tmp_path / f"kernel-{end.split()[-1]}"

@@ -168,7 +168,7 @@ class Machine:
         for name, disk in zip(config.disk_ids(), config.disks, strict=True):
             self._add_virtio(_open_disk(name, disk))
         self._add_virtio(_open_rng(config.rng))
-        self.vm.set_native_answers(unclaimed_ports(r for node in self._nodes for r in node.ranges))
+        self._answer_unclaimed_ports()
         self.loaded = self._load_kernel()
         self._create_vcpus()
 
@@ -179,8 +179,54 @@ class Machine:
             with suppress(RegionBusyError):
                 region.close()
 
+    def add_device(self, device: PlatformDevice) -> None:
+        """Add a device of the caller's own, before the guest runs or while it does.
+
+        The guest's ACPI tables name only the devices given at creation.
+
+        Args:
+            device: placed where no other is, with an id of its own.
+
+        Raises:
+            vm_device.VmDeviceError: its place or id is taken; nothing changed.
+        """
+        self._add_fixed(device, device.describe())
+        self._answer_unclaimed_ports()
+
+    def remove_device(self, id: str) -> None:  # noqa: A002 - ids are what devices have
+        """Take a device out; on return no vCPU is inside one of its methods, nor will be.
+
+        Args:
+            id: of a device that `add_device` added, or that was given at creation.
+
+        Raises:
+            vm_device.VmDeviceError: there is none; nothing changed.
+        """
+        self.tree.remove(id)
+        node = next(node for node in self._nodes if node.id == id)
+        self._nodes.remove(node)
+        self.io.unregister(node.ranges)
+        self.allocator.release_owner(id)
+        self._answer_unclaimed_ports()
+        while not self.io.grace():
+            pass  # a method of the device is under way, and a device's methods end
+
+    def _answer_unclaimed_ports(self) -> None:
+        self.vm.set_native_answers(unclaimed_ports(r for node in self._nodes for r in node.ranges))
+
     def _add_fixed(self, device: BusDevice, node: DeviceNode) -> None:
         """Add a device that says itself where it is; what is allocated later keeps clear of it."""
+        self.tree.add(node.id, device)
+        try:
+            self._claim(node)
+            self.io.register(node.ranges, device)
+        except BaseException:
+            self.tree.remove(node.id)
+            self.allocator.release_owner(node.id)
+            raise
+        self._nodes.append(node)
+
+    def _claim(self, node: DeviceNode) -> None:
         for where in node.ranges:
             pool = self.allocator.pio if where.space is AddressSpace.PIO else self.allocator.mmio_low
             if where.space is AddressSpace.PIO or _MMIO_HOLE.contains(where.base, where.size):
@@ -188,12 +234,6 @@ class Machine:
         for line in node.interrupts:
             if line.gsi >= _FIRST_FREE_GSI:
                 self.allocator.gsi.allocate(node.id, at=line.gsi)
-        self._add(device, node)
-
-    def _add(self, device: BusDevice, node: DeviceNode) -> None:
-        self.io.register(node.ranges, device)
-        self.tree.add(node.id, device)
-        self._nodes.append(node)
 
     def _add_legacy(self, requests: GuestRequests, serial_out: Callable[[bytes], None] | None) -> None:
         ram = self.memory.memory()
@@ -227,7 +267,10 @@ class Machine:
             doorbell = AddressRange(AddressSpace.MMIO, bell.address, bell.size)
             self.vm.register_doorbell(bell.fd, doorbell, bell.datamatch)
             self._stack.callback(self.vm.unregister_doorbell, bell.fd, doorbell, bell.datamatch)
-        self._add(transport, transport.describe())
+        node = transport.describe()
+        self.tree.add(node.id, transport)
+        self.io.register(node.ranges, transport)
+        self._nodes.append(node)
         self.virtio.append(transport)
 
     @property
