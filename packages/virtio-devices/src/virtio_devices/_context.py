@@ -1,7 +1,7 @@
 """What an active device sees of the world: memory, queues, two interrupts, and a thread to work on."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Protocol, final
 
 import attrs
@@ -184,7 +184,8 @@ class DeviceContext:
         """Stop watching `fd`; nothing happens if it is not watched."""
         if fd in self._watched:
             self._watched.discard(fd)
-            self._loop.remove(fd)
+            with suppress(KeyError):  # the loop dropped it, or a reset and the callback both unwatch it
+                self._loop.remove(fd)
 
     def detach_queue(self, index: int) -> DetachedQueue:
         """Stop serving a queue here and hand it out for another backend to serve.
