@@ -81,7 +81,9 @@ int kvmx_vcpu_close(struct kvmx_vcpu *v)
 
 void kvmx_vcpu_abandon(struct kvmx_vcpu *v)
 {
-	__atomic_store_n(&v->state, CLOSED, __ATOMIC_SEQ_CST);
+	/* Closed already, or just being closed in the parent when it forked: the number may be somebody else's. */
+	if (__atomic_exchange_n(&v->state, CLOSED, __ATOMIC_SEQ_CST) == CLOSED)
+		return;
 	v->run = NULL;
 	close(v->fd);
 }

@@ -58,7 +58,7 @@ struct kvmx_vcpu;
 
 int kvmx_vcpu_create(int fd, uint32_t run_size, struct kvmx_vcpu **ret);
 int kvmx_vcpu_close(struct kvmx_vcpu *v);   /* -EDEADLK while used by a thread; closes the fd */
-void kvmx_vcpu_abandon(struct kvmx_vcpu *v); /* in a forked child: forget, touch nothing */
+void kvmx_vcpu_abandon(struct kvmx_vcpu *v); /* in a forked child: close its copy of the fd; idempotent */
 void kvmx_vcpu_destroy(struct kvmx_vcpu *v);
 
 int kvmx_vcpu_ioctl(struct kvmx_vcpu *v, uint64_t nr, void *arg);

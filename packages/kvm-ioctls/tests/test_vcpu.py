@@ -252,3 +252,32 @@ def test_repr_names_the_vcpu():
     """Repr shows id and descriptor."""
     with TinyGuest(HLT) as guest:
         assert repr(guest.vcpu) == f"<VcpuFd 0 fd={guest.vcpu.fileno()}>"
+
+
+def test_forked_child_cannot_answer_an_exit():
+    """Calls that would touch the run page, which a child does not have, are refused instead of crashing."""
+    with TinyGuest(bytes.fromhex("e480 f4")) as guest:
+        vcpu = guest.vcpu
+        assert vcpu.run() == IoIn(0x80, 1, 1)
+        pid = os.fork()
+        if pid == 0:
+            refused = 0
+            for call in (
+                lambda: vcpu.set_io_result(b"x"),
+                vcpu.request_interrupt_window,
+                vcpu.ready_for_interrupt,
+            ):
+                try:
+                    call()
+                except ForkedError:
+                    refused += 1
+            try:
+                vcpu.io.set_value(1)
+            except KvmOSError:
+                refused += 1
+            os._exit(refused)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 4
+
+        vcpu.set_io_result(b"\x2a")
+        assert vcpu.run() == Hlt()
+        assert vcpu.get_regs().rax & 0xFF == 0x2A

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import warnings
+import weakref
 from collections.abc import Mapping
 from typing import Self, final
 
@@ -71,6 +72,7 @@ class VcpuFd(X86Vcpu):
         # thread that is just entering a call still finds it and learns that it is closed.
         self._vcpu = ffi.gc(ret[0], lib.kvmx_vcpu_destroy)
         self._open = True
+        _live.add(self)
         # SAFETY: both point into the C object, which _vcpu keeps alive.
         self._stats = lib.kvmx_vcpu_stats(self._vcpu)
         self.io = IoRecord(self._vcpu, lib.kvmx_vcpu_exit(self._vcpu), self._subject)
@@ -238,9 +240,7 @@ class VcpuFd(X86Vcpu):
         """
         if not self._open:
             return
-        if self._born != generation():
-            lib.kvmx_vcpu_abandon(self._vcpu)
-        else:
+        if self._born == generation():
             ret = lib.kvmx_vcpu_close(self._vcpu)
             if ret == -errno.EDEADLK:
                 self._fail(ret, "close")
@@ -271,6 +271,7 @@ class VcpuFd(X86Vcpu):
         if ret == -errno.EDEADLK:
             raise VcpuBusyError(self.id, lib.kvmx_vcpu_user(self._vcpu))
         if ret == -errno.EBADF:
+            self._check_usable()
             raise ClosedError(f"{self._subject} is closed")
         check(ret, what, self._subject)
         raise KvmOSError(-ret, str(what), self._subject)
@@ -288,3 +289,16 @@ class VcpuFd(X86Vcpu):
         if ret < 0:
             self._fail(ret, number)
         return ret
+
+
+_live: weakref.WeakSet[VcpuFd] = weakref.WeakSet()
+
+
+def _abandon_all() -> None:
+    for vcpu in list(_live):
+        # SAFETY: the run page is not mapped here (MADV_DONTFORK); from now on C refuses to touch it.
+        lib.kvmx_vcpu_abandon(vcpu._vcpu)
+
+
+# Checked once per fork and not once per call: answering a read is on the path of every device access.
+os.register_at_fork(after_in_child=_abandon_all)
