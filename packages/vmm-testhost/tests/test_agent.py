@@ -98,13 +98,23 @@ def test_command_that_does_not_read_gets_its_interrupt(wired):
 
 
 def test_stop_gives_up_after_the_grace(wired):
-    """A command that ignores SIGINT is given up after the grace, with the signal that asked for it."""
-    relay, output = wired(["sh", "-c", "trap '' INT; echo up; exec sleep 99"])
+    """A command that ignores the signal is given up after the grace, with the signal that asked for it."""
+    relay, output = wired(["sh", "-c", "trap '' TERM; echo up; exec sleep 99"])
     while b"up" not in output[b"o"]:
         relay.run(time.monotonic() + 0.1)
     relay.stop(signal.SIGTERM, grace=0.2)
     assert relay.run()
     assert (relay.status, relay.killed_by) == (None, signal.SIGTERM)
+
+
+def test_sigterm_reaches_the_command_as_itself(wired):
+    """A command told to terminate ends its own way."""
+    relay, output = wired(["sh", "-c", "trap 'exit 7' TERM; echo up; while :; do sleep 0.05; done"])
+    while b"up" not in output[b"o"]:
+        relay.run(time.monotonic() + 0.1)
+    relay.stop(signal.SIGTERM)
+    assert relay.run()
+    assert (relay.status, relay.killed_by) == (7, None)
 
 
 def test_time_limit_returns_false(wired):
