@@ -4,9 +4,10 @@ import time
 
 import attrs
 import pytest
+from virtio_devices import DiskImage
 from vm_device import VmDeviceError
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
-from vmm_reference import MemoryConfig, VmConfig, Vmm
+from vmm_reference import DiskConfig, MemoryConfig, VmConfig, Vmm
 
 pytestmark = pytest.mark.kvm
 
@@ -95,3 +96,18 @@ def test_virtio_keeps_clear_of_a_callers_device(kernel):
     with Vmm(config, devices=[Page()]) as vmm:
         assert vmm.machine.platform.device("page").ranges[0].base == 0xD000_0000
         assert vmm.machine.virtio[0].range.base == 0xD000_1000
+
+
+def test_a_machine_that_cannot_be_built_lets_go_of_its_disks(kernel, tmp_path):
+    """Where the devices given leave no place for the disk, its lock is free again: a second try can work."""
+
+    class Hole(Ports):
+        def describe(self):
+            return DeviceNode("hole", "hole", (AddressRange(AddressSpace.MMIO, 0xD000_0000, 0x1000_0000),))
+
+    disk = tmp_path / "disk.img"
+    disk.write_bytes(bytes(512))
+    config = VmConfig(kernel("poweroff"), memory=MemoryConfig(16 << 20), disks=[DiskConfig(disk)])
+    with pytest.raises(VmDeviceError):
+        Vmm(config, devices=[Hole()])
+    DiskImage(disk).close()

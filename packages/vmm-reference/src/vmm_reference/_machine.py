@@ -251,6 +251,8 @@ class Machine:
             self._add_fixed(self.serial, node)
 
     def _add_virtio(self, device: VirtioDevice) -> None:
+        # The transport closes it too, which is harmless; before there is one, the image's lock would stay.
+        self._stack.callback(device.close)
         position = len(self.virtio)
         where = self.allocator.mmio_low.allocate(0x1000, align=0x1000, owner=device.id)
         line = InterruptSpec(self.allocator.gsi.allocate(device.id))
