@@ -63,7 +63,7 @@ def floor(kernel: Path) -> float:
     command = [HERE / "floor/bin/floor", "--kernel", kernel, "--initrd", HERE / "floor/bin/initramfs.cpio"]
     command += ["--cmdline", CMDLINE, "--memory", str(MEMORY_MIB), "--acpi", tables]
     output = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120).stdout
-    line = next(line for line in output.splitlines() if line.startswith("floor: ") and "loading" not in line)
+    line = next(line for line in output.splitlines() if line.startswith("floor: "))
     return float(line.split()[1])
 
 
