@@ -186,6 +186,7 @@ int virtq_pop_batch(const struct vmm_map *map, struct virtq *q, struct virtio_ba
 {
 	const struct vmm_region *hint = NULL;
 	struct rings r;
+	uint64_t bytes = 0;
 	uint16_t waiting = 0;
 	int rc;
 
@@ -203,8 +204,11 @@ int virtq_pop_batch(const struct vmm_map *map, struct virtq *q, struct virtio_ba
 	if (b->max_segs < r.size)
 		return -EINVAL;
 	rc = available(&r, q, &waiting);
-	while (rc == 0 && waiting-- != 0 && b->nchains < b->max_chains)
+	while (rc == 0 && waiting-- != 0 && b->nchains < b->max_chains && bytes < VIRTQ_BATCH_BYTES) {
 		rc = pop_one(&r, q, b, &hint);
+		if (rc == 0)
+			bytes += b->chains[b->nchains - 1].readable + b->chains[b->nchains - 1].writable;
+	}
 	/* Chains popped before the queue broke are good and are delivered; the next call reports the breakage. */
 	return rc == NO_ROOM || b->nchains != 0 ? 0 : rc;
 }

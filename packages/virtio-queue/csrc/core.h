@@ -17,6 +17,9 @@
 #include "vmm_access.h"
 
 #define VIRTQ_MAX_SIZE 32768u
+/* A batch is full with the chain that brings its buffers to this sum. Whoever processes a batch in one call cannot be
+ * stopped meanwhile, and chains of 4 GiB each, over a little memory again and again, would take it minutes. */
+#define VIRTQ_BATCH_BYTES (UINT64_C(1) << 28)
 
 /* virtq.flags */
 #define VIRTQ_READY 1u

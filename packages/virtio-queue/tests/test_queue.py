@@ -5,7 +5,7 @@ import struct
 import attrs
 import pytest
 from virtio_queue import ChainBatch, DriverError, Reason, Segment
-from virtio_queue.testing import Driver, RingLayout
+from virtio_queue.testing import Driver, RawRings, RingLayout
 from vmm_memory import GuestMemoryMmap
 from vmm_memory.testing import guarded_region
 
@@ -186,6 +186,21 @@ def test_batch_must_hold_the_longest_legal_chain(bench):
     """Otherwise a legal chain could block the queue: that is our caller's mistake."""
     with pytest.raises(ValueError, match="batch has room for 3 segments, queue size is 4"):
         bench.queue.pop_batch(bench.mem, ChainBatch(1, 3))
+
+
+def test_batch_is_full_at_256_mebibytes(queue_class):
+    """Chains over the same memory again and again cannot make one batch the work of minutes."""
+    mem = GuestMemoryMmap.from_ranges([(0, 1 << 28)])
+    layout = RingLayout.at(0, 4)
+    queue = queue_class(4)
+    layout.configure(queue)
+    raw = RawRings(mem, layout)
+    for index, length in enumerate([1 << 28, (1 << 28) - 1, 1, 8]):
+        raw.write_descriptor(index, 0, length, 2, 0)
+        raw.write_available(index, index)
+    raw.set_avail_idx(4)
+    batch = ChainBatch(8, 8)
+    assert [queue.pop_batch(mem, batch) for _ in range(4)] == [1, 2, 1, 0]
 
 
 def test_batch_stops_at_the_chain_that_does_not_fit(bench):

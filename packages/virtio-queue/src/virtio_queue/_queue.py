@@ -183,6 +183,8 @@ class Queue:
     def pop_batch(self, mem: GuestMemory, batch: ChainBatch) -> int:
         """Take as many chains as there are and fit, in one crossing into C.
 
+        A batch whose buffers have come to 256 MiB is full as well: what works on it cannot be stopped.
+
         Args:
             mem: The memory the chains lie in.
             batch: Emptied first. Broken chains are in it with their error (`batch.errors()`).

@@ -9,6 +9,7 @@ from virtio_queue._chain import DescriptorChain
 from virtio_queue._errors import DriverError, Reason
 from virtio_queue._layout import (
     AVAIL_NO_INTERRUPT,
+    BATCH_BYTES,
     RING_ELEMENTS,
     RING_FLAGS,
     RING_IDX,
@@ -158,9 +159,12 @@ class TwinQueue:
         self.check(mem)
         if batch.max_segments < self._size:
             raise ValueError(f"batch has room for {batch.max_segments} segments, queue size is {self._size}")
+        room = BATCH_BYTES
         try:
             for _ in range(min(self._waiting(mem), batch.max_chains)):
-                self._pop_into(mem, batch)
+                room -= self._pop_into(mem, batch)
+                if room <= 0:
+                    break
         except NoRoomError:
             pass
         except DriverError:
@@ -189,7 +193,8 @@ class TwinQueue:
             raise self._broken.with_traceback(None)
         return ChainWalk(mem, head, self._desc_table, self._size, self.indirect, room)
 
-    def _pop_into(self, mem: GuestMemory, batch: ChainBatch) -> None:
+    def _pop_into(self, mem: GuestMemory, batch: ChainBatch) -> int:
+        """Take one chain; returns its bytes, 0 for a broken one."""
         walk = self._start_walk(mem, batch.free_segments)
         error = 0
         try:
@@ -198,6 +203,7 @@ class TwinQueue:
             error = -broken.reason
         batch.append(walk.head, walk.segments, error=error)
         self._next_avail = (self._next_avail + 1) & U16
+        return 0 if error else sum(length for _addr, length, _writable in walk.segments)
 
     def undo_pop(self, count: int = 1) -> None:
         """See `Queue.undo_pop`."""
