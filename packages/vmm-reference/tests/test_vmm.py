@@ -4,6 +4,7 @@ import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from virtio_devices import ImageError
@@ -148,3 +149,13 @@ def test_what_cannot_be_built(config, options, message):
         Vmm(config("poweroff", **options))
     assert not isinstance(caught.value, ImageError)
     assert sorted(os.listdir("/proc/self/fd")) == before
+
+
+def test_an_empty_pool_of_huge_pages_is_named_with_its_cure(kernel):
+    """The refusal speaks of the option, not of the library's argument."""
+    free = int(Path("/sys/kernel/mm/hugepages/hugepages-2048kB/free_hugepages").read_text())
+    needed = free + 8
+    memory = MemoryConfig(size=needed << 21, hugepages=True)
+    message = f"^--memory hugepages: {needed} pages of 2 MiB are needed, {free} are free; echo {needed} > /proc"
+    with pytest.raises(ConfigError, match=message):
+        Vmm(VmConfig(kernel("poweroff"), memory=memory))

@@ -51,7 +51,7 @@ from vm_device.platform import (
 )
 from vm_hypervisor import KvmHypervisor, KvmVcpu, KvmVm, MemorySlots, unclaimed_ports
 from vm_hypervisor.arch import x86_64
-from vmm_memory import GuestMemoryAtomic, GuestRegionMmap, RegionBusyError
+from vmm_memory import GuestMemoryAtomic, GuestRegionMmap, HugepageError, RegionBusyError
 from vmm_memory.arch.x86_64 import ram_ranges
 
 from vmm_reference import _config as config_module
@@ -336,9 +336,16 @@ class Machine:
 
 def _region(base: int, size: int, memory: MemoryConfig) -> GuestRegionMmap:
     if memory.shared:
-        return GuestRegionMmap.memfd(
-            base, size, name="guest-ram", hugepages=memory.hugepages, prefault=memory.prefault
-        )
+        try:
+            return GuestRegionMmap.memfd(
+                base, size, name="guest-ram", hugepages=memory.hugepages, prefault=memory.prefault
+            )
+        except HugepageError as error:
+            need = (
+                f"{error.needed} pages of {error.page_size >> 20} MiB are needed, {error.free or 0} are free"
+            )
+            cure = f"echo {error.needed} > /proc/sys/vm/nr_hugepages (as root), or hugepages=off"
+            raise ConfigError("--memory hugepages", f"{need}; {cure}") from None
     return GuestRegionMmap.anonymous(base, size, prefault=memory.prefault)
 
 
