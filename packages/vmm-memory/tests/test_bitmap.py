@@ -156,6 +156,7 @@ def test_concurrent_memory_writes_mark_all_pages():
     [
         (0, 4096, "byte_size is 0x0"),
         (4096, 3000, "page_size is 0xbb8"),
+        (4096, 1 << 64, "page_size is 0x10000000000000000"),
         (1 << 64, 4096, "byte_size is 0x1000000000000000"),
     ],
 )
@@ -168,6 +169,8 @@ def test_impossible_shapes(size, page, message):
 def test_log_of_the_wrong_length():
     """A log for another number of pages is refused, and nothing is merged."""
     bitmap = AtomicBitmap(65 * 4096)
+    with pytest.raises(InvalidRegionError, match="dirty log page_size is 0x10000000000000000"):
+        AtomicBitmap(65 * 4096).merge(bytes(8), page_size=1 << 64)
     with pytest.raises(
         InvalidRegionError, match="dirty log has 8 bytes, must have 16 for 65 pages of 0x1000"
     ):

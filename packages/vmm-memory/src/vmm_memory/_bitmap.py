@@ -37,8 +37,8 @@ class AtomicBitmap:
     def __init__(self, byte_size: int, page_size: int = 4096) -> None:
         if byte_size < 1 or byte_size >= 1 << 64:
             raise InvalidRegionError(f"bitmap byte_size is {byte_size:#x}, must be in 1 .. 2^64 - 1")
-        if page_size < 1 or page_size & (page_size - 1):
-            raise InvalidRegionError(f"bitmap page_size is {page_size:#x}, must be a power of two")
+        if not 1 <= page_size < 1 << 64 or page_size & (page_size - 1):
+            raise InvalidRegionError(f"bitmap page_size is {page_size:#x}, must be a power of two below 2^64")
         self.byte_size: Final = byte_size
         self.page_size: Final = page_size
         self._shift: Final = page_size.bit_length() - 1
@@ -143,8 +143,10 @@ class AtomicBitmap:
         if isinstance(log, AtomicBitmap):
             page_size = log.page_size
             log = log.to_bytes()
-        if page_size < 1 or page_size & (page_size - 1):
-            raise InvalidRegionError(f"dirty log page_size is {page_size:#x}, must be a power of two")
+        if not 1 <= page_size < 1 << 64 or page_size & (page_size - 1):
+            raise InvalidRegionError(
+                f"dirty log page_size is {page_size:#x}, must be a power of two below 2^64"
+            )
         pages = -(-self.byte_size // page_size)
         wanted = -(-pages // 64) * 8
         # SAFETY: from_buffer pins the buffer for the call; its length is compared with what C will read.
