@@ -78,6 +78,8 @@ def test_a_device_in_a_taken_place_changes_nothing(vmm):
         machine.add_device(Ports("ports", 0x520))
     with pytest.raises(VmDeviceError):
         machine.remove_device("nobody")
+    with pytest.raises(VmDeviceError, match=r"rng0.*belongs to the machine"):
+        machine.remove_device("rng0")
 
     assert machine.platform == before
     assert "other" not in machine.tree

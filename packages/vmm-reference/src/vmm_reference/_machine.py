@@ -32,6 +32,7 @@ from vm_device import (
     BusDevice,
     CmosRtc,
     DeviceTree,
+    DeviceTreeError,
     EventManager,
     IdAllocator,
     IoManager,
@@ -163,11 +164,13 @@ class Machine:
             self.memory.insert_region(_region(base, size, config.memory))
         self.allocator = _allocator()
         self._add_legacy(requests, serial_out)
+        callers = [device.describe().id for device in devices]
         for device in devices:
             self._add_fixed(device, device.describe())
         for name, disk in zip(config.disk_ids(), config.disks, strict=True):
             self._add_virtio(_open_disk(name, disk))
         self._add_virtio(_open_rng(config.rng))
+        self._standard = frozenset(node.id for node in self._nodes if node.id not in callers)
         self._answer_unclaimed_ports()
         self.loaded = self._load_kernel()
         self._create_vcpus()
@@ -197,11 +200,14 @@ class Machine:
         """Take a device out; on return no vCPU is inside one of its methods, nor will be.
 
         Args:
-            id: of a device that `add_device` added, or that was given at creation.
+            id: of a device that `add_device` added, or that was given at creation. Not from inside
+                a device's method.
 
         Raises:
-            vm_device.VmDeviceError: there is none; nothing changed.
+            vm_device.VmDeviceError: there is none, or it is the machine's own; nothing changed.
         """
+        if id in self._standard:
+            raise DeviceTreeError(id, "belongs to the machine; only the caller's own devices can be removed")
         self.tree.remove(id)
         node = next(node for node in self._nodes if node.id == id)
         self._nodes.remove(node)
