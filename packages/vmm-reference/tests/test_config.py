@@ -96,7 +96,11 @@ BAD = [
     (EventMonitorConfig, "path=a,fd=3", "--event-monitor: give exactly one of path= and fd="),
     (EventMonitorConfig, "fd=-1", "--event-monitor fd: '-1' is not a number"),
     (EventMonitorConfig, "path=", "--event-monitor: path= is missing"),
-    (EventMonitorConfig, "", "--event-monitor: '' is not of the form key=value"),
+    (
+        EventMonitorConfig,
+        "",
+        "--event-monitor: '' is not of the form key=value; `vmm run --help` lists the keys",
+    ),
 ]
 
 

@@ -17,6 +17,7 @@ from vmm_reference import (
     CpusConfig,
     DiskConfig,
     EventMonitorConfig,
+    HostError,
     MemoryConfig,
     RngConfig,
     SerialConfig,
@@ -168,3 +169,42 @@ def test_event_relay_without_a_reader(tmp_path):
     relay._target.close()  # as after a reader went away
     relay.close()
     assert sys.getsizeof(relay._part) < 100
+
+
+@pytest.mark.parametrize("option", ["--kernel", "--initramfs", "--disk path"])
+def test_places_that_the_emulated_host_has_of_its_own_are_refused(tmp_path, option):
+    """A link is followed; a file in /dev/shm out here is not in there."""
+    fine = tmp_path / "fine"
+    fine.write_bytes(b"")
+    link = tmp_path / "link"
+    link.symlink_to("/dev/shm/kernel")
+    config = VmConfig(
+        kernel=link if option == "--kernel" else fine,
+        initramfs=link if option == "--initramfs" else fine,
+        disks=(DiskConfig(link if option == "--disk path" else fine),),
+    )
+    with pytest.raises(ConfigError, match=rf"^{option}: {link}: the emulated host has its own /dev; give"):
+        _emulated._check_crossing(config)
+
+
+def test_a_block_device_is_refused_with_the_cure(monkeypatch, tmp_path):
+    """It is a device of this machine, and another machine has others."""
+    disk = tmp_path / "sdz"
+    monkeypatch.setattr(Path, "is_block_device", lambda path: path == disk)
+    config = VmConfig(kernel=tmp_path / "kernel", disks=(DiskConfig(disk, readonly=True),))
+    with pytest.raises(ConfigError, match=rf"block device .* copy it into a file \(dd if={disk} "):
+        _emulated._check_crossing(config)
+
+
+def test_a_folder_for_temporary_files_that_cannot_be_shared_is_refused(monkeypatch, tmp_path):
+    """One line, not a traceback, and nothing stays."""
+
+    def refuse(*_arguments, **_options):
+        raise ValueError("writable /dev/shm/events.json: choose another place")
+
+    monkeypatch.setattr(_emulated.vmm_testhost, "run", refuse)
+    monkeypatch.setattr(_emulated.tempfile, "tempdir", str(tmp_path))
+    config = VmConfig(kernel=tmp_path / "kernel", serial=SerialConfig(SerialMode.NULL))
+    with pytest.raises(HostError, match=r"^emulated host: writable /dev/shm"):
+        _emulated.run(config)
+    assert list(tmp_path.iterdir()) == []

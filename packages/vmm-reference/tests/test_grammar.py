@@ -164,10 +164,10 @@ def test_options_raise_nothing_else(text):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("path", "--disk: 'path' is not of the form key=value"),
-        ("path=a,", "--disk: '' is not of the form key=value"),
+        ("path", "--disk: 'path' is not of the form key=value; `vmm run --help` lists the keys"),
+        ("path=a,", "--disk: '' is not of the form key=value; `vmm run --help` lists the keys"),
         ("path=a,path=b", "--disk path: given twice ('a' and 'b')"),
-        ('path="a', "--disk: quote is never closed in 'path=\"a'"),
+        ('path="a', "--disk: quote is never closed (one inside a value is doubled) in 'path=\"a'"),
         ("path=[a", "--disk: bracket is never closed in 'path=[a'"),
         ("path=a]", "--disk: ']' at position 6 closes nothing in 'path=a]'"),
     ],

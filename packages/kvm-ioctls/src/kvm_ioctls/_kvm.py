@@ -20,8 +20,8 @@ API_VERSION = 12
 _CURES = {
     errno.ENOENT: "no KVM here; load the module (`modprobe kvm_intel` or `kvm_amd`), and in a virtual "
     "machine or container pass the device in or enable nested virtualisation",
-    errno.EACCES: "permission denied; add your user to group kvm (`usermod -aG kvm USER`) and log in again",
-    errno.EPERM: "permission denied; add your user to group kvm, or allow 10:232 in the device cgroup",
+    errno.EACCES: "add your user to group kvm (`usermod -aG kvm USER`) and log in again",
+    errno.EPERM: "add your user to group kvm, or allow 10:232 in the device cgroup",
     errno.ENODEV: "the device node exists but no KVM module serves it; `modprobe kvm_intel` or `kvm_amd`",
     errno.ENXIO: "the device node exists but no KVM module serves it; `modprobe kvm_intel` or `kvm_amd`",
 }

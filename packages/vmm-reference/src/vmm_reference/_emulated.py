@@ -30,6 +30,7 @@ from vmm_reference._serial import SerialBackend, open_backend
 from vmm_reference._serial_input import ConsoleInput
 
 _HOST_OVERHEAD_MIB = 1024  # the host's own kernel, Python and page cache beside guest RAM
+_OWN_INSIDE = ("/proc", "/sys", "/dev")  # the emulated host has file systems of its own there
 _POLL_SECONDS = 0.05
 _GIVE_UP_AFTER = 2.0  # seconds for a console's reader to take the last output
 
@@ -64,6 +65,11 @@ def _check_crossing(config: VmConfig) -> None:
             "--event-monitor fd",
             f"descriptor {config.event_monitor.fd} does not exist in the emulated host; use path=",
         )
+    _check_place("--kernel", config.kernel)
+    if config.initramfs is not None:
+        _check_place("--initramfs", config.initramfs)
+    for disk in config.disks:
+        _check_place("--disk path", disk.path)
     # The host of the guest is a process of this machine: what it may not have, QEMU cannot give it.
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     need = _host_memory(config)
@@ -73,6 +79,19 @@ def _check_crossing(config: VmConfig) -> None:
             f"the guest's {config.memory.size >> 20}M need an emulated host of {need} MiB, this machine has "
             f"{have} MiB; ask for less",
         )
+
+
+def _check_place(option: str, path: Path) -> None:
+    """Refuse a file that is elsewhere, or something else, in the emulated host."""
+    if path.is_block_device():
+        raise ConfigError(
+            option,
+            f"{path}: a block device of this machine is not in the emulated host; copy it into a file "
+            f"(dd if={path} of=FILE conv=sparse)",
+        )
+    for own in _OWN_INSIDE:
+        if path.resolve().is_relative_to(own):
+            raise ConfigError(option, f"{path}: the emulated host has its own {own}; give a file elsewhere")
 
 
 def _host_memory(config: VmConfig) -> int:
@@ -246,7 +265,8 @@ def run(config: VmConfig, *, verbose: int = 0) -> int:
                 memory=_host_memory(config),
                 forward_signals=threading.current_thread() is threading.main_thread(),
             )
-        except vmm_testhost.EmulatedHostError as error:
+        except (ValueError, vmm_testhost.EmulatedHostError) as error:
+            # ValueError: the folder for temporary files cannot be shared.
             raise HostError(f"emulated host: {error}") from None
     return result.returncode
 

@@ -38,7 +38,10 @@ def split_top(text: str, separator: str = ",") -> Iterator[str]:
             yield text[start:position]
             start = position + 1
     if quoted or depth:
-        raise ValueError(f"{'quote' if quoted else 'bracket'} is never closed in {text!r}")
+        what = (
+            "quote is never closed (one inside a value is doubled)" if quoted else "bracket is never closed"
+        )
+        raise ValueError(f"{what} in {text!r}")
     yield text[start:]
 
 
@@ -149,7 +152,9 @@ class Options:
     def _add(self, part: str) -> None:
         key, equals, value = part.partition("=")
         if not equals:
-            raise ConfigError(self._option, f"{part!r} is not of the form key=value")
+            raise ConfigError(
+                self._option, f"{part!r} is not of the form key=value; `vmm run --help` lists the keys"
+            )
         if key in self._values:
             raise ConfigError(f"{self._option} {key}", f"given twice ({self._values[key]!r} and {value!r})")
         self._values[key] = unquote(value)
