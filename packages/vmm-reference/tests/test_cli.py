@@ -113,7 +113,7 @@ def test_mistakes_of_grammar(vmm, words, problem):
         (["--memory", "size=99999T"], "--memory size: 109950063265972224 bytes is not within 16M … 16T"),
         (
             ["--memory", "size=many"],
-            "--memory size: 'many' is not a size; write a number with K, M, G or T, such as 512M",
+            "--memory size: 'many' is not a size; write a whole number with K, M, G or T, such as 3584M",
         ),
         (["--serial", "uart"], "--serial: 'uart' is none of off, null, tty, pty, file=PATH, socket=PATH"),
         (["--disk", "readonly=on"], "--disk: path= is missing"),

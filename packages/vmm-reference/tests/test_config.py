@@ -54,11 +54,15 @@ BAD = [
     (CpusConfig, "cores=2", "--cpus cores: unknown key; --cpus takes boot, max, affinity"),
     (MemoryConfig, "size=1M", "--memory size: 1048576 bytes is not within 16M … 16T"),
     (MemoryConfig, "size=17T", "--memory size: 18691697672192 bytes is not within 16M … 16T"),
-    (MemoryConfig, "size=16777217", "--memory size: 16777217 bytes is not a multiple of the page size 4096"),
+    (
+        MemoryConfig,
+        "size=16777217",
+        "--memory size: 16777217 bytes is not a multiple of 4096 (16777216 is, and 16781312)",
+    ),
     (
         MemoryConfig,
         "size=17M,hugepages=on",
-        "--memory size: 17825792 bytes is not a multiple of the page size 2097152",
+        "--memory size: 17825792 bytes is not a multiple of 2097152 (16777216 is, and 18874368)",
     ),
     (
         MemoryConfig,
@@ -69,7 +73,7 @@ BAD = [
     (
         MemoryConfig,
         "size=lots",
-        "--memory size: 'lots' is not a size; write a number with K, M, G or T, such as 512M",
+        "--memory size: 'lots' is not a size; write a whole number with K, M, G or T, such as 3584M",
     ),
     (DiskConfig, "readonly=on", "--disk: path= is missing"),
     (DiskConfig, 'path=""', "--disk: path= is missing"),

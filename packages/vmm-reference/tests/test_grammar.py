@@ -54,7 +54,9 @@ def test_sizes(number, unit, suffix):
 @pytest.mark.parametrize("text", ["", "M", "-1M", "1.5G", "1 G", "0x10", "1P", "1MM", "٣M", "9" * 21, "1M\n"])
 def test_no_sizes(text):
     """What is no size is named, with an example of one."""
-    with pytest.raises(ValueError, match=r"is not a size; write a number with K, M, G or T, such as 512M$"):
+    with pytest.raises(
+        ValueError, match=r"is not a size; write a whole number with K, M, G or T, such as 3584M$"
+    ):
         parse_size(text)
 
 

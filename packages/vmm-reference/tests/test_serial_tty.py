@@ -164,3 +164,21 @@ def test_no_terminal_at_all(stdin, stdout):
 def redirect(sign, target):
     """Return a shell redirection."""
     return f"{sign}&-" if target == "closed" else f"{sign}{target}"
+
+
+def test_a_reader_that_leaves_ends_a_machine_nobody_can_type_at():
+    """`vmm run … | head -1` ends: without a terminal there is no Ctrl-A x."""
+    ours, theirs = os.pipe()
+    os.close(ours)
+    done = subprocess.run(
+        [sys.executable, "-c", SESSION],
+        stdin=subprocess.DEVNULL,
+        stdout=theirs,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+    os.close(theirs)
+    assert "serial output is lost: Broken pipe" in done.stderr
+    assert done.stderr.splitlines()[-1] == "closed True"

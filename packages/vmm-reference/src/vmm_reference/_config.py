@@ -122,7 +122,8 @@ class MemoryConfig:
             )
         page = 2 << 20 if self.hugepages else 4096
         if self.size % page:
-            raise ConfigError("--memory size", f"{self.size} bytes is not a multiple of the page size {page}")
+            near = f"{self.size // page * page} is, and {(self.size // page + 1) * page}"
+            raise ConfigError("--memory size", f"{self.size} bytes is not a multiple of {page} ({near})")
         if self.hugepages and not self.shared:
             raise ConfigError("--memory hugepages", "needs shared=on: huge pages come from a hugetlb memfd")
 

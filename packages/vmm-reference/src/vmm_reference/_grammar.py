@@ -66,7 +66,7 @@ def parse_size(text: str) -> int:
     """
     match = _SIZE.fullmatch(text)
     if match is None:
-        raise ValueError(f"{text!r} is not a size; write a number with K, M, G or T, such as 512M")
+        raise ValueError(f"{text!r} is not a size; write a whole number with K, M, G or T, such as 3584M")
     return int(match[1]) << _SHIFT[match[2].upper()]
 
 

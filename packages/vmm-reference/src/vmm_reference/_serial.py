@@ -101,6 +101,10 @@ class FdBackend:
                 view = view[os.write(self._out, view[:_PIECE]) :]
             except BlockingIOError:
                 continue
+            except BrokenPipeError as error:
+                self._lost(str(error.strerror))
+                self._reader_gone()
+                return
             except OSError as error:
                 self._lost(str(error.strerror))
                 return
@@ -117,6 +121,9 @@ class FdBackend:
         if not self._broken:
             self._broken = True
             _log.warning("serial output is lost: %s", why)
+
+    def _reader_gone(self) -> None:
+        """Nothing more: the guest goes on without a console."""
 
     def _keep(self, data: bytes) -> bytes:
         return data
@@ -149,14 +156,24 @@ class TtyBackend(FdBackend):
     """Standard input and output; a terminal is put into raw mode, and Ctrl-A x ends the VMM."""
 
     def __init__(self, on_quit: Callable[[], None]) -> None:
-        """Use this process's descriptors 0 and 1; `on_quit` is called for Ctrl-A x."""
+        """Use this process's descriptors 0 and 1.
+
+        Args:
+            on_quit: called for Ctrl-A x; without a terminal to type it at, also when the reader of the
+                output has gone (`vmm run … | head`), as nobody could end the machine any more.
+        """
         super().__init__(1, 0)
         self._saved: list[int | list[bytes | int]] | None = None
+        self._on_quit = on_quit
         self._escape = EscapeFilter(on_quit)
         self._is_terminal = os.isatty(0)
         if self._is_terminal and _in_foreground(0):
             self._saved = termios.tcgetattr(0)
             tty.setraw(0, termios.TCSANOW)
+
+    def _reader_gone(self) -> None:
+        if not self._is_terminal:
+            self._on_quit()
 
     def _keep(self, data: bytes) -> bytes:
         return self._escape.feed(data) if self._is_terminal else data
