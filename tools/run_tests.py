@@ -24,7 +24,13 @@ from vm_hypervisor.probe import measure
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("packages", "tests", "bench/floor")
-TOOLS = {"iasl": "acpica-tools", "mke2fs": "e2fsprogs", "debugfs": "e2fsprogs", "depmod": "kmod"}
+TOOLS = {
+    "iasl": "acpica-tools",
+    "busybox": "busybox-static",
+    "mke2fs": "e2fsprogs",
+    "debugfs": "e2fsprogs",
+    "depmod": "kmod",
+}
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 

@@ -1,5 +1,6 @@
 """A Hypothesis state machine that plays driver and device against any implementation of `VirtQueue`."""
 
+import itertools
 from collections.abc import Callable
 from typing import Protocol
 
@@ -60,7 +61,7 @@ def queue_machine(
     return QueueMachine
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)  # a hostile driver can make the same head available twice
 class _Taken:
     head: int
     room: int
@@ -89,6 +90,7 @@ class _QueueMachine(RuleBasedStateMachine):
         self.pair = Lockstep((first, second), (memories[0], memories[1]), [(_BASE, _ROOM)])
         self.layout, self.event_idx, self.indirect = layout, event_idx, indirect
         self.taken: list[_Taken] = []
+        self.popped: list[_Taken] = []
         self.honest = True
 
     def _accept(self, result: object) -> None:
@@ -118,10 +120,14 @@ class _QueueMachine(RuleBasedStateMachine):
         result = self.pair.call(lambda queue, memory: queue.pop(memory))
         self._accept(result)
         if isinstance(result, DescriptorChain):
-            self.taken.append(_Taken(result.head, result.writable_bytes))
+            self._take(_Taken(result.head, result.writable_bytes))
         elif isinstance(result, DriverError) and self._in_flight() > len(self.taken):
             assert result.head is not None
-            self.taken.append(_Taken(result.head, 0))
+            self._take(_Taken(result.head, 0))
+
+    def _take(self, *chains: _Taken) -> None:
+        self.taken.extend(chains)
+        self.popped.extend(chains)
 
     def _in_flight(self) -> int:
         queue = self.pair.queues[0]
@@ -134,7 +140,7 @@ class _QueueMachine(RuleBasedStateMachine):
         self._accept(result)
         if isinstance(result, ChainBatch):
             assert not (self.honest and result.errors()), result.errors()
-            self.taken.extend(_Taken(record[2], record[6]) for record in result.records())
+            self._take(*(_Taken(record[2], record[6]) for record in result.records()))
 
     @precondition(lambda self: self.taken)
     @rule(data=st.data())
@@ -155,13 +161,20 @@ class _QueueMachine(RuleBasedStateMachine):
             batch.append(chain.head, [(0, min(chain.room, 0xFFFF_FFFF), True)], written=written)
         self._accept(self.pair.call(lambda queue, memory: queue.complete_batch(memory, batch)))
 
-    @precondition(lambda self: self.taken)
-    @rule()
-    def undo_pop(self) -> None:
-        """Give all chains back that are in flight."""
-        count = len(self.taken)
+    def _undoable(self) -> int:
+        """How many of the last popped chains are in flight; a completed one bars those before it."""
+        latest = itertools.takewhile(self.taken.__contains__, reversed(self.popped))
+        return sum(1 for _ in latest)
+
+    @precondition(lambda self: self._undoable())
+    @rule(data=st.data())
+    def undo_pop(self, data: st.DataObject) -> None:
+        """Give the chains popped last back; the next pop finds them again."""
+        count = data.draw(st.integers(1, self._undoable()), label="count")
         self.pair.call(lambda queue, _memory: queue.undo_pop(count))
-        self.taken.clear()
+        for chain in self.popped[-count:]:
+            self.taken.remove(chain)
+        del self.popped[-count:]
 
     @rule()
     def needs_notification(self) -> None:
