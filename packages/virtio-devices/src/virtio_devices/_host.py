@@ -254,8 +254,9 @@ class DeviceHost:
         with self._fail_lock:
             if self._needs_reset:
                 return
+            # First the reason: whoever sees the status finds it in the log.
+            self.log.warning("device needs reset: %s", reason)
             self._needs_reset = True
-        self.log.warning("device needs reset: %s", reason)
         if self._status & Status.DRIVER_OK:  # VIRTIO 1.2 section 2.1.2
             self._interrupts.config_interrupt()
 
