@@ -95,13 +95,25 @@ def _qemu_once(machine: str, kernel: Path, scratch: Path) -> float:
             process.kill()
 
 
+def _connect(path: Path) -> socket.socket:
+    """Connect to QEMU's monitor: its socket has a name before it listens."""
+    deadline = time.monotonic() + 60
+    while True:
+        client = socket.socket(socket.AF_UNIX)
+        try:
+            client.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError):
+            client.close()
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(0.01)
+        else:
+            return client
+
+
 def _resume(path: Path) -> float:
     """Let the guest run; return when its vCPUs did, by QEMU's own clock."""
-    deadline = time.monotonic() + 60
-    while not path.exists() and time.monotonic() < deadline:
-        time.sleep(0.01)
-    with socket.socket(socket.AF_UNIX) as client:
-        client.connect(str(path))
+    with _connect(path) as client:
         stream = client.makefile("rw")
         for command in ("qmp_capabilities", "cont"):
             stream.write(json.dumps({"execute": command}) + "\n")
