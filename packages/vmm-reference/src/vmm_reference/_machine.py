@@ -7,22 +7,12 @@ clock, reset and sleep registers, and virtio devices on virtio-mmio, told to the
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
-from pathlib import Path
 from typing import Final, Protocol
 
 import attrs
 from acpi_tables import build_tables
-from linux_loader import BootProtocol, E820Entry, E820Type, KernelImage, LoadedKernel, LoaderError, load
-from virtio_devices import (
-    DiskImage,
-    EntropySource,
-    ImageError,
-    SourceError,
-    VirtioBlk,
-    VirtioDevice,
-    VirtioMmio,
-    VirtioRng,
-)
+from linux_loader import BootProtocol, E820Entry, E820Type, LoadedKernel, load
+from virtio_devices import VirtioDevice, VirtioMmio
 from vm_device import (
     I8042,
     AcpiRegisters,
@@ -52,19 +42,19 @@ from vm_device.platform import (
 )
 from vm_hypervisor import KvmHypervisor, KvmVcpu, KvmVm, MemorySlots, unclaimed_ports
 from vm_hypervisor.arch import x86_64
-from vmm_memory import GuestMemoryAtomic, GuestRegionMmap, HugepageError, RegionBusyError
+from vmm_memory import GuestMemoryAtomic, RegionBusyError
 from vmm_memory.arch.x86_64 import ram_ranges
 
 from vmm_reference import _config as config_module
-from vmm_reference._config import DiskConfig, MemoryConfig, RngConfig, VmConfig
+from vmm_reference._config import VmConfig
 from vmm_reference._errors import ConfigError
+from vmm_reference._open import guest_region, open_disk, open_kernel, open_rng
 
 _ACPI_TABLES: Final = 0xE_0000  # where a guest that is not told looks for the RSDP
 _BIOS_AREA: Final = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
 _FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
 _MMIO_HOLE: Final = AddressRange(AddressSpace.MMIO, 0xD000_0000, 0x1000_0000)
 _SEED_SIZE: Final = 32
-_SERIAL_SIZE: Final = 20
 _PROTOCOLS: Final = {
     config_module.BootProtocol.AUTO: BootProtocol.AUTO,
     config_module.BootProtocol.LINUX64: BootProtocol.LINUX64,
@@ -161,15 +151,15 @@ class Machine:
         # A closed VM has no slots: the map must not tell it about its own end.
         stack.callback(self.memory.remove_listener, slots)
         for base, size in ram_ranges(config.memory.size):
-            self.memory.insert_region(_region(base, size, config.memory))
+            self.memory.insert_region(guest_region(base, size, config.memory))
         self.allocator = _allocator()
         self._add_legacy(requests, serial_out)
         callers = [device.describe().id for device in devices]
         for device in devices:
             self._add_fixed(device, device.describe())
         for name, disk in zip(config.disk_ids(), config.disks, strict=True):
-            self._add_virtio(_open_disk(name, disk))
-        self._add_virtio(_open_rng(config.rng))
+            self._add_virtio(open_disk(name, disk))
+        self._add_virtio(open_rng(config.rng))
         self._standard = frozenset(node.id for node in self._nodes if node.id not in callers)
         self._answer_unclaimed_ports()
         self.loaded = self._load_kernel()
@@ -301,7 +291,7 @@ class Machine:
         config, memory = self.config, self.memory.memory()
         tables = build_tables(self.platform, _ACPI_TABLES)
         protocol = _PROTOCOLS[config.boot_protocol]
-        with _open_kernel(config.kernel) as image:
+        with open_kernel(config.kernel) as image:
             loaded = load(
                 memory,
                 image,
@@ -340,21 +330,6 @@ class Machine:
         self._stack.close()
 
 
-def _region(base: int, size: int, memory: MemoryConfig) -> GuestRegionMmap:
-    if memory.shared:
-        try:
-            return GuestRegionMmap.memfd(
-                base, size, name="guest-ram", hugepages=memory.hugepages, prefault=memory.prefault
-            )
-        except HugepageError as error:
-            need = (
-                f"{error.needed} pages of {error.page_size >> 20} MiB are needed, {error.free or 0} are free"
-            )
-            cure = f"echo {error.needed} > /proc/sys/vm/nr_hugepages (as root), or hugepages=off"
-            raise ConfigError("--memory hugepages", f"{need}; {cure}") from None
-    return GuestRegionMmap.anonymous(base, size, prefault=memory.prefault)
-
-
 def _allocator() -> SystemAllocator:
     return SystemAllocator(
         pio=AddressAllocator(0, 1 << 16, AddressSpace.PIO),
@@ -362,33 +337,6 @@ def _allocator() -> SystemAllocator:
         mmio_high=AddressAllocator(1 << 40, 1 << 40),
         gsi=IdAllocator(_FIRST_FREE_GSI, x86_64.IO_APIC_PINS - 1),
     )
-
-
-def _open_kernel(path: Path) -> KernelImage:
-    try:
-        return KernelImage.open(path)
-    except LoaderError as error:
-        raise ConfigError("--kernel", f"{path}: {error}") from error
-
-
-def _open_disk(name: str, disk: DiskConfig) -> VirtioBlk:
-    try:
-        image = DiskImage(disk.path, read_only=disk.readonly)
-    except ImageError as error:
-        raise ConfigError("--disk path", str(error)) from None
-    return VirtioBlk(name, image, serial=disk.serial or _short(name), native=disk.engine == "native")
-
-
-def _short(name: str) -> str | None:
-    """A device's id serves as its serial number where it fits (VIRTIO 1.2, 5.2.6.1)."""
-    return name if name.isascii() and len(name) <= _SERIAL_SIZE else None
-
-
-def _open_rng(rng: RngConfig) -> VirtioRng:
-    try:
-        return VirtioRng(rng.id, EntropySource(rng.src))
-    except SourceError as error:
-        raise ConfigError("--rng src", str(error)) from None
 
 
 def _soon(events: EventManager) -> Callable[[Callable[[], None]], None]:
