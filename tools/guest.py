@@ -21,6 +21,7 @@ from vmm_testhost.debian import DebianKernel, kernel, read_module
 HERE = Path(__file__).resolve().parent
 MODULES = ("crc32c_generic", "virtio_mmio", "virtio_blk", "virtio_rng", "ext4")
 INIT = "/vmm-init"
+_MOUNTS = {"devtmpfs": "/dev", "proc": "/proc", "sysfs": "/sys"}
 KERNELS = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64", "linux-image-amd64")
 
 
@@ -172,15 +173,33 @@ def module_files(guest: Guest, names: Iterable[str]) -> list[Path]:
     return list(files)
 
 
-def initramfs(guest: Guest, *, modules: Sequence[str] = MODULES, base: Path | None = None) -> bytes:
-    """Return an initramfs with our init and modules, laid over the caller's when `base` is given."""
+def busybox_image(script: str) -> bytes:
+    """Return an initramfs of busybox that runs `script` as its /init: all applets, /proc, /sys, /dev.
+
+    To be laid below our own init, which loads the modules first: `vmm.end=exec`.
+    """
+    program = shutil.which("busybox", path=with_sbin()["PATH"])
+    if program is None:
+        raise GuestError("busybox is missing: apt-get install busybox-static")
+    archive = Archive()
+    archive.file("/bin/busybox", Path(program).read_bytes(), 0o755)
+    prologue = ["#!/bin/busybox sh", "/bin/busybox --install -s /bin"]
+    prologue += [f"mount -t {kind} {kind} {where}" for kind, where in _MOUNTS.items()]
+    archive.file("/init", "\n".join([*prologue, script, ""]).encode(), 0o755)
+    return archive.build()
+
+
+def initramfs(
+    guest: Guest, *, modules: Sequence[str] = MODULES, base: Path | None = None, image: bytes = b""
+) -> bytes:
+    """Return an initramfs with our init and modules, laid over `image`, or the caller's file `base`."""
     archive = Archive()
     archive.file(INIT, init_program(), 0o755)
     archive.device("/dev/console", "c", 5, 1)
     for position, path in enumerate(module_files(guest, modules)):
         name = path.name.split(".ko")[0]
         archive.file(f"/vmm-modules/{position:02}-{name}.ko", read_module(path))
-    below = _given("INITRD", base) if base else b""
+    below = _given("INITRD", base) if base else image
     return below + bytes(-len(below) % 512) + archive.build()
 
 

@@ -65,7 +65,7 @@ class Running:
 
 @pytest.fixture
 def boot(tmp_path: Path) -> Callable[..., object]:
-    """Return a context manager that boots a guest with our init."""
+    """Return a context manager that boots a guest with our init, and then a busybox shell script."""
 
     @contextmanager
     def booted(
@@ -75,14 +75,17 @@ def boot(tmp_path: Path) -> Callable[..., object]:
         modules: Sequence[str] = guest.MODULES,
         devices: Sequence[PlatformDevice] = (),
         disks: Sequence[DiskConfig] = (),
+        script: str | None = None,
         **config: object,
     ) -> Iterator[Running]:
         chosen = kernel or guest.debian_guest()
         image = tmp_path / "initramfs"
-        image.write_bytes(guest.initramfs(chosen, modules=modules))
+        below = b"" if script is None else guest.busybox_image(script)
+        image.write_bytes(guest.initramfs(chosen, modules=modules, image=below))
+        words = [CMDLINE, jobs] if script is None else [CMDLINE, jobs, "vmm.end=exec"]
         console = Console()
         machine = VmConfig(
-            kernel=chosen.image, initramfs=image, cmdline=f"{CMDLINE} {jobs}", disks=disks, **config
+            kernel=chosen.image, initramfs=image, cmdline=" ".join(words), disks=disks, **config
         )
         with Vmm(machine, serial_out=console.write, devices=devices) as vmm:
             vmm.boot()

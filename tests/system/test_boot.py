@@ -84,6 +84,15 @@ def test_guest_finds_its_platform(boot):
     assert abs(ram_in(text) - size) <= 1 << 20
 
 
+def test_a_shell_script_as_init(boot):
+    """A script of busybox runs after our init, with its file systems mounted."""
+    with boot(
+        script="echo guest: $((6 * 7)) $(uname -r) $(ls /sys/class | wc -l); poweroff -f", modules=()
+    ) as m:
+        assert int(m.console.expect(r"guest: 42 6\.12\S+ (\d+)\n")[1]) > 10
+        assert m.end().reason is EndReason.POWEROFF
+
+
 def ram_in(report: str) -> int:
     """Return the bytes of System RAM in the guest's /sys/firmware/memmap."""
     entries: dict[str, dict[str, str]] = {}
