@@ -118,6 +118,7 @@ class RawMadtEntry:
 
 
 MadtEntry: TypeAlias = LocalApic | IoApic | LocalApicNmi | RawMadtEntry
+"""Any entry of a MADT."""
 
 
 @attrs.frozen

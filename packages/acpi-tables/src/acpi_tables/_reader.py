@@ -18,7 +18,9 @@ MemoryRead = Callable[[int, int], bytes]
 """Reads exactly (address, size) bytes of guest memory; ``GuestMemory.read`` of vmm-memory is one."""
 
 MAX_TABLES = 256
+"""Most tables that `parse_tables` follows."""
 MAX_TABLE_SIZE = 16 << 20
+"""Longest table that `parse_tables` reads, in bytes."""
 
 
 @attrs.frozen

@@ -29,6 +29,7 @@ __all__ = (
 )
 
 ONES = 0xFFFF_FFFF_FFFF_FFFF
+"""The integer whose 64 bits are all set: AML's true (ACPI 6.5 section 20.2.3, OnesOp)."""
 _PKG_LENGTH_LIMITS = (0x3F, 0xFFF, 0xF_FFFF, 0xFFF_FFFF)
 _SEGMENT = re.compile(r"[A-Z_][A-Z0-9_]{0,3}\Z")
 _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")

@@ -268,6 +268,7 @@ Exit: TypeAlias = (
     | MemoryFault
     | Unknown
 )
+"""Whatever `VcpuFd.run` returns."""
 
 EMULATION_FAILURE = 1
 INSN_BYTES_VALID = 1

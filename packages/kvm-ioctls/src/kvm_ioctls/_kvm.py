@@ -16,6 +16,7 @@ from kvm_ioctls._x86_64._system import X86Kvm
 __all__ = ("API_VERSION", "Kvm")
 
 API_VERSION = 12
+"""What KVM_GET_API_VERSION answers since Linux 2.6.22; `Kvm` refuses anything else."""
 
 _CURES = {
     errno.ENOENT: "no KVM here; load the module (`modprobe kvm_intel` or `kvm_amd`), and in a virtual "

@@ -58,6 +58,7 @@ class MsiRoute:
 
 
 IrqRoute: TypeAlias = IrqchipRoute | MsiRoute
+"""One entry of the table that `VmFd.set_gsi_routing` takes."""
 
 
 def pack_routes(routes: Iterable[IrqRoute]) -> bytearray:

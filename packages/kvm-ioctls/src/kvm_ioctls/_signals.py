@@ -11,6 +11,7 @@ from kvm_ioctls._ffi import check, lib
 __all__ = ("KICK_SIGNAL", "block_signals", "install_kick")
 
 KICK_SIGNAL: int = signal.SIGRTMIN
+"""The signal of `VcpuFd.kick`: SIGRTMIN, which a program that runs vCPUs leaves to this package."""
 
 
 def install_kick() -> None:

@@ -23,6 +23,7 @@ from kvm_ioctls._x86_64._state import Regs, Segment
 __all__ = ("PAGE_SIZE", "FakeRunPage", "TinyGuest", "TwinNative")
 
 PAGE_SIZE = 4096
+"""Bytes of a page of the host."""
 _CODE64 = {"present": 1, "s": 1, "g": 1, "limit": 0xFFFF_FFFF}
 
 

@@ -62,6 +62,7 @@ def build_note(name: bytes, kind: int, description: bytes, *, align: int = 4) ->
 
 
 LINUX_NOTE = build_note(b"Linux\0", 0x100, b"salt")
+"""A note as Linux's build leaves it in vmlinux: by it a kernel is taken for Linux."""
 
 
 def pvh_note(entry: int, *, align: int = 4) -> bytes:

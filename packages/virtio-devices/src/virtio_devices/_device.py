@@ -10,6 +10,7 @@ from typing import Protocol
 from virtio_devices._context import DeviceContext
 
 StateValue = int | str | bytes
+"""What a device may put into its saved state under a name."""
 
 
 class VirtioDevice(Protocol):

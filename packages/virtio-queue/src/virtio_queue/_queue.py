@@ -277,7 +277,7 @@ class Queue:
         """Ask the driver to announce new chains.
 
         Returns:
-            True when chains came that the driver may not announce: go on popping. False on a broken queue.
+            True when chains came that the driver may not announce; then pop on. False on a broken queue.
 
         Raises:
             DriverError: The queue is unusable.

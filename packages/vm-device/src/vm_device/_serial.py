@@ -195,7 +195,7 @@ class Serial16550:
         """Feed received bytes.
 
         Returns:
-            How many were accepted (0 .. len(data)): up to 16 wait in the FIFO, 1 without it, none in
+            How many were accepted (0 .. len(data)); up to 16 wait in the FIFO, 1 without it, none in
             loopback. Keep the rest and offer it again when `on_rx_space` is called.
         """
         with self._lock:

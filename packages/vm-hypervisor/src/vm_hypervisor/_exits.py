@@ -110,3 +110,4 @@ Exit: TypeAlias = (
     | DebugStop
     | Failure
 )
+"""Whatever `Vcpu.run` returns, on every backend."""

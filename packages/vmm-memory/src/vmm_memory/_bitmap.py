@@ -18,11 +18,9 @@ class AtomicBitmap:
     """Which pages of a region were written since the last harvest.
 
     Writers (vCPU logs, device threads, C code) set bits while a harvester takes them. Each 64-bit word is
-    exchanged
-    atomically: a bit that is set during `get_and_reset` is in that result or in the next one, never lost,
-        never in
-    both. A page's bit is set after its bytes are written, so who takes the bit first and copies the page
-    then, has them.
+    exchanged atomically: a bit that is set during `get_and_reset` is in that result or in the next one, never
+    lost, never in both. A page's bit is set after its bytes are written, so who takes the bit first and then
+    copies the page has them.
 
     Args:
         byte_size: Bytes covered, at least 1.

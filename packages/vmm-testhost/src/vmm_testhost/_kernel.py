@@ -12,7 +12,8 @@ from ._apt import RECHECK_AFTER, fetch_package, find_tool, is_cached, resolve
 from ._cache import locked, write_atomically
 from ._errors import KernelImageError, SetupError
 
-GUEST_KERNEL = "linux-image-6.12-cloud-amd64"  # small; virtio-blk and virtio-mmio as modules
+GUEST_KERNEL = "linux-image-6.12-cloud-amd64"
+"""The Debian package that `kernel` takes by default: small; virtio-blk and virtio-mmio are modules."""
 HOST_KERNELS = ("linux-image-6.12-amd64", "linux-image-amd64")  # those with 9p, best first
 IMAGE_PREFIX = "linux-image-"
 LZ4_BLOCK = 8 << 20

@@ -44,7 +44,7 @@ def madt(platform: Platform) -> Madt:
         platform: the machine.
 
     Returns:
-        The MADT, in the order: processors, I/O APICs, NMI.
+        The MADT, in the order processors, I/O APICs, NMI.
 
     Source: ACPI 6.5 §5.2.12.
     """

@@ -18,19 +18,33 @@ from __future__ import annotations
 from typing import Final
 
 GDT_ADDR: Final = 0x500
+"""Where the GDT of the boot protocols lies; each address here is guest-physical."""
 IDT_ADDR: Final = 0x520
+"""Where the IDT lies: one empty entry."""
 PVH_START_INFO_ADDR: Final = 0x6000
+"""Where PVH's `hvm_start_info` lies."""
 PVH_MODLIST_ADDR: Final = 0x6040
+"""Where PVH's list of modules lies: the initrd."""
 PVH_MEMMAP_ADDR: Final = 0x7000
+"""Where PVH's memory map lies; the zero page, which PVH does not use, has the same place."""
 ZERO_PAGE_ADDR: Final = 0x7000
+"""Where the zero page of the 64-bit protocol, `boot_params`, lies."""
 BOOT_STACK_ADDR: Final = 0x8FF0
+"""The first stack pointer."""
 PAGE_TABLE_ADDR: Final = 0x9000
+"""Where the page tables that identity-map the first 4 GiB begin."""
 SETUP_DATA_ADDR: Final = 0x1_0000
+"""Where `setup_data`, the list that the zero page points to, begins: the RNG seed."""
 CMDLINE_ADDR: Final = 0x2_0000
+"""Where the command line lies."""
 CMDLINE_MAX_SIZE: Final = 0x1_0000
+"""Bytes of room for the command line, its NUL included."""
 LOW_RAM_END: Final = 0x9_FC00
+"""End of usable RAM below 1 MiB; the BIOS data area would begin there."""
 HIGH_RAM_START: Final = 0x10_0000
+"""Where RAM goes on: 1 MiB."""
 FOUR_GIB: Final = 1 << 32
+"""2^32, the end of what 32-bit addresses reach."""
 
 __all__ = (
     "BOOT_STACK_ADDR",

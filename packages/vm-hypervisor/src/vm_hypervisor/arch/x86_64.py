@@ -27,10 +27,15 @@ __all__ = (
 )
 
 LOCAL_APIC_BASE: Final = 0xFEE0_0000
+"""Guest-physical address of each processor's local APIC."""
 IO_APIC_BASE: Final = 0xFEC0_0000
+"""Guest-physical address of the I/O APIC."""
 IO_APIC_PINS: Final = 24
+"""Pins of the I/O APIC: GSI 0 to 23 are its lines."""
 IDENTITY_MAP: Final = 0xFFFB_C000
+"""Where KVM keeps an identity-mapping page on Intel (KVM_SET_IDENTITY_MAP_ADDR)."""
 TSS: Final = 0xFFFB_D000
+"""Where KVM keeps three pages for real mode on Intel (KVM_SET_TSS_ADDR)."""
 
 _CPUID1_ECX_HYPERVISOR = 1 << 31
 _CPUID1_EDX_HTT = 1 << 28

@@ -10,6 +10,7 @@ from .._types import GuestAddress
 __all__ = ("RAM_START", "ram_ranges")
 
 RAM_START: Final = GuestAddress(0x4000_0000)
+"""Where RAM begins: 1 GiB, as on QEMU's virt machine."""
 
 
 def ram_ranges(size: int) -> tuple[tuple[GuestAddress, int], ...]:

@@ -10,7 +10,9 @@ from .._types import GuestAddress
 __all__ = ("HOLE_END", "HOLE_START", "ram_ranges")
 
 HOLE_START: Final = GuestAddress(0xC000_0000)
+"""Where RAM below 4 GiB ends at the latest: 3 GiB; from there to `HOLE_END` is MMIO."""
 HOLE_END: Final = GuestAddress(0x1_0000_0000)
+"""Where the rest of RAM begins: 4 GiB."""
 
 
 def ram_ranges(size: int) -> tuple[tuple[GuestAddress, int], ...]:
