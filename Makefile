@@ -4,15 +4,17 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 C_SOURCES := $(wildcard packages/*/csrc/*.[ch] packages/*/setup.py packages/*/pyproject.toml)
 
-.PHONY: help boot test test-long lint bench doctor gen sanitize clean
+.PHONY: help boot test test-long lint docs bench doctor gen sanitize clean
 
 help:
 	@echo "make boot        boot a stock Debian kernel to userspace (KERNEL=… INITRD=… for your own)"
 	@echo "make test        every test, each kind where it can run (25 minutes at most on 2 cores)"
 	@echo "make test-long   full counts, with a dated log under logs/"
 	@echo "make lint        ruff, mypy --strict, generated C up to date"
+	@echo "make docs        the site of all documentation: build/site/index.html"
 	@echo "make sanitize    the C cores under ASan and UBSan, through the property suites"
 	@echo "make bench       figures beside their yardsticks"
 	@echo "make doctor      what this machine's KVM can really do"
@@ -24,13 +26,17 @@ $(STAMP): requirements-dev.txt $(C_SOURCES)
 	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
+$(DOCS_STAMP): requirements-docs.txt $(STAMP)
+	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@touch $@
+
 boot: $(STAMP)
 	@$(BIN)/python tools/boot.py $(if $(KERNEL),--kernel "$(KERNEL)") $(if $(INITRD),--initrd "$(INITRD)") $(BOOT_ARGS)
 
-test: $(STAMP)
+test: $(STAMP) $(DOCS_STAMP)
 	@$(BIN)/python tools/run_tests.py
 
-test-long: $(STAMP)
+test-long: $(STAMP) $(DOCS_STAMP)
 	@$(BIN)/python tools/run_tests.py --long
 
 lint: $(STAMP)
@@ -38,6 +44,10 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/python tools/typecheck.py
 	$(BIN)/python tools/gen_cffi.py --check
+
+docs: $(DOCS_STAMP)
+	@$(BIN)/python -m sphinx -q -W --keep-going -c docs -b html -d build/doctrees . build/site
+	@echo "docs: build/site/index.html"
 
 gen: $(STAMP)
 	$(BIN)/python tools/gen_cffi.py
