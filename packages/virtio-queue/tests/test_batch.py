@@ -71,3 +71,20 @@ def test_chain_objects_outlive_the_batch(bench):
     assert (caught.value.head, caught.value.position) == (1, 4)
     bench.batch.clear()
     assert (chain.head, chain.segments) == (0, (Segment(bench.DATA, 8, True),))
+
+
+def test_truncate_keeps_the_first_chains():
+    """What is cut off is gone, its segments too, and the room is there again."""
+    batch = ChainBatch(3, 5)
+    batch.append(1, [(0, 1, True)])
+    batch.append(2, [(0, 2, True), (8, 2, True)])
+    batch.append(3, [(0, 3, False)])
+    batch.truncate(1)
+    assert [record[2] for record in batch.records()] == [1]
+    assert (len(batch), batch.free_segments) == (1, 4)
+    batch.append(4, [(0, 4, True)])
+    assert batch.segments(1) == (Segment(0, 4, True),)
+    batch.truncate(2)
+    assert len(batch) == 2
+    with pytest.raises(ValueError, match="cannot keep 3 chains of a batch of 2"):
+        batch.truncate(3)

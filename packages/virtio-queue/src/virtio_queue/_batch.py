@@ -62,6 +62,22 @@ class ChainBatch:
         self._arrays.batch.nchains = 0
         self._arrays.batch.nsegs = 0
 
+    def truncate(self, count: int) -> None:
+        """Keep the first chains only; the others are to be given back by `undo_pop`.
+
+        Args:
+            count: Chains to keep, 0 to len.
+
+        Raises:
+            ValueError: The batch has fewer chains; it is unchanged.
+        """
+        batch = self._arrays.batch
+        if not 0 <= count <= batch.nchains:
+            raise ValueError(f"cannot keep {count} chains of a batch of {batch.nchains}")
+        if count < batch.nchains:
+            batch.nsegs = CHAIN.unpack_from(self._arrays.chains, count * CHAIN.size)[0]
+            batch.nchains = count
+
     def append(
         self, head: int, segments: Iterable[tuple[int, int, bool]] = (), *, written: int = 0, error: int = 0
     ) -> None:
