@@ -11,6 +11,8 @@
 #include <sys/uio.h>
 #include <unistd.h>
 
+#include "stream.h"
+
 /* VIRTIO 1.2 section 5.2.6 */
 enum { T_IN = 0, T_OUT = 1, T_FLUSH = 4, T_GET_ID = 8, T_DISCARD = 11, T_WRITE_ZEROES = 13 };
 enum { S_OK = 0, S_IOERR = 1, S_UNSUPP = 2 };
@@ -24,14 +26,6 @@ enum { F_UNMAP = 1 };
 
 _Static_assert(IOVS <= IOV_MAX, "one window fits one system call");
 
-/* The bytes of one direction of a chain, as a stream. */
-struct stream {
-    const struct vmm_map *map;
-    const struct virtio_seg *seg, *end;
-    uint32_t writable;
-    uint32_t offset; /* into seg */
-};
-
 struct request {
     const struct vmm_map *map;
     const struct vblk_disk *disk;
@@ -44,73 +38,6 @@ struct request {
     uint32_t type;
     uint32_t delivered; /* data bytes written into guest memory */
 };
-
-/* The next piece of at most limit bytes; 0 at the end of the stream. */
-static uint32_t stream_next(struct stream *s, uint64_t limit, uint64_t *addr)
-{
-    while (limit != 0 && s->seg != s->end) {
-        uint32_t left = s->seg->len - s->offset;
-
-        if (!s->seg->writable == !s->writable && left != 0) {
-            uint32_t part = limit < left ? (uint32_t)limit : left;
-
-            *addr = s->seg->addr + s->offset;
-            s->offset += part;
-            return part;
-        }
-        s->seg++;
-        s->offset = 0;
-    }
-    return 0;
-}
-
-/* Is the next len bytes of the stream guest memory that may be used this way? Does not move the stream. */
-static int stream_check(struct stream s, uint64_t len)
-{
-    uint64_t addr = 0;
-    uint32_t part;
-    int rc = 0;
-
-    while (rc == 0 && (part = stream_next(&s, len, &addr)) != 0) {
-        rc = vmm_check(s.map, addr, part, s.writable != 0);
-        len -= part;
-    }
-    return rc != 0 ? rc : len != 0 ? -EFAULT : 0;
-}
-
-static int stream_read(struct stream *s, void *dst, uint64_t len)
-{
-    uint8_t *to = dst;
-    uint64_t addr = 0;
-    uint32_t part;
-
-    while ((part = stream_next(s, len, &addr)) != 0) {
-        int rc = vmm_read(s->map, addr, to, part);
-
-        if (rc != 0)
-            return rc;
-        to += part;
-        len -= part;
-    }
-    return len != 0 ? -EFAULT : 0;
-}
-
-static int stream_write(struct stream *s, const void *src, uint64_t len)
-{
-    const uint8_t *from = src;
-    uint64_t addr = 0;
-    uint32_t part;
-
-    while ((part = stream_next(s, len, &addr)) != 0) {
-        int rc = vmm_write(s->map, addr, from, part);
-
-        if (rc != 0)
-            return rc;
-        from += part;
-        len -= part;
-    }
-    return len != 0 ? -EFAULT : 0;
-}
 
 static const uint8_t zeroes[16384];
 
@@ -130,17 +57,6 @@ static int stream_zero(struct stream s, uint64_t skip, uint64_t len)
         len -= part;
     }
     return 0;
-}
-
-static void stream_mark_dirty(struct stream s, uint64_t len)
-{
-    uint64_t addr = 0;
-    uint32_t part;
-
-    while ((part = stream_next(&s, len, &addr)) != 0) {
-        vmm_mark_dirty(s.map, addr, part);
-        len -= part;
-    }
 }
 
 /* Fill one window of host fragments from the stream (which was checked): entries, and bytes through *bytes. */
