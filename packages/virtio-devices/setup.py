@@ -17,9 +17,11 @@ flags = SANITIZE if sanitize else ["-O3"]
 strict = ["-Wall", "-Wextra", "-Werror"] if os.environ.get("VMM_STRICT_C") else []
 ext = Extension(
     "virtio_devices._core",
-    ["csrc/_core_cffi.c", "csrc/core.c"],
+    ["csrc/_core_cffi.c", "csrc/core.c", "csrc/net_rx.c", "csrc/net_tx.c"],
     include_dirs=["csrc"],
-    depends=["csrc/core.h", "csrc/virtio_batch.h", "csrc/vmm_access.h"],
+    depends=[
+        f"csrc/{name}.h" for name in ("core", "net", "net_work", "stream", "virtio_batch", "vmm_access")
+    ],
     extra_compile_args=["-std=c11", *flags, *strict],
     extra_link_args=SANITIZE[:1] if sanitize else [],
     py_limited_api=True,

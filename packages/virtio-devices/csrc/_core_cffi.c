@@ -579,28 +579,38 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 #include "core.h"
+#include "net.h"
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 9), // int()(uintptr_t, uintptr_t, struct vblk_disk const *, struct vblk_report *)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 15), // int()(uintptr_t, uintptr_t, struct vblk_disk const *, struct vblk_report *)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26), // uintptr_t
 /*  2 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
-/*  3 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // struct vblk_disk const *
-/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // struct vblk_report *
+/*  3 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // struct vblk_disk const *
+/*  4 */ _CFFI_OP(_CFFI_OP_POINTER, 17), // struct vblk_report *
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 9), // int()(void)
-/*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  8 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/*  9 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 10 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vblk_disk
-/* 11 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vblk_report
-/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 15 */ _CFFI_OP(_CFFI_OP_ARRAY, 14), // uint8_t[20]
-/* 16 */ (_cffi_opcode_t)(20),
+/*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION, 15), // int()(uintptr_t, uintptr_t, struct vnet_port *, struct vnet_report *)
+/*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/*  8 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 18), // struct vnet_port *
+/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 19), // struct vnet_report *
+/* 11 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION, 15), // int()(void)
+/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 15 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/* 16 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vblk_disk
+/* 17 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vblk_report
+/* 18 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vnet_port
+/* 19 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vnet_report
+/* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
+/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 23), // uint8_t *
+/* 23 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 24 */ _CFFI_OP(_CFFI_OP_ARRAY, 23), // uint8_t[20]
+/* 25 */ (_cffi_opcode_t)(20),
 };
 
 static int _cffi_d_vblk_process_at(uintptr_t x0, uintptr_t x1, struct vblk_disk const * x2, struct vblk_report * x3)
@@ -694,6 +704,136 @@ _cffi_f_vblk_selftest_overrun(PyObject *self, PyObject *noarg)
 #  define _cffi_f_vblk_selftest_overrun _cffi_d_vblk_selftest_overrun
 #endif
 
+static int _cffi_d_vnet_receive_at(uintptr_t x0, uintptr_t x1, struct vnet_port * x2, struct vnet_report * x3)
+{
+  return vnet_receive_at(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_receive_at(PyObject *self, PyObject *args)
+{
+  uintptr_t x0;
+  uintptr_t x1;
+  struct vnet_port * x2;
+  struct vnet_report * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "vnet_receive_at", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uintptr_t);
+  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x1 = _cffi_to_c_int(arg1, uintptr_t);
+  if (x1 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(9), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct vnet_port *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(9), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(10), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct vnet_report *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(10), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_receive_at(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_receive_at _cffi_d_vnet_receive_at
+#endif
+
+static int _cffi_d_vnet_transmit_at(uintptr_t x0, uintptr_t x1, struct vnet_port * x2, struct vnet_report * x3)
+{
+  return vnet_transmit_at(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vnet_transmit_at(PyObject *self, PyObject *args)
+{
+  uintptr_t x0;
+  uintptr_t x1;
+  struct vnet_port * x2;
+  struct vnet_report * x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "vnet_transmit_at", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uintptr_t);
+  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x1 = _cffi_to_c_int(arg1, uintptr_t);
+  if (x1 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(9), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct vnet_port *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(9), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(10), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (struct vnet_report *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(10), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vnet_transmit_at(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vnet_transmit_at _cffi_d_vnet_transmit_at
+#endif
+
 static int _cffi_const_VBLK_ABI(unsigned long long *o)
 {
   int n = (VBLK_ABI) <= 0;
@@ -705,6 +845,34 @@ static int _cffi_const_VBLK_MAX_RANGES(unsigned long long *o)
 {
   int n = (VBLK_MAX_RANGES) <= 0;
   *o = (unsigned long long)((VBLK_MAX_RANGES) | 0);  /* check that VBLK_MAX_RANGES is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_ABI(unsigned long long *o)
+{
+  int n = (VNET_ABI) <= 0;
+  *o = (unsigned long long)((VNET_ABI) | 0);  /* check that VNET_ABI is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_BODY_MAX(unsigned long long *o)
+{
+  int n = (VNET_BODY_MAX) <= 0;
+  *o = (unsigned long long)((VNET_BODY_MAX) | 0);  /* check that VNET_BODY_MAX is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_RECORD(unsigned long long *o)
+{
+  int n = (VNET_RECORD) <= 0;
+  *o = (unsigned long long)((VNET_RECORD) | 0);  /* check that VNET_RECORD is an integer */
+  return n;
+}
+
+static int _cffi_const_VNET_SCRATCH(unsigned long long *o)
+{
+  int n = (VNET_SCRATCH) <= 0;
+  *o = (unsigned long long)((VNET_SCRATCH) | 0);  /* check that VNET_SCRATCH is an integer */
   return n;
 }
 
@@ -741,72 +909,190 @@ static void _cffi_checkfld_struct_vblk_report(struct vblk_report *p)
 }
 struct _cffi_align_struct_vblk_report { char x; struct vblk_report y; };
 
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_vnet_port(struct vnet_port *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->abi) | 0);  /* check that 'struct vnet_port.abi' is an integer */
+  { uint8_t * *tmp = &p->scratch; (void)tmp; }
+  { uint8_t * *tmp = &p->capture; (void)tmp; }
+  (void)((p->capture_size) | 0);  /* check that 'struct vnet_port.capture_size' is an integer */
+  (void)((p->capture_used) | 0);  /* check that 'struct vnet_port.capture_used' is an integer */
+  (void)((p->snaplen) | 0);  /* check that 'struct vnet_port.snaplen' is an integer */
+  (void)((p->fd) | 0);  /* check that 'struct vnet_port.fd' is an integer */
+  (void)((p->flags) | 0);  /* check that 'struct vnet_port.flags' is an integer */
+  (void)((p->pending) | 0);  /* check that 'struct vnet_port.pending' is an integer */
+  (void)((p->large) | 0);  /* check that 'struct vnet_port.large' is an integer */
+  (void)((p->reserved) | 0);  /* check that 'struct vnet_port.reserved' is an integer */
+}
+struct _cffi_align_struct_vnet_port { char x; struct vnet_port y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_vnet_report(struct vnet_report *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->packets) | 0);  /* check that 'struct vnet_report.packets' is an integer */
+  (void)((p->bytes) | 0);  /* check that 'struct vnet_report.bytes' is an integer */
+  (void)((p->csum) | 0);  /* check that 'struct vnet_report.csum' is an integer */
+  (void)((p->gso) | 0);  /* check that 'struct vnet_report.gso' is an integer */
+  (void)((p->merged) | 0);  /* check that 'struct vnet_report.merged' is an integer */
+  (void)((p->invalid) | 0);  /* check that 'struct vnet_report.invalid' is an integer */
+  (void)((p->oversized) | 0);  /* check that 'struct vnet_report.oversized' is an integer */
+  (void)((p->refused) | 0);  /* check that 'struct vnet_report.refused' is an integer */
+  (void)((p->error) | 0);  /* check that 'struct vnet_report.error' is an integer */
+  (void)((p->used) | 0);  /* check that 'struct vnet_report.used' is an integer */
+  (void)((p->broken) | 0);  /* check that 'struct vnet_report.broken' is an integer */
+  (void)((p->stop) | 0);  /* check that 'struct vnet_report.stop' is an integer */
+}
+struct _cffi_align_struct_vnet_report { char x; struct vnet_report y; };
+
 static const struct _cffi_global_s _cffi_globals[] = {
   { "VBLK_ABI", (void *)_cffi_const_VBLK_ABI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VBLK_MAX_RANGES", (void *)_cffi_const_VBLK_MAX_RANGES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_ABI", (void *)_cffi_const_VNET_ABI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_BODY_MAX", (void *)_cffi_const_VNET_BODY_MAX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_RECORD", (void *)_cffi_const_VNET_RECORD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VNET_SCRATCH", (void *)_cffi_const_VNET_SCRATCH, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "vblk_process_at", (void *)_cffi_f_vblk_process_at, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vblk_process_at },
-  { "vblk_selftest_overrun", (void *)_cffi_f_vblk_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 6), (void *)_cffi_d_vblk_selftest_overrun },
+  { "vblk_selftest_overrun", (void *)_cffi_f_vblk_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 12), (void *)_cffi_d_vblk_selftest_overrun },
+  { "vnet_receive_at", (void *)_cffi_f_vnet_receive_at, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_vnet_receive_at },
+  { "vnet_transmit_at", (void *)_cffi_f_vnet_transmit_at, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 6), (void *)_cffi_d_vnet_transmit_at },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
   { "abi", offsetof(struct vblk_disk, abi),
            sizeof(((struct vblk_disk *)0)->abi),
-           _CFFI_OP(_CFFI_OP_NOOP, 13) },
+           _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "capacity", offsetof(struct vblk_disk, capacity),
                 sizeof(((struct vblk_disk *)0)->capacity),
-                _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "fd", offsetof(struct vblk_disk, fd),
           sizeof(((struct vblk_disk *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 8) },
+          _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "flags", offsetof(struct vblk_disk, flags),
              sizeof(((struct vblk_disk *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 12) },
+             _CFFI_OP(_CFFI_OP_NOOP, 20) },
   { "max_discard_sectors", offsetof(struct vblk_disk, max_discard_sectors),
                            sizeof(((struct vblk_disk *)0)->max_discard_sectors),
-                           _CFFI_OP(_CFFI_OP_NOOP, 12) },
+                           _CFFI_OP(_CFFI_OP_NOOP, 20) },
   { "max_discard_ranges", offsetof(struct vblk_disk, max_discard_ranges),
                           sizeof(((struct vblk_disk *)0)->max_discard_ranges),
-                          _CFFI_OP(_CFFI_OP_NOOP, 12) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 20) },
   { "max_zeroes_sectors", offsetof(struct vblk_disk, max_zeroes_sectors),
                           sizeof(((struct vblk_disk *)0)->max_zeroes_sectors),
-                          _CFFI_OP(_CFFI_OP_NOOP, 12) },
+                          _CFFI_OP(_CFFI_OP_NOOP, 20) },
   { "max_zeroes_ranges", offsetof(struct vblk_disk, max_zeroes_ranges),
                          sizeof(((struct vblk_disk *)0)->max_zeroes_ranges),
-                         _CFFI_OP(_CFFI_OP_NOOP, 12) },
+                         _CFFI_OP(_CFFI_OP_NOOP, 20) },
   { "id", offsetof(struct vblk_disk, id),
           sizeof(((struct vblk_disk *)0)->id),
-          _CFFI_OP(_CFFI_OP_NOOP, 15) },
+          _CFFI_OP(_CFFI_OP_NOOP, 24) },
   { "has_id", offsetof(struct vblk_disk, has_id),
               sizeof(((struct vblk_disk *)0)->has_id),
-              _CFFI_OP(_CFFI_OP_NOOP, 12) },
+              _CFFI_OP(_CFFI_OP_NOOP, 20) },
   { "read_bytes", offsetof(struct vblk_report, read_bytes),
                   sizeof(((struct vblk_report *)0)->read_bytes),
-                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "written_bytes", offsetof(struct vblk_report, written_bytes),
                      sizeof(((struct vblk_report *)0)->written_bytes),
-                     _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                     _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "error_offset", offsetof(struct vblk_report, error_offset),
                     sizeof(((struct vblk_report *)0)->error_offset),
-                    _CFFI_OP(_CFFI_OP_NOOP, 13) },
+                    _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "error", offsetof(struct vblk_report, error),
              sizeof(((struct vblk_report *)0)->error),
-             _CFFI_OP(_CFFI_OP_NOOP, 8) },
+             _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "error_type", offsetof(struct vblk_report, error_type),
                   sizeof(((struct vblk_report *)0)->error_type),
-                  _CFFI_OP(_CFFI_OP_NOOP, 12) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 20) },
   { "errors", offsetof(struct vblk_report, errors),
               sizeof(((struct vblk_report *)0)->errors),
-              _CFFI_OP(_CFFI_OP_NOOP, 12) },
+              _CFFI_OP(_CFFI_OP_NOOP, 20) },
   { "broken", offsetof(struct vblk_report, broken),
               sizeof(((struct vblk_report *)0)->broken),
-              _CFFI_OP(_CFFI_OP_NOOP, 12) },
+              _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "abi", offsetof(struct vnet_port, abi),
+           sizeof(((struct vnet_port *)0)->abi),
+           _CFFI_OP(_CFFI_OP_NOOP, 21) },
+  { "scratch", offsetof(struct vnet_port, scratch),
+               sizeof(((struct vnet_port *)0)->scratch),
+               _CFFI_OP(_CFFI_OP_NOOP, 22) },
+  { "capture", offsetof(struct vnet_port, capture),
+               sizeof(((struct vnet_port *)0)->capture),
+               _CFFI_OP(_CFFI_OP_NOOP, 22) },
+  { "capture_size", offsetof(struct vnet_port, capture_size),
+                    sizeof(((struct vnet_port *)0)->capture_size),
+                    _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "capture_used", offsetof(struct vnet_port, capture_used),
+                    sizeof(((struct vnet_port *)0)->capture_used),
+                    _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "snaplen", offsetof(struct vnet_port, snaplen),
+               sizeof(((struct vnet_port *)0)->snaplen),
+               _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "fd", offsetof(struct vnet_port, fd),
+          sizeof(((struct vnet_port *)0)->fd),
+          _CFFI_OP(_CFFI_OP_NOOP, 14) },
+  { "flags", offsetof(struct vnet_port, flags),
+             sizeof(((struct vnet_port *)0)->flags),
+             _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "pending", offsetof(struct vnet_port, pending),
+               sizeof(((struct vnet_port *)0)->pending),
+               _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "large", offsetof(struct vnet_port, large),
+             sizeof(((struct vnet_port *)0)->large),
+             _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "reserved", offsetof(struct vnet_port, reserved),
+                sizeof(((struct vnet_port *)0)->reserved),
+                _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "packets", offsetof(struct vnet_report, packets),
+               sizeof(((struct vnet_report *)0)->packets),
+               _CFFI_OP(_CFFI_OP_NOOP, 21) },
+  { "bytes", offsetof(struct vnet_report, bytes),
+             sizeof(((struct vnet_report *)0)->bytes),
+             _CFFI_OP(_CFFI_OP_NOOP, 21) },
+  { "csum", offsetof(struct vnet_report, csum),
+            sizeof(((struct vnet_report *)0)->csum),
+            _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "gso", offsetof(struct vnet_report, gso),
+           sizeof(((struct vnet_report *)0)->gso),
+           _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "merged", offsetof(struct vnet_report, merged),
+              sizeof(((struct vnet_report *)0)->merged),
+              _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "invalid", offsetof(struct vnet_report, invalid),
+               sizeof(((struct vnet_report *)0)->invalid),
+               _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "oversized", offsetof(struct vnet_report, oversized),
+                 sizeof(((struct vnet_report *)0)->oversized),
+                 _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "refused", offsetof(struct vnet_report, refused),
+               sizeof(((struct vnet_report *)0)->refused),
+               _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "error", offsetof(struct vnet_report, error),
+             sizeof(((struct vnet_report *)0)->error),
+             _CFFI_OP(_CFFI_OP_NOOP, 14) },
+  { "used", offsetof(struct vnet_report, used),
+            sizeof(((struct vnet_report *)0)->used),
+            _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "broken", offsetof(struct vnet_report, broken),
+              sizeof(((struct vnet_report *)0)->broken),
+              _CFFI_OP(_CFFI_OP_NOOP, 20) },
+  { "stop", offsetof(struct vnet_report, stop),
+            sizeof(((struct vnet_report *)0)->stop),
+            _CFFI_OP(_CFFI_OP_NOOP, 20) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vblk_disk", 10, _CFFI_F_CHECK_FIELDS,
+  { "vblk_disk", 16, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vblk_disk), offsetof(struct _cffi_align_struct_vblk_disk, y), 0, 10 },
-  { "vblk_report", 11, _CFFI_F_CHECK_FIELDS,
+  { "vblk_report", 17, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vblk_report), offsetof(struct _cffi_align_struct_vblk_report, y), 10, 7 },
+  { "vnet_port", 18, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_port), offsetof(struct _cffi_align_struct_vnet_port, y), 17, 11 },
+  { "vnet_report", 19, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vnet_report), offsetof(struct _cffi_align_struct_vnet_report, y), 28, 12 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -816,12 +1102,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   NULL,  /* no enums */
   NULL,  /* no typenames */
-  4,  /* num_globals */
-  2,  /* num_struct_unions */
+  10,  /* num_globals */
+  4,  /* num_struct_unions */
   0,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  17,  /* num_types */
+  26,  /* num_types */
   0,  /* flags */
 };
 

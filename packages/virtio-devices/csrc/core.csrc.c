@@ -1,1 +1,2 @@
 #include "core.h"
+#include "net.h"

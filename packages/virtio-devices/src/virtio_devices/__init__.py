@@ -1,4 +1,4 @@
-"""Virtio devices: the framework they have in common, the virtio-mmio transport, virtio-blk and virtio-rng.
+"""Virtio devices: the framework they have in common, the virtio-mmio transport; disk, network card, entropy.
 
 A device type is any object with the shape of `VirtioDevice`; `VirtioMmio` puts it on a bus. The driver's
 side, for tests, is in `virtio_devices.testing`.
@@ -8,6 +8,7 @@ from virtio_devices._blk import BlkFeature, BlkStats, VirtioBlk
 from virtio_devices._context import DetachedQueue, DeviceContext, Interrupts
 from virtio_devices._device import StateValue, VirtioDevice
 from virtio_devices._errors import (
+    CaptureError,
     CoreError,
     DriverTimeoutError,
     ImageError,
@@ -15,6 +16,7 @@ from virtio_devices._errors import (
     RequestError,
     SavedStateError,
     SourceError,
+    TapError,
     TransportStateError,
     VirtioDeviceError,
 )
@@ -22,13 +24,18 @@ from virtio_devices._host import DeviceHost
 from virtio_devices._host_state import HostState
 from virtio_devices._image import DiskImage
 from virtio_devices._mmio import MmioState, NotifyRange, VirtioMmio
+from virtio_devices._net import NetFeature, NetStats, VirtioNet, random_mac
+from virtio_devices._net_port import NetBackend, NetCounters, Offload
+from virtio_devices._pcap import PcapWriter
 from virtio_devices._rng import EntropySource, VirtioRng
 from virtio_devices._server import QueueServer
 from virtio_devices._spec import DeviceId, Feature, InterruptBit, MmioRegister, Status
+from virtio_devices._tap import Tap
 
 __all__ = (
     "BlkFeature",
     "BlkStats",
+    "CaptureError",
     "CoreError",
     "DetachedQueue",
     "DeviceContext",
@@ -45,17 +52,27 @@ __all__ = (
     "Interrupts",
     "MmioRegister",
     "MmioState",
+    "NetBackend",
+    "NetCounters",
+    "NetFeature",
+    "NetStats",
     "NotifyRange",
+    "Offload",
+    "PcapWriter",
     "QueueServer",
     "RequestError",
     "SavedStateError",
     "SourceError",
     "StateValue",
     "Status",
+    "Tap",
+    "TapError",
     "TransportStateError",
     "VirtioBlk",
     "VirtioDevice",
     "VirtioDeviceError",
     "VirtioMmio",
+    "VirtioNet",
     "VirtioRng",
+    "random_mac",
 )

@@ -1,5 +1,6 @@
 """What an active device sees of the world: memory, queues, two interrupts, and a thread to work on."""
 
+import selectors
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Protocol, final
@@ -174,11 +175,32 @@ class DeviceContext:
         batch = ChainBatch(max_chains, max(1024, self._queues[index].max_size))
         return self._serve(index, BatchWork(handler, batch, gate))
 
-    def watch(self, fd: int, callback: Callable[[], None]) -> None:
-        """Call back on the device thread whenever `fd` is readable, until the reset or `unwatch`."""
+    def serve_rounds(self, index: int, work: QueueWork) -> QueueServer:
+        """Answer queue `index` by rounds of the device's own, which may give chains back to the ring.
+
+        Args:
+            index: the queue.
+            work: called on the device thread; says how far it came.
+
+        Returns:
+            The server; the device may call its `resume()` and `serve_now()`.
+
+        Raises:
+            TransportStateError: the queue does not exist or has a server already.
+        """
+        return self._serve(index, work)
+
+    def watch(self, fd: int, callback: Callable[[], None], *, events: int = selectors.EVENT_READ) -> None:
+        """Call back on the device thread whenever `fd` is ready, until the reset or `unwatch`.
+
+        Args:
+            fd: watched once at most; a second call changes nothing.
+            callback: must consume what made it ready, or unwatch it.
+            events: selectors.EVENT_READ or EVENT_WRITE.
+        """
         if fd not in self._watched:
             self._watched.add(fd)
-            self._loop.add(fd, lambda _events: callback())
+            self._loop.add(fd, lambda _events: callback(), events)
 
     def unwatch(self, fd: int) -> None:
         """Stop watching `fd`; nothing happens if it is not watched."""

@@ -7,6 +7,8 @@
     ├── ImageError (OSError)              a disk image that cannot be used
     │   └── ImageLockedError              somebody else holds the image
     ├── SourceError (OSError)             an entropy source that cannot be used
+    ├── TapError (OSError)                a tap that cannot be used
+    ├── CaptureError (OSError)            a capture file that cannot be written
     ├── CoreError                         the C core refused a structure (version or limits)
     └── DriverTimeoutError (TimeoutError) testing only: the device did not answer in time
 
@@ -92,6 +94,38 @@ class SourceError(VirtioDeviceError, OSError):
     Attributes:
         path: the source.
         errno: host error number.
+    """
+
+    def __init__(self, path: str, reason: str, errno: int | None = None) -> None:
+        super().__init__(errno, f"{path}: {reason}")
+        self.path = path
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class TapError(VirtioDeviceError, OSError):
+    """A tap cannot be opened or set up; the message has the cure.
+
+    Attributes:
+        name: the interface, or the descriptor that was passed.
+        errno: host error number, or None when the descriptor itself is unfit.
+    """
+
+    def __init__(self, name: str, reason: str, errno: int | None = None) -> None:
+        super().__init__(errno, f"tap {name}: {reason}")
+        self.name = name
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+class CaptureError(VirtioDeviceError, OSError):
+    """A capture file cannot be opened.
+
+    Attributes:
+        path: the file.
+        errno: host error number, or None when the file itself is unfit.
     """
 
     def __init__(self, path: str, reason: str, errno: int | None = None) -> None:

@@ -160,18 +160,31 @@ class QueueServer:
         if self._serving:
             self.kick.write()
 
+    def serve_now(self) -> bool:
+        """Go round the ring at once, without a kick: its back end has something. On the device thread only.
+
+        Returns:
+            False when nothing is served now (paused, reset or broken).
+        """
+        with self._busy:
+            if self._serving:
+                self._serve()
+            return self._serving
+
     def _on_kick(self, _events: int) -> None:
         with self._busy:
-            if not self._serving:
-                return
-            self.kick.read()
-            try:
-                self._drain()
-            except (DriverError, RequestError, GuestAccessError) as error:
-                self._break(str(error))
-            except Exception as error:  # noqa: BLE001 - a bug in one device must not take the loop's other devices down
-                LOGGER.exception("queue %d: the request handler failed", self.index)
-                self._break(f"{type(error).__name__}: {error}")
+            if self._serving:
+                self.kick.read()
+                self._serve()
+
+    def _serve(self) -> None:
+        try:
+            self._drain()
+        except (DriverError, RequestError, GuestAccessError) as error:
+            self._break(str(error))
+        except Exception as error:  # noqa: BLE001 - a bug in one device must not take the loop's other devices down
+            LOGGER.exception("queue %d: the request handler failed", self.index)
+            self._break(f"{type(error).__name__}: {error}")
 
     def _drain(self) -> None:
         self.queue.disable_notification(self._memory.memory())

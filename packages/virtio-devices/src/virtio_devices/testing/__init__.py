@@ -7,5 +7,15 @@ of VIRTIO 1.2 section 3.1.1, and refuses to go on where the device breaks the sp
 from virtio_devices.testing._blk_driver import BlkDriver
 from virtio_devices.testing._line import LineProbe
 from virtio_devices.testing._mmio_driver import DeviceRefusedError, MmioDriver
+from virtio_devices.testing._net_driver import NetDriver, NetHeader, ReceivedFrame, SocketBackend
 
-__all__ = ("BlkDriver", "DeviceRefusedError", "LineProbe", "MmioDriver")
+__all__ = (
+    "BlkDriver",
+    "DeviceRefusedError",
+    "LineProbe",
+    "MmioDriver",
+    "NetDriver",
+    "NetHeader",
+    "ReceivedFrame",
+    "SocketBackend",
+)
