@@ -29,6 +29,7 @@ from vm_device._i8042 import I8042, I8042State
 from vm_device._ids import IdAllocator, IdAllocatorState, SystemAllocator
 from vm_device._interrupt import EventFdInterrupt, Interrupt
 from vm_device._io import IoManager, IoReader, IoSnapshot
+from vm_device._ioapic import IoApic, IoApicOutput, IoApicState, PinMessage
 from vm_device._lifecycle import Lifecycle, LifecycleState
 from vm_device._serial import Serial16550
 from vm_device._serial_state import SerialState
@@ -62,6 +63,9 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "IdAllocator",
     "IdAllocatorState",
     "Interrupt",
+    "IoApic",
+    "IoApicOutput",
+    "IoApicState",
     "IoManager",
     "IoReader",
     "IoSnapshot",
@@ -69,6 +73,7 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "LifecycleError",
     "LifecycleState",
     "NotAllocatedError",
+    "PinMessage",
     "PlatformError",
     "RangeNotFoundError",
     "RangeOverlapError",
