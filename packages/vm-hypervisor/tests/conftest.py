@@ -1,14 +1,16 @@
 """A tiny guest on this host's KVM, for the tests marked kvm."""
 
+import threading
 from contextlib import ExitStack
 
 import pytest
 from kvm_ioctls import Regs
-from vm_hypervisor import Kicked, KvmHypervisor, MemorySlots
+from vm_hypervisor import Irqchip, Kicked, KvmHypervisor, MemorySlots
 from vm_hypervisor.testing import RecordingOps
 from vmm_memory import GuestMemoryAtomic, GuestRegionMmap
 
-CODE, STACK = 0x1000, 0x8000
+CODE, STACK, HANDLERS = 0x1000, 0x8000, 0x3000
+LOCAL_APIC = 0xFEE0_0000
 RAM = 0x1_0000
 
 
@@ -26,13 +28,28 @@ class EndingOps(RecordingOps):
             self._vcpu.kick()
 
 
+class Idle:
+    """Call something once, when nothing has restarted it for some seconds."""
+
+    def __init__(self, call):
+        self._call, self._timer = call, None
+
+    def restart(self, seconds):
+        """Start to wait anew."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = threading.Timer(seconds, self._call)
+        self._timer.daemon = True
+        self._timer.start()
+
+
 class Machine:
     """64 KiB of RAM from address 0, vCPUs in real mode; everything is closed by the fixture."""
 
-    def __init__(self, stack):
+    def __init__(self, stack, irqchip=Irqchip.KERNEL):
         self._stack = stack
         self.hypervisor = stack.enter_context(KvmHypervisor())
-        self.vm = self.hypervisor.create_vm()
+        self.vm = self.hypervisor.create_vm(irqchip=irqchip)
         stack.callback(self.vm.close)
         self.slots = MemorySlots(self.vm)
         self.atomic = GuestMemoryAtomic()
@@ -50,6 +67,39 @@ class Machine:
         vcpu.fd.set_sregs(sregs)
         vcpu.fd.set_regs(Regs(rip=entry, rsp=STACK, rflags=2, **registers))
         return vcpu
+
+    def interruptible(self, *vectors, index=0):
+        """Return a vCPU that halts, and for each interrupt writes its vector to port 0x80, then ends it."""
+        vcpu = self.vcpu("fb f4 eb fd", index=index)  # sti; hlt; jmp to the hlt
+        for vector in vectors:
+            place = HANDLERS + 0x20 * (vector & 0xF)
+            self.memory.write(4 * vector, place.to_bytes(4, "little"))
+            # mov al, vector; out 0x80, al; mov dword es:[0xb0], 0 (EOI); iret
+            code = f"b0 {vector:02x} e6 80 66 26 c7 06 b0 00 00 00 00 00 cf"
+            self.memory.write(place, bytes.fromhex(code))
+        sregs = vcpu.fd.get_sregs()
+        sregs.es.base = LOCAL_APIC
+        vcpu.fd.set_sregs(sregs)
+        lapic = bytearray(vcpu.fd.get_lapic())
+        lapic[0xF0:0xF4] = (0x1FF).to_bytes(4, "little")  # spurious vector register: enabled
+        vcpu.fd.set_lapic(bytes(lapic))
+        return vcpu
+
+    def interrupts(self, vcpu, expected, on_interrupt=lambda _count: None):
+        """Run until `expected` interrupts came and no further one for a while; return their vectors."""
+        ops, came = RecordingOps(), []
+        timer = Idle(vcpu.kick)
+
+        def note(port, _size, value):
+            assert port == 0x80
+            came.append(value)
+            on_interrupt(len(came))
+            timer.restart(0.2 if len(came) >= expected else 20)
+
+        ops.pio_write = note
+        timer.restart(20 if expected else 0.2)
+        assert vcpu.run(ops) == Kicked()
+        return came
 
     ops = staticmethod(EndingOps)
 
@@ -69,3 +119,17 @@ def machine():
     """A VM with memory, on the real /dev/kvm."""
     with ExitStack() as stack:
         yield Machine(stack)
+
+
+@pytest.fixture
+def split_machine():
+    """The same with the I/O APIC in user space."""
+    with ExitStack() as stack:
+        yield Machine(stack, Irqchip.SPLIT)
+
+
+@pytest.fixture(params=list(Irqchip), ids=lambda chip: chip.value)
+def any_machine(request):
+    """The same with either irqchip."""
+    with ExitStack() as stack:
+        yield Machine(stack, request.param)

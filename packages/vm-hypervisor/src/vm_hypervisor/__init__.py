@@ -5,6 +5,7 @@ from vm_hypervisor._errors import (
     HypervisorUnavailableError,
     RouteError,
     SlotError,
+    UnsupportedFeatureError,
     VcpuStateError,
 )
 from vm_hypervisor._exits import (
@@ -24,7 +25,7 @@ from vm_hypervisor._exits import (
 )
 from vm_hypervisor._kvm import KvmHypervisor, KvmVcpu, KvmVm
 from vm_hypervisor._native import unclaimed_ports
-from vm_hypervisor._protocols import Hypervisor, MsiRoute, NativeAnswer, Vcpu, Vm, VmOps
+from vm_hypervisor._protocols import Hypervisor, Irqchip, MsiRoute, NativeAnswer, Vcpu, Vm, VmOps
 from vm_hypervisor._slots import MemorySlots
 from vm_hypervisor._vcpu_manager import VcpuManager, VcpuStop
 
@@ -37,6 +38,7 @@ __all__ = (
     "HypervisorError",
     "HypervisorUnavailableError",
     "IoapicEoi",
+    "Irqchip",
     "Kicked",
     "KvmHypervisor",
     "KvmVcpu",
@@ -53,6 +55,7 @@ __all__ = (
     "SlotError",
     "SystemEvent",
     "SystemEventKind",
+    "UnsupportedFeatureError",
     "Vcpu",
     "VcpuManager",
     "VcpuStateError",

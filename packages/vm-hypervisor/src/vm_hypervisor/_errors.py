@@ -3,6 +3,7 @@
 ```
 HypervisorError                      every error this package raises itself
 ├── HypervisorUnavailableError       no usable hypervisor on this host (names the cure)
+├── UnsupportedFeatureError          the hypervisor lacks what was asked of it (names the cure)
 ├── SlotError                        a memory slot that the hypervisor refused or that is unknown
 ├── RouteError                       an interrupt route that is unknown, doubled or out of range
 ├── VcpuStateError                   a vCPU call that its state forbids; nothing changed
@@ -20,6 +21,10 @@ class HypervisorError(Exception):
 
 class HypervisorUnavailableError(HypervisorError):
     """No usable hypervisor: the message says what was tried and how to mend it."""
+
+
+class UnsupportedFeatureError(HypervisorError):
+    """This host's hypervisor lacks a feature that was asked for; nothing was created."""
 
 
 class SlotError(HypervisorError):

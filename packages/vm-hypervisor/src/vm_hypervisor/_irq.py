@@ -1,7 +1,7 @@
 """Interrupt lines and messages over KVM's irqfds, and the one table of GSI routes behind them."""
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from kvm_ioctls import IrqchipRoute, VmFd
 from kvm_ioctls import MsiRoute as MsiEntry
@@ -59,10 +59,11 @@ class IrqLine:
 class GsiRoutes:
     """The routing table: KVM replaces it whole, so one owner keeps every entry."""
 
-    def __init__(self, vm: VmFd) -> None:
-        """Start from the legacy routes, which KVM has already."""
+    def __init__(self, vm: VmFd, fixed: Iterable[IrqchipRoute] | None = None) -> None:
+        """Start from the routes that `vm` has already: the `fixed` ones, by default the legacy routes."""
         self._vm = vm
         self._lock = threading.Lock()
+        self._fixed = legacy_routes() if fixed is None else tuple(fixed)
         self._messages: dict[int, MsiEntry] = {}
         self._gsis = IdAllocator(IO_APIC_PINS, _LAST_GSI)
 
@@ -87,20 +88,23 @@ class GsiRoutes:
         for name, value, bits in (("address", address, 64), ("data", data, 32)):
             if not 0 <= value < 1 << bits:
                 raise RouteError(f"message {name} {value:#x} of GSI {gsi} does not fit {bits} bits")
+        self.change({gsi: MsiEntry(gsi, address, data)})
+
+    def change(self, entries: Mapping[int, MsiEntry | None]) -> None:
+        """Replace the entries of some GSIs, None for no message, all of them at once."""
         with self._lock:
-            self._replace({**self._messages, gsi: MsiEntry(gsi, address, data)})
+            merged = {**self._messages, **entries}
+            self._replace({gsi: entry for gsi, entry in merged.items() if entry is not None})
 
     def free(self, gsi: int) -> None:
         """Take `gsi` out of the table and give it back."""
-        with self._lock:
-            if gsi in self._messages:
-                self._replace({g: entry for g, entry in self._messages.items() if g != gsi})
+        self.change({gsi: None})
         self._gsis.free(gsi)
 
     def _replace(self, messages: dict[int, MsiEntry]) -> None:
-        routes: Iterable[IrqchipRoute | MsiEntry] = (*legacy_routes(), *messages.values())
-        self._vm.set_gsi_routing(routes)
-        self._messages = messages
+        if messages != self._messages:
+            self._vm.set_gsi_routing((*self._fixed, *messages.values()))
+            self._messages = messages
 
 
 class KvmMsiRoute:

@@ -6,18 +6,28 @@ from typing import Final
 
 import attrs
 import kvm_ioctls as kvm
-from vm_device import Interrupt
+from vm_device import Interrupt, IoApic
 from vm_device.platform import AddressRange, AddressSpace
 
 from vm_hypervisor import _exits as exits
-from vm_hypervisor._errors import HypervisorUnavailableError, SlotError
+from vm_hypervisor._errors import HypervisorUnavailableError, SlotError, UnsupportedFeatureError
 from vm_hypervisor._irq import GsiRoutes, IrqLine, KvmMsiRoute
-from vm_hypervisor._protocols import MsiRoute, NativeAnswer, VmOps
+from vm_hypervisor._kvm_values import (
+    cpuid_entry,
+    failure_reason,
+    kvm_native_range,
+    kvm_segment,
+    kvm_table,
+    neutral_leaf,
+)
+from vm_hypervisor._protocols import Irqchip, MsiRoute, NativeAnswer, VmOps
+from vm_hypervisor._split import SplitLine, SplitLines
 from vm_hypervisor.arch import x86_64
-from vm_hypervisor.arch._x86_64_state import DescriptorTable, EntryState, Segment
+from vm_hypervisor.arch._x86_64_state import EntryState
 
 _IO: Final = int(kvm.ExitReason.IO)
 _MMIO: Final = int(kvm.ExitReason.MMIO)
+_EOI: Final = int(kvm.ExitReason.IOAPIC_EOI)
 _WHOLE: Final = frozenset((1, 2, 4, 8))  # access sizes that a bus takes in one piece
 _EVENTS: Final = {
     1: exits.SystemEventKind.SHUTDOWN,
@@ -27,6 +37,7 @@ _EVENTS: Final = {
 _TSC_DEADLINE: Final = 1 << 24  # CPUID.1:ECX
 _LVT_LINT0, _LVT_LINT1 = 0x350, 0x360
 _EXTINT, _NMI = 0x700, 0x400  # delivery mode, bits 8 to 10
+_LVT_MASKED: Final = 1 << 16
 
 
 class KvmHypervisor:
@@ -53,15 +64,20 @@ class KvmHypervisor:
     def supported_cpuid(self) -> tuple[x86_64.CpuidLeaf, ...]:
         """Return what KVM can show a guest (KVM_GET_SUPPORTED_CPUID and the TSC deadline capability)."""
         deadline = _TSC_DEADLINE if self._kvm.check_extension(kvm.Cap.TSC_DEADLINE_TIMER) else 0
-        return tuple(_leaf(entry, deadline) for entry in self._kvm.get_supported_cpuid())
+        return tuple(neutral_leaf(entry, deadline) for entry in self._kvm.get_supported_cpuid())
 
-    def create_vm(self) -> "KvmVm":
-        """Create a VM with PICs, I/O APIC and PIT in the kernel.
+    def create_vm(self, *, irqchip: Irqchip = Irqchip.KERNEL) -> "KvmVm":
+        """Create a VM.
+
+        Args:
+            irqchip: KERNEL has PICs, I/O APIC and PIT in the kernel; SPLIT has an I/O APIC of
+                `vm_device` (`KvmVm.ioapic`), and neither PICs nor a PIT.
 
         Raises:
+            UnsupportedFeatureError: this KVM has no split irqchip.
             kvm_ioctls.KvmOSError: KVM refused.
         """
-        return KvmVm(self._kvm.create_vm())
+        return KvmVm(self._kvm.create_vm(), irqchip)
 
     @staticmethod
     def prepare_vcpu_thread() -> None:
@@ -82,23 +98,38 @@ class KvmHypervisor:
 class KvmVm:
     """One VM on KVM."""
 
-    def __init__(self, vm: kvm.VmFd) -> None:
-        """Take over `vm` and give it the standard chips."""
+    def __init__(self, vm: kvm.VmFd, irqchip: Irqchip = Irqchip.KERNEL) -> None:
+        """Take over `vm` and give it its chips; on an error `vm` is closed.
+
+        Raises:
+            UnsupportedFeatureError: this KVM has no split irqchip.
+            kvm_ioctls.KvmOSError: KVM refused.
+        """
         self._vm = vm
         try:
             vm.set_identity_map_address(x86_64.IDENTITY_MAP)
             vm.set_tss_address(x86_64.TSS)
-            vm.create_irq_chip()
-            # Only guests without kvm-clock look at it, to calibrate their TSC.
-            vm.create_pit2(speaker_dummy=True)
+            if irqchip is Irqchip.SPLIT:
+                _split_irqchip(vm)
+            else:
+                vm.create_irq_chip()
+                # Only guests without kvm-clock look at it, to calibrate their TSC.
+                vm.create_pit2(speaker_dummy=True)
         except BaseException:
             vm.close()
             raise
         self.native = kvm.NativeExits()
-        self._routes = GsiRoutes(vm)
-        self._lines: dict[int, IrqLine] = {}
+        split = irqchip is Irqchip.SPLIT
+        self._routes = GsiRoutes(vm, () if split else None)
+        self._split = SplitLines(vm, self._routes) if split else None
+        self._lines: dict[int, IrqLine | SplitLine] = {}
         self._slots: dict[int, int] = {}
         self._vcpus: dict[int, KvmVcpu] = {}
+
+    @property
+    def ioapic(self) -> IoApic | None:
+        """The I/O APIC of a split irqchip, to be put on the MMIO bus; None when it is in the kernel."""
+        return None if self._split is None else self._split.ioapic
 
     def set_memory_slot(
         self,
@@ -150,7 +181,7 @@ class KvmVm:
         if not 0 <= gsi < x86_64.IO_APIC_PINS:
             raise ValueError(f"gsi {gsi} is not within 0 … {x86_64.IO_APIC_PINS - 1}")
         if gsi not in self._lines:
-            self._lines[gsi] = IrqLine(self._vm, gsi)
+            self._lines[gsi] = IrqLine(self._vm, gsi) if self._split is None else self._split.line(gsi)
         return self._lines[gsi]
 
     def msi_route(self) -> MsiRoute:
@@ -169,7 +200,7 @@ class KvmVm:
 
     def set_native_answers(self, answers: Sequence[NativeAnswer]) -> None:
         """Replace the table of accesses that C answers, and make every vCPU fetch it."""
-        self.native = kvm.NativeExits(_native_range(answer) for answer in answers)
+        self.native = kvm.NativeExits(kvm_native_range(answer) for answer in answers)
         for vcpu in self._vcpus.values():
             vcpu.kick()
 
@@ -202,17 +233,22 @@ class KvmVcpu:
     def run(self, ops: VmOps | None = None) -> exits.Exit:
         """Run until the caller must see something; see `Vcpu.run`."""
         run, vm = self._fd.run_raw, self._vm
-        if ops is None:
-            run(vm.native)
-            return self._exit()
         while True:
             reason = run(vm.native)
-            if reason in (_IO, _MMIO):
+            if ops is not None and reason in (_IO, _MMIO):
                 self._serve(ops)
             elif reason == kvm.ExitReason.INTR:
                 return exits.Kicked()
-            else:
+            elif not (reason == _EOI and self._end_interrupt()):
                 return self._exit()
+
+    def _end_interrupt(self) -> bool:
+        """Hand an acknowledgement to the VM's I/O APIC; False when it has none in user space."""
+        exit_, ioapic = self._io.exit(), self._vm.ioapic
+        if ioapic is None or not isinstance(exit_, kvm.IoapicEoi):
+            return False
+        ioapic.end_of_interrupt(exit_.vector)
+        return True
 
     def _serve(self, ops: VmOps) -> None:
         mmio, write, addr, size, count, value = self._io.fields()
@@ -262,7 +298,7 @@ class KvmVcpu:
             case kvm.Debug() as stop:
                 return exits.DebugStop(stop.pc)
             case other:
-                return exits.Failure(_describe(other))
+                return exits.Failure(failure_reason(other))
 
     def reply(self, data: bytes) -> None:
         """Answer the last read."""
@@ -274,14 +310,14 @@ class KvmVcpu:
 
     def set_cpuid(self, leaves: Sequence[x86_64.CpuidLeaf]) -> None:
         """Fix CPUID (KVM_SET_CPUID2)."""
-        self._fd.set_cpuid2([_entry(leaf) for leaf in leaves])
+        self._fd.set_cpuid2([cpuid_entry(leaf) for leaf in leaves])
 
     def set_entry_state(self, entry: EntryState) -> None:
         """Set general, segment and control registers."""
         sregs = self._fd.get_sregs()
         for name in ("cs", "ds", "es", "fs", "gs", "ss", "tr"):
-            setattr(sregs, name, _segment(getattr(entry, name)))
-        sregs.gdt, sregs.idt = _table(entry.gdt), _table(entry.idt)
+            setattr(sregs, name, kvm_segment(getattr(entry, name)))
+        sregs.gdt, sregs.idt = kvm_table(entry.gdt), kvm_table(entry.idt)
         sregs.cr0, sregs.cr3, sregs.cr4, sregs.efer = entry.cr0, entry.cr3, entry.cr4, entry.efer
         self._fd.set_sregs(sregs)
         self._fd.set_regs(
@@ -304,10 +340,11 @@ class KvmVcpu:
         self._fd.set_fpu(attrs.evolve(self._fd.get_fpu(), fcw=0x37F, mxcsr=0x1F80))
 
     def wire_lint_pins(self) -> None:
-        """Set LINT0 to ExtINT and LINT1 to NMI."""
+        """Set LINT0 to ExtINT where there is a PIC, else leave it masked; LINT1 to NMI."""
         lapic = bytearray(self._fd.get_lapic())
-        for offset, mode in ((_LVT_LINT0, _EXTINT), (_LVT_LINT1, _NMI)):
-            value = int.from_bytes(lapic[offset : offset + 4], "little") & ~0x700 | mode
+        # KVM itself leaves LINT0 as ExtINT, whether there is a PIC or not.
+        lint0 = _EXTINT if self._vm.ioapic is None else _LVT_MASKED
+        for offset, value in ((_LVT_LINT0, lint0), (_LVT_LINT1, _NMI)):
             lapic[offset : offset + 4] = value.to_bytes(4, "little")
         self._fd.set_lapic(bytes(lapic))
 
@@ -316,49 +353,10 @@ class KvmVcpu:
         self._fd.close()
 
 
-def _leaf(entry: kvm.CpuidEntry, deadline: int) -> x86_64.CpuidLeaf:
-    ecx = entry.ecx | deadline if entry.function == 1 else entry.ecx
-    significant = bool(entry.flags & 1)  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
-    return x86_64.CpuidLeaf(entry.function, entry.index, significant, entry.eax, entry.ebx, ecx, entry.edx)
-
-
-def _entry(leaf: x86_64.CpuidLeaf) -> kvm.CpuidEntry:
-    return kvm.CpuidEntry(
-        function=leaf.function,
-        index=leaf.index,
-        flags=int(leaf.significant),
-        eax=leaf.eax,
-        ebx=leaf.ebx,
-        ecx=leaf.ecx,
-        edx=leaf.edx,
-    )
-
-
-def _segment(segment: Segment) -> kvm.Segment:
-    names = ("base", "limit", "selector", "type", "present", "dpl", "db", "s", "l", "g")
-    return kvm.Segment(**{name: getattr(segment, name) for name in names})
-
-
-def _table(table: DescriptorTable) -> kvm.DescriptorTable:
-    return kvm.DescriptorTable(base=table.base, limit=table.limit)
-
-
-def _native_range(answer: NativeAnswer) -> kvm.NativeRange:
-    where = answer.range
-    return kvm.NativeRange(
-        "pio" if where.space is AddressSpace.PIO else "mmio",
-        where.base,
-        where.size,
-        read=None if answer.read is None else kvm.Constant(answer.read),
-        write=kvm.Drop() if answer.drop_writes else None,
-    )
-
-
-def _describe(exit_: kvm.Exit) -> str:
-    match exit_:
-        case kvm.FailEntry(reason, cpu):
-            return f"the processor refused to enter the guest (hardware reason {reason:#x} on host CPU {cpu})"
-        case kvm.InternalError(suberror, data, insn):
-            words = " ".join(f"{word:#x}" for word in data)
-            return f"KVM internal error {suberror} (data {words}; instruction {insn.hex(' ') or 'unknown'})"
-    return f"unexpected exit {exit_!r}"
+def _split_irqchip(vm: kvm.VmFd) -> None:
+    if not vm.check_extension(kvm.Cap.SPLIT_IRQCHIP):
+        raise UnsupportedFeatureError(
+            "split irqchip: this KVM lacks capability SPLIT_IRQCHIP (121), which came with Linux 4.4; "
+            "update the host's kernel or use the in-kernel irqchip"
+        )
+    vm.enable_cap(kvm.Cap.SPLIT_IRQCHIP, [x86_64.IO_APIC_PINS])

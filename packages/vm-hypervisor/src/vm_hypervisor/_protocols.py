@@ -4,6 +4,7 @@ A VMM written against these runs on every backend; KVM is the first. Signatures 
 integers for guest addresses and sizes: value objects stay on the outside of the hot path.
 """
 
+import enum
 from collections.abc import Sequence
 from typing import Protocol
 
@@ -12,6 +13,17 @@ from vm_device import Interrupt
 from vm_device.platform import AddressRange
 
 from vm_hypervisor._exits import Exit
+
+
+class Irqchip(enum.Enum):
+    """Where a VM's wired interrupts are collected.
+
+    KERNEL: in the hypervisor. SPLIT: in the VMM, while the processors' local controllers stay in the
+    hypervisor; the VM then brings a device that the VMM puts on its bus (`arch.x86_64.X86Vm.ioapic`).
+    """
+
+    KERNEL = "kernel"
+    SPLIT = "split"
 
 
 class VmOps(Protocol):
@@ -140,7 +152,7 @@ class Vm(Protocol):
         ...
 
     def irq_line(self, gsi: int) -> Interrupt:
-        """Return the interrupt line `gsi` of the in-kernel controller, with its eventfd."""
+        """Return the interrupt line `gsi`, with its eventfd wherever the controller is."""
         ...
 
     def msi_route(self) -> MsiRoute:
@@ -187,6 +199,10 @@ class Hypervisor(Protocol):
         """Set up the calling thread for running vCPUs: its signal mask."""
         ...
 
-    def create_vm(self) -> Vm:
-        """Create a VM with the architecture's standard in-kernel interrupt controller."""
+    def create_vm(self, *, irqchip: Irqchip = Irqchip.KERNEL) -> Vm:
+        """Create a VM with the architecture's standard interrupt controllers.
+
+        Raises:
+            UnsupportedFeatureError: this hypervisor cannot have `irqchip`.
+        """
         ...

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from typing import Final, Protocol
 
 import attrs
+from vm_device import IoApic
 
 from vm_hypervisor.arch._x86_64_state import EntryState
 
@@ -21,6 +22,7 @@ __all__ = (
     "EntryState",
     "X86Hypervisor",
     "X86Vcpu",
+    "X86Vm",
     "boot_msrs",
     "guest_cpuid",
     "prepare_vcpu",
@@ -70,6 +72,15 @@ class X86Hypervisor(Protocol):
         ...
 
 
+class X86Vm(Protocol):
+    """What an x86 VM has beyond `Vm`."""
+
+    @property
+    def ioapic(self) -> IoApic | None:
+        """The I/O APIC of a split irqchip, to be put on the MMIO bus; None when it is not the VMM's."""
+        ...
+
+
 class X86Vcpu(Protocol):
     """What an x86 vCPU has beyond `Vcpu`: its start state."""
 
@@ -90,7 +101,10 @@ class X86Vcpu(Protocol):
         ...
 
     def wire_lint_pins(self) -> None:
-        """Set LINT0 to ExtINT and LINT1 to NMI, as firmware leaves them (MP specification 1.4, 3.6.2)."""
+        """Set LINT1 to NMI, and LINT0 to ExtINT where there is a PIC, as firmware leaves them.
+
+        Source: MP specification 1.4, 3.6.2.
+        """
         ...
 
 

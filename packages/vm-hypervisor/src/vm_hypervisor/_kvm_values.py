@@ -1,0 +1,56 @@
+"""KVM's structures from and to the values of this package."""
+
+import kvm_ioctls as kvm
+from vm_device.platform import AddressSpace
+
+from vm_hypervisor._protocols import NativeAnswer
+from vm_hypervisor.arch import x86_64
+from vm_hypervisor.arch._x86_64_state import DescriptorTable, Segment
+
+
+def neutral_leaf(entry: kvm.CpuidEntry, deadline: int) -> x86_64.CpuidLeaf:
+    ecx = entry.ecx | deadline if entry.function == 1 else entry.ecx
+    significant = bool(entry.flags & 1)  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
+    return x86_64.CpuidLeaf(entry.function, entry.index, significant, entry.eax, entry.ebx, ecx, entry.edx)
+
+
+def cpuid_entry(leaf: x86_64.CpuidLeaf) -> kvm.CpuidEntry:
+    return kvm.CpuidEntry(
+        function=leaf.function,
+        index=leaf.index,
+        flags=int(leaf.significant),
+        eax=leaf.eax,
+        ebx=leaf.ebx,
+        ecx=leaf.ecx,
+        edx=leaf.edx,
+    )
+
+
+def kvm_segment(segment: Segment) -> kvm.Segment:
+    names = ("base", "limit", "selector", "type", "present", "dpl", "db", "s", "l", "g")
+    return kvm.Segment(**{name: getattr(segment, name) for name in names})
+
+
+def kvm_table(table: DescriptorTable) -> kvm.DescriptorTable:
+    return kvm.DescriptorTable(base=table.base, limit=table.limit)
+
+
+def kvm_native_range(answer: NativeAnswer) -> kvm.NativeRange:
+    where = answer.range
+    return kvm.NativeRange(
+        "pio" if where.space is AddressSpace.PIO else "mmio",
+        where.base,
+        where.size,
+        read=None if answer.read is None else kvm.Constant(answer.read),
+        write=kvm.Drop() if answer.drop_writes else None,
+    )
+
+
+def failure_reason(exit_: kvm.Exit) -> str:
+    match exit_:
+        case kvm.FailEntry(reason, cpu):
+            return f"the processor refused to enter the guest (hardware reason {reason:#x} on host CPU {cpu})"
+        case kvm.InternalError(suberror, data, insn):
+            words = " ".join(f"{word:#x}" for word in data)
+            return f"KVM internal error {suberror} (data {words}; instruction {insn.hex(' ') or 'unknown'})"
+    return f"unexpected exit {exit_!r}"
