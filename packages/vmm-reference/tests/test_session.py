@@ -13,7 +13,7 @@ import pytest
 
 pytestmark = [pytest.mark.kvm, pytest.mark.timeout(300)]
 
-PATIENCE = 120  # seconds: in a busy emulated host the command alone takes 20 to start
+WAIT = 120  # seconds: in a busy emulated host the command alone takes 20 to start
 
 # The kernels run on any KVM: only the verdict that stock ones do not is overruled.
 VMM = """
@@ -52,7 +52,7 @@ def command(kernel, *words):
 )
 def test_exit_status(kernel, end, status, err):
     """What the guest did at its end is the exit status; its console is our stdout."""
-    done = subprocess.run(command(kernel(end)), capture_output=True, stdin=subprocess.DEVNULL, timeout=PATIENCE)
+    done = subprocess.run(command(kernel(end)), capture_output=True, stdin=subprocess.DEVNULL, timeout=WAIT)
     assert (done.returncode, done.stdout, done.stderr) == (status, b"hello\n", err)
 
 
@@ -66,7 +66,7 @@ def test_signals(kernel, number, status):
     ) as process:
         assert process.stdout.readline() == b"hello\n"
         process.send_signal(number)
-        assert process.wait(PATIENCE) == status
+        assert process.wait(WAIT) == status
         assert process.stderr.read() == b""
 
 
@@ -82,7 +82,7 @@ def test_signals_at_any_moment(kernel):
             raw = not termios.tcgetattr(slave)[3] & termios.ICANON
         time.sleep(delay)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 143, process.stderr.read()
+        assert process.wait(WAIT) == 143, process.stderr.read()
         assert termios.tcgetattr(slave) == before
         process.stderr.close()
         os.close(main)
@@ -104,7 +104,7 @@ def test_console_that_nobody_reads(kernel):
             except BlockingIOError:
                 time.sleep(0.05)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(PATIENCE) == 143
+        assert process.wait(WAIT) == 143
     finally:
         process.kill()
         process.stdout.close()
@@ -136,7 +136,7 @@ def test_terminal(kernel):
             got += os.read(main, 100)
         assert got == b"\x03ls\r"
         os.write(main, b"\x01x")
-        assert process.wait(PATIENCE) == 130
+        assert process.wait(WAIT) == 130
         assert process.stderr.read() == b""
         assert termios.tcgetattr(slave) == before
     finally:
@@ -151,12 +151,12 @@ def test_socket_console(kernel, tmp_path):
     path = tmp_path / "console"
     process = subprocess.Popen(command(kernel("echo"), "--serial", f"socket={path}"))
     try:
-        end = time.monotonic() + PATIENCE
+        end = time.monotonic() + WAIT
         while not path.exists():
             assert time.monotonic() < end
             time.sleep(0.01)
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(PATIENCE)
+            client.settimeout(WAIT)
             client.connect(str(path))
             got = b""
             while got != b"hello\n":
@@ -164,7 +164,7 @@ def test_socket_console(kernel, tmp_path):
             client.sendall(b"?")
             assert client.recv(1) == b"?"
         process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 130
+        assert process.wait(WAIT) == 130
     finally:
         process.kill()
         process.wait()
@@ -174,7 +174,9 @@ def test_socket_console(kernel, tmp_path):
 def test_file_console_and_no_console(kernel, tmp_path):
     """The console in a file; and no serial port at all, whose output goes nowhere."""
     path = tmp_path / "console"
-    assert subprocess.run(command(kernel("poweroff"), "--serial", f"file={path}"), timeout=PATIENCE).returncode == 0
+    assert (
+        subprocess.run(command(kernel("poweroff"), "--serial", f"file={path}"), timeout=WAIT).returncode == 0
+    )
     assert path.read_bytes() == b"hello\n"
-    done = subprocess.run(command(kernel("poweroff"), "--serial", "off"), capture_output=True, timeout=PATIENCE)
+    done = subprocess.run(command(kernel("poweroff"), "--serial", "off"), capture_output=True, timeout=WAIT)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"", b"")
