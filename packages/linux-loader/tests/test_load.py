@@ -19,6 +19,7 @@ from linux_loader import (
     LoaderError,
     PlacementError,
     UnsupportedProtocolError,
+    check,
     load,
 )
 from linux_loader.testing import LINUX_NOTE, RecordingMemory, SegmentSpec, build_bzimage, build_elf, pvh_note
@@ -54,6 +55,8 @@ def load_into(kernel, **options):
     ram = options.setdefault("ram_ranges", RAM)
     memory = RecordingMemory(ram, fill=options.pop("fill", 0))
     loaded = load(memory, KernelImage.from_bytes(kernel), **options)
+    if not {"rng_seed", "rsdp_addr", "fresh_memory"} & set(options):
+        assert check(KernelImage.from_bytes(kernel), **options) == loaded
     assert merged(memory.written) == merged(loaded.writes)
     assert list(loaded.writes) == sorted(loaded.writes)
     assert sum(r.size for r in merged(loaded.writes)) == sum(r.size for r in loaded.writes)
@@ -252,6 +255,11 @@ def test_mutated_kernels_write_only_what_they_declare(vmlinux, as_bzimage, chang
     for at, value in changes:
         data[(at if at >= 256 or not as_bzimage else 0x1F0 + at % 0x90) % len(data)] = value
     memory = RecordingMemory([ram])
+    foreseen = None
+    with contextlib.suppress(LoaderError):
+        foreseen = check(
+            KernelImage.from_bytes(bytes(data)), ram_ranges=[ram], protocol=protocol, initrd=b"i" * 100
+        )
     try:
         image = KernelImage.from_bytes(bytes(data))
         loaded = load(
@@ -264,7 +272,10 @@ def test_mutated_kernels_write_only_what_they_declare(vmlinux, as_bzimage, chang
         )
     except LoaderError:
         assert memory.written == []
+        assert foreseen is None
         return
+    assert foreseen is not None
+    assert (foreseen.entry, foreseen.kernel_range) == (loaded.entry, loaded.kernel_range)
     assert merged(memory.written) == merged(loaded.writes)
     assert not loaded.initrd_range.overlaps(loaded.kernel_range)
     assert GuestRange(*ram).contains(loaded.kernel_range)

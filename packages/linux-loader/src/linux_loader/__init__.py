@@ -1,6 +1,7 @@
 """Load x86-64 Linux kernels into guest memory, on any host.
 
-Start with :func:`load`; :class:`KernelImage` inspects a file without a guest.
+Start with :func:`load`; :func:`check` tells beforehand whether it would succeed, :class:`KernelImage`
+inspects a file without a guest.
 """
 
 from linux_loader._bzimage import SetupHeader
@@ -24,7 +25,7 @@ from linux_loader._errors import (
     UnsupportedProtocolError,
 )
 from linux_loader._image import KernelImage, VmlinuxChunks
-from linux_loader._load import LoadedKernel, load
+from linux_loader._load import LoadedKernel, check, load
 from linux_loader._protocol import BootProtocol, choose_protocol
 from linux_loader._ranges import GuestRange
 from linux_loader._vmlinux import vmlinux_from_bzimage
@@ -58,6 +59,7 @@ __all__ = (
     "UnsupportedProtocolError",
     "VmlinuxChunks",
     "build_memory_map",
+    "check",
     "choose_protocol",
     "detect_compression",
     "load",

@@ -111,7 +111,7 @@ def _open_kernel(kernel: KernelImage | str | os.PathLike[str]) -> Iterator[Kerne
 
 
 @contextlib.contextmanager
-def _open_initrd(initrd: Initrd | None) -> Iterator[memoryview | None]:
+def _open_initrd(initrd: Initrd | None, *, fetch: bool) -> Iterator[memoryview | None]:
     if initrd is None:
         yield None
         return
@@ -121,7 +121,8 @@ def _open_initrd(initrd: Initrd | None) -> Iterator[memoryview | None]:
         yield memoryview(initrd).cast("B")
         return
     source = Source.map_file(initrd, what="initrd")
-    source.prefetch(0, source.size)
+    if fetch:
+        source.prefetch(0, source.size)
     try:
         yield source.view
     finally:
@@ -163,9 +164,9 @@ class _Request:
 
 
 def _load_open(
-    memory: GuestMemory, image: KernelImage, initrd: memoryview | None, request: _Request
+    memory: GuestMemory | None, image: KernelImage, initrd: memoryview | None, request: _Request
 ) -> LoadedKernel:
-    """Plan, check, write. A frame of its own: its views of the files are gone when it returns."""
+    """Plan, check, write (no memory: do not). A frame of its own: its views of the files end with it."""
     chosen = choose_protocol(image, request.protocol)
     _check_arguments(request.rsdp_addr, request.rng_seed, request.protocol)
     seed = request.rng_seed if chosen is BootProtocol.LINUX64 else None
@@ -184,7 +185,8 @@ def _load_open(
     if initrd_range is not None:
         writes.append(Write("initrd", initrd_range, initrd))
     plan = _plan.ordered(writes)
-    _plan.apply(memory, plan)
+    if memory is not None:
+        _plan.apply(memory, plan)
     linux64 = chosen is BootProtocol.LINUX64
     return LoadedKernel(
         protocol=chosen,
@@ -245,5 +247,35 @@ def load(
     request = _Request(
         protocol, cmdline, tuple(ram_ranges), tuple(reserved), rsdp_addr, rng_seed, fresh_memory
     )
-    with _open_kernel(kernel) as image, _open_initrd(initrd) as view:
+    with _open_kernel(kernel) as image, _open_initrd(initrd, fetch=True) as view:
         return _load_open(memory, image, view, request)
+
+
+def check(
+    kernel: KernelImage | str | os.PathLike[str],
+    *,
+    ram_ranges: Sequence[tuple[int, int]],
+    protocol: BootProtocol = BootProtocol.AUTO,
+    cmdline: Cmdline | str = "",
+    initrd: Initrd | None = None,
+    reserved: Iterable[E820Entry] = (),
+) -> LoadedKernel:
+    """Find out what :func:`load` would do with the same arguments, without any guest memory.
+
+    Args:
+        kernel: An open image, or the path of a vmlinux or bzImage.
+        ram_ranges: (base, size) of guest RAM.
+        protocol: How to enter it.
+        cmdline: The command line.
+        initrd: Path or contents of an initramfs.
+        reserved: Ranges that are not free RAM.
+
+    Returns:
+        What ``load`` would return; ``writes`` are those that it would make.
+
+    Raises:
+        ImageError, PlacementError, CmdlineError, ConfigurationError, OSError: As ``load`` would.
+    """
+    request = _Request(protocol, cmdline, tuple(ram_ranges), tuple(reserved), 0, None, fresh=True)
+    with _open_kernel(kernel) as image, _open_initrd(initrd, fetch=False) as view:
+        return _load_open(None, image, view, request)
