@@ -1,6 +1,10 @@
 """Opening the device, and what it says about the host."""
 
+import contextlib
+import grp
 import os
+import tempfile
+from pathlib import Path
 
 import pytest
 from kvm_ioctls import Cap, ClosedError, CpuidEntry, Kvm, KvmOSError, KvmUnavailableError, MsrError
@@ -13,6 +17,24 @@ def kvm():
         yield kvm
 
 
+@contextlib.contextmanager
+def somebody_else():
+    """Root is refused nothing: be nobody meanwhile."""
+    if os.geteuid() != 0:
+        yield
+        return
+    group, groups = os.getegid(), os.getgroups()
+    os.setgroups([])
+    os.setegid(65534)
+    os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(0)
+        os.setegid(group)
+        os.setgroups(groups)
+
+
 def test_missing_device_names_the_cure(tmp_path):
     """A missing node says to load the module."""
     with pytest.raises(
@@ -21,18 +43,42 @@ def test_missing_device_names_the_cure(tmp_path):
         Kvm(tmp_path / "kvm")
 
 
-def test_closed_device_names_the_cure(tmp_path):
-    """A node without permission says which group to join."""
-    node = tmp_path / "kvm"
-    node.touch(mode=0)
-    user = os.geteuid()
-    if user == 0:
-        os.seteuid(65534)  # root is refused nothing
-    try:
-        with pytest.raises(KvmUnavailableError, match="add your user to group kvm"):
+@pytest.mark.parametrize(
+    ("mode", "group", "cure"),
+    [
+        (0o660, "disk", r"add your user to group disk \(`usermod -aG disk USER`\) and log in again$"),
+        (0o660, 4_000_000, r"add your user to group 4000000 "),
+        (
+            0o600,
+            "disk",
+            r"all but its owner \(user 0, group disk, mode 0600\); as root: `chgrp kvm ",
+        ),
+        (
+            0o660,
+            "root",
+            r"all but its owner \(user 0, group root, mode 0660\); as root: `chgrp kvm ",
+        ),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away and be somebody else")
+def test_closed_device_names_the_cure(mode, group, cure):
+    """A node without permission says what opens it, by its owner, group and mode."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        node = Path(folder, "kvm")
+        node.touch()
+        os.chown(node, 0, grp.getgrnam(group).gr_gid if isinstance(group, str) else group)
+        node.chmod(mode)
+        with somebody_else(), pytest.raises(KvmUnavailableError, match=cure):
             Kvm(node)
-    finally:
-        os.seteuid(user)
+
+
+def test_device_behind_a_closed_folder(tmp_path):
+    """Where the node itself cannot be looked at, it is the folder."""
+    folder = tmp_path / "closed"
+    folder.mkdir(mode=0)
+    with somebody_else(), pytest.raises(KvmUnavailableError, match="a folder on the way is closed to you"):
+        Kvm(folder / "kvm")
 
 
 def test_other_device_is_not_kvm():

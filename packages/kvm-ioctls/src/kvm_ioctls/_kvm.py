@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import grp
 import os
+import stat
 from typing import final
 
 from kvm_ioctls._caps import Cap
@@ -21,11 +23,31 @@ API_VERSION = 12
 _CURES = {
     errno.ENOENT: "no KVM here; load the module (`modprobe kvm_intel` or `kvm_amd`), and in a virtual "
     "machine or container pass the device in or enable nested virtualisation",
-    errno.EACCES: "add your user to group kvm (`usermod -aG kvm USER`) and log in again",
     errno.EPERM: "add your user to group kvm, or allow 10:232 in the device cgroup",
     errno.ENODEV: "the device node exists but no KVM module serves it; `modprobe kvm_intel` or `kvm_amd`",
     errno.ENXIO: "the device node exists but no KVM module serves it; `modprobe kvm_intel` or `kvm_amd`",
 }
+
+
+def _permission_cure(name: str) -> str:
+    """What helps depends on whom the node belongs to and what its mode allows."""
+    try:
+        status = os.stat(name)  # noqa: PTH116
+    except OSError as err:
+        return f"a folder on the way is closed to you ({err.strerror})"
+    mode = stat.S_IMODE(status.st_mode)
+    group = _group_name(status.st_gid)
+    if mode & 0o060 != 0o060 or status.st_gid == 0:
+        whose = f"user {status.st_uid}, group {group}, mode {mode:04o}"
+        return f"it is closed to all but its owner ({whose}); as root: `chgrp kvm {name} && chmod 660 {name}`"
+    return f"add your user to group {group} (`usermod -aG {group} USER`) and log in again"
+
+
+def _group_name(number: int) -> str:
+    try:
+        return grp.getgrgid(number).gr_name
+    except KeyError:
+        return str(number)
 
 
 @final
@@ -46,7 +68,8 @@ class Kvm(X86Kvm, OwnedFd):
             fd = os.open(name, os.O_RDWR | os.O_CLOEXEC)
         except OSError as err:
             number = err.errno or errno.EIO
-            raise KvmUnavailableError(number, "open", name, _CURES.get(number, "")) from None
+            cure = _permission_cure(name) if number == errno.EACCES else _CURES.get(number, "")
+            raise KvmUnavailableError(number, "open", name, cure) from None
         super().__init__(fd, name)
         self._check_version(name)
 
