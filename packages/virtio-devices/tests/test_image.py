@@ -5,7 +5,7 @@ import stat
 import subprocess
 
 import pytest
-from virtio_devices import DiskImage, ImageError, ImageLockedError
+from virtio_devices import DiskImage, ImageError, ImageLockedError, VirtioBlk
 
 
 def test_capacity_and_close_on_exec(image):
@@ -20,10 +20,12 @@ def test_capacity_and_close_on_exec(image):
 
 
 def test_a_tail_is_hidden_with_a_warning(image, caplog):
-    """A size that is no multiple of 512 is rounded down, and said."""
+    """A size that is no multiple of 512 is rounded down, and said by the one who shows it to a guest."""
     path, _content = image(size=2 * 512 + 7)
     with DiskImage(path) as disk:
-        assert disk.capacity == 2
+        assert (disk.capacity, disk.hidden) == (2, 7)
+        assert caplog.text == ""
+        VirtioBlk("disk0", disk).close()
     assert f"{path}: the last 7 bytes are no whole sector" in caplog.text
 
 

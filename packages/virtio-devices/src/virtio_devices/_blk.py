@@ -25,7 +25,7 @@ from virtio_devices._device import StateValue
 from virtio_devices._errors import SavedStateError
 from virtio_devices._ffi import NativeDataPath
 from virtio_devices._image import DiskImage
-from virtio_devices._log import GuestLog
+from virtio_devices._log import LOGGER, GuestLog
 from virtio_devices._spec import DeviceId
 
 __all__ = ("BlkFeature", "BlkStats", "VirtioBlk")
@@ -127,6 +127,10 @@ class VirtioBlk:
         self._report = BlkReport()
         self._native_path: NativeDataPath | None = None
         self._python_path: PythonDataPath | None = None
+        if image.hidden:
+            LOGGER.warning(
+                "%s: the last %d bytes are no whole sector and stay hidden", image.path, image.hidden
+            )
 
     # VirtioDevice
 

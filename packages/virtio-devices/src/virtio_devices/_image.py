@@ -15,7 +15,6 @@ from types import TracebackType
 from typing import final
 
 from virtio_devices._errors import ImageError, ImageLockedError
-from virtio_devices._log import LOGGER
 
 __all__ = ("SECTOR", "DiskImage")
 
@@ -60,7 +59,9 @@ def _check(fd: int, path: str) -> int:
         raise ImageError(path, f"is neither a regular file nor a block device (mode {mode:#o})")
     size = os.lseek(fd, 0, os.SEEK_END)
     if size < SECTOR:
-        raise ImageError(path, f"holds {size} bytes, at least {SECTOR} are needed")
+        raise ImageError(
+            path, f"holds {size} bytes, at least {SECTOR} are needed; `truncate -s` makes it larger"
+        )
     return size
 
 
@@ -68,13 +69,18 @@ def _check(fd: int, path: str) -> int:
 class DiskImage:
     """Owner of an open raw image.
 
-    A size that is no multiple of 512 is rounded down: the tail cannot be addressed by the guest (one warning
-    says so).
+    A size that is no multiple of 512 is rounded down: the tail cannot be addressed by the guest.
 
     Args:
         path: regular file or block device.
         read_only: open it without the right to write.
         lock: take the lock; False only when another layer guards the image.
+
+    Attributes:
+        path: as it was given.
+        read_only: whether it was opened without the right to write.
+        capacity: in whole sectors of 512 bytes.
+        hidden: bytes of the tail that is no whole sector, 0 to 511.
 
     Raises:
         ImageLockedError: another open file holds a conflicting lock.
@@ -92,11 +98,7 @@ class DiskImage:
         except BaseException:
             os.close(self._fd)
             raise
-        if size % SECTOR:
-            LOGGER.warning(
-                "%s: the last %d bytes are no whole sector and stay hidden", self.path, size % SECTOR
-            )
-        self.capacity = size // SECTOR
+        self.capacity, self.hidden = divmod(size, SECTOR)
 
     @property
     def fd(self) -> int:
