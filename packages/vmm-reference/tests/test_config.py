@@ -95,7 +95,7 @@ BAD = [
     (SerialConfig, "tty=", f"--serial: 'tty=' {SERIAL}"),
     (SerialConfig, "file", f"--serial: 'file' {SERIAL}"),
     (SerialConfig, "file=", f"--serial: 'file=' {SERIAL}"),
-    (RngConfig, "source=/dev/random", "--rng source: unknown key; --rng takes src, id"),
+    (RngConfig, "source=/dev/random", "--rng source: unknown key (did you mean src?); --rng takes src, id"),
     (RngConfig, "src=", "--rng: src= is missing"),
     (EventMonitorConfig, "path=a,fd=3", "--event-monitor: give exactly one of path= and fd="),
     (EventMonitorConfig, "fd=-1", "--event-monitor fd: '-1' is not a number"),

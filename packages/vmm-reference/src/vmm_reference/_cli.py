@@ -24,6 +24,7 @@ from vmm_reference._config import (
     VmConfig,
 )
 from vmm_reference._errors import ConfigError, VmmError
+from vmm_reference._grammar import meant
 
 _T = TypeVar("_T")
 
@@ -44,11 +45,17 @@ SIGINT; 143 SIGTERM.
 """
 
 
+def _one_line(text: str) -> str:
+    """Return `text` fit for a terminal, whatever the names in it hold."""
+    line = " ".join(text.splitlines())
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
+
+
 class _Parser(argparse.ArgumentParser):
     """Errors in one line with the cure, exit status 2, options never abbreviated."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(USAGE, f"vmm: {message}; see `{self.prog} --help`\n")
+        self.exit(USAGE, f"vmm: {_one_line(message)}; see `{self.prog} --help`\n")
 
 
 class _Once(argparse.Action):
@@ -143,6 +150,13 @@ def _parser() -> _Parser:
     return parser
 
 
+def _meant_option(word: str, arguments: argparse.Namespace) -> str:
+    if not word.startswith("--"):
+        return ""
+    options = [name.replace("_", "-") for name in vars(arguments) if not name.startswith("_")]
+    return meant(word[2:].partition("=")[0], options, "--")
+
+
 def config_from(arguments: argparse.Namespace) -> VmConfig:
     """Return the machine that `vmm run`'s arguments describe.
 
@@ -204,7 +218,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         from vmm_testhost import main as testhost  # noqa: PLC0415
 
         return testhost(words[1:])
-    arguments = _parser().parse_args(words)
+    parser = _parser()
+    arguments, unknown = parser.parse_known_args(words)
+    if unknown:
+        parser.error(f"unrecognized arguments: {' '.join(unknown)}{_meant_option(unknown[0], arguments)}")
     try:
         if arguments.command == "doctor":
             from vmm_reference import _doctor  # noqa: PLC0415
@@ -212,8 +229,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return _doctor.main(arguments.format)
         return _run(arguments)
     except VmmError as error:
-        # One line whatever the names in it hold.
-        print(f"vmm: {' '.join(str(error).splitlines())}", file=sys.stderr)
+        print(f"vmm: {_one_line(str(error))}", file=sys.stderr)
         return USAGE
     except KeyboardInterrupt:
         return 130

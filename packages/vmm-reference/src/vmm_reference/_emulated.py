@@ -25,10 +25,12 @@ from vm_device import EventManager
 from vmm_reference._config import EventMonitorConfig, SerialConfig, SerialMode, VmConfig
 from vmm_reference._errors import ConfigError, HostError
 from vmm_reference._events import EventMonitor
+from vmm_reference._files import new_outputs_removed
 from vmm_reference._grammar import quote
 from vmm_reference._serial import SerialBackend, open_backend
 from vmm_reference._serial_input import ConsoleInput
 
+_HOST_CPUS = 1
 _HOST_OVERHEAD_MIB = 1024  # the host's own kernel, Python and page cache beside guest RAM
 _OWN_INSIDE = ("/proc", "/sys", "/dev")  # the emulated host has file systems of its own there
 _POLL_SECONDS = 0.05
@@ -70,6 +72,13 @@ def _check_crossing(config: VmConfig) -> None:
         _check_place("--initramfs", config.initramfs)
     for disk in config.disks:
         _check_place("--disk path", disk.path)
+    for vcpu, cpus in config.cpus.affinity.items():
+        if not cpus & set(range(_HOST_CPUS)):
+            raise ConfigError(
+                "--cpus affinity",
+                f"vCPU {vcpu} shall run on host CPUs {sorted(cpus)}; the emulated host has CPU 0 only, "
+                "leave affinity out",
+            )
     # The host of the guest is a process of this machine: what it may not have, QEMU cannot give it.
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     need = _host_memory(config)
@@ -253,7 +262,7 @@ def run(config: VmConfig, *, verbose: int = 0) -> int:
     """
     _check_crossing(config)
     command = [sys.executable, "-m", "vmm_reference", "run", "--host", "kvm"]
-    with ExitStack() as stack:
+    with new_outputs_removed(config, only_empty=True), ExitStack() as stack:
         _lock_disks(config, stack)
         serial, events = stack.enter_context(_streams(config))
         try:
@@ -263,6 +272,7 @@ def run(config: VmConfig, *, verbose: int = 0) -> int:
                 stdin=serial.inner_in,
                 stdout=serial.inner_out,
                 memory=_host_memory(config),
+                cpus=_HOST_CPUS,
                 forward_signals=threading.current_thread() is threading.main_thread(),
             )
         except (ValueError, vmm_testhost.EmulatedHostError) as error:

@@ -5,7 +5,7 @@ ranges `0-3`; sizes take K, M, G, T (powers of 1024); toggles are on, off, true,
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TypeVar
 
 from vmm_reference._errors import ConfigError
@@ -56,6 +56,14 @@ def quote(text: str) -> str:
     """Return `text` as a value that `unquote` and `split_top` give back whole."""
     doubled = text.replace('"', '""')
     return f'"{doubled}"'
+
+
+def meant(word: str, known: Iterable[str], prefix: str = "") -> str:
+    """Return " (did you mean X?)" for the nearest of `known`, "" when none is near."""
+    from difflib import get_close_matches  # noqa: PLC0415 - only a mistake needs it
+
+    near = get_close_matches(word, known, n=1)
+    return f" (did you mean {prefix}{near[0]}?)" if near else ""
 
 
 def parse_size(text: str) -> int:
@@ -197,6 +205,5 @@ class Options:
             ConfigError: an unknown key is left.
         """
         for key in self._values:
-            raise ConfigError(
-                f"{self._option} {key}", f"unknown key; {self._option} takes {', '.join(known)}"
-            )
+            takes = f"{self._option} takes {', '.join(known)}"
+            raise ConfigError(f"{self._option} {key}", f"unknown key{meant(key, known)}; {takes}")

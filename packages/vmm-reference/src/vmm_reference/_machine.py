@@ -11,7 +11,7 @@ from typing import Final, Protocol
 
 import attrs
 from acpi_tables import build_tables
-from linux_loader import BootProtocol, E820Entry, E820Type, LoadedKernel, load
+from linux_loader import BootProtocol, LoadedKernel, load
 from virtio_devices import VirtioDevice, VirtioMmio
 from vm_device import (
     I8042,
@@ -45,21 +45,14 @@ from vm_hypervisor.arch import x86_64
 from vmm_memory import GuestMemoryAtomic, RegionBusyError
 from vmm_memory.arch.x86_64 import ram_ranges
 
-from vmm_reference import _config as config_module
 from vmm_reference._config import VmConfig
 from vmm_reference._errors import ConfigError
-from vmm_reference._open import guest_region, open_disk, open_kernel, open_rng
+from vmm_reference._open import BIOS_AREA, guest_region, loader_protocol, open_disk, open_kernel, open_rng
 
 _ACPI_TABLES: Final = 0xE_0000  # where a guest that is not told looks for the RSDP
-_BIOS_AREA: Final = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
 _FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
 _MMIO_HOLE: Final = AddressRange(AddressSpace.MMIO, 0xD000_0000, 0x1000_0000)
 _SEED_SIZE: Final = 32
-_PROTOCOLS: Final = {
-    config_module.BootProtocol.AUTO: BootProtocol.AUTO,
-    config_module.BootProtocol.LINUX64: BootProtocol.LINUX64,
-    config_module.BootProtocol.PVH: BootProtocol.PVH,
-}
 
 
 class PlatformDevice(BusDevice, Protocol):
@@ -290,7 +283,7 @@ class Machine:
     def _load_kernel(self) -> LoadedKernel:
         config, memory = self.config, self.memory.memory()
         tables = build_tables(self.platform, _ACPI_TABLES)
-        protocol = _PROTOCOLS[config.boot_protocol]
+        protocol = loader_protocol(config.boot_protocol)
         with open_kernel(config.kernel) as image:
             loaded = load(
                 memory,
@@ -299,7 +292,7 @@ class Machine:
                 protocol=protocol,
                 cmdline=config.cmdline,
                 initrd=config.initramfs,
-                reserved=(_BIOS_AREA,),
+                reserved=(BIOS_AREA,),
                 rsdp_addr=tables.rsdp_address,
                 rng_seed=None if protocol is BootProtocol.PVH else os.urandom(_SEED_SIZE),
             )

@@ -3,14 +3,27 @@
 from pathlib import Path
 from typing import Final
 
-from linux_loader import KernelImage, LoaderError
+from linux_loader import BootProtocol as LoaderProtocol
+from linux_loader import (
+    CmdlineError,
+    CmdlineTooLongError,
+    E820Entry,
+    E820Type,
+    KernelImage,
+    LoaderError,
+    PlacementError,
+    check,
+)
 from virtio_devices import DiskImage, EntropySource, ImageError, SourceError, VirtioBlk, VirtioRng
 from vmm_memory import GuestRegionMmap, HugepageError
+from vmm_memory.arch.x86_64 import ram_ranges
 
-from vmm_reference._config import DiskConfig, MemoryConfig, RngConfig
+from vmm_reference._config import BootProtocol, DiskConfig, MemoryConfig, RngConfig, VmConfig
 from vmm_reference._errors import ConfigError
 
+BIOS_AREA: Final = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
 _SERIAL_SIZE: Final = 20
+_SHOWN: Final = 60  # of a command line that is too long
 
 
 def guest_region(base: int, size: int, memory: MemoryConfig) -> GuestRegionMmap:
@@ -31,8 +44,49 @@ def guest_region(base: int, size: int, memory: MemoryConfig) -> GuestRegionMmap:
 def open_kernel(path: Path) -> KernelImage:
     try:
         return KernelImage.open(path)
-    except LoaderError as error:
-        raise ConfigError("--kernel", f"{path}: {error}") from error
+    except (LoaderError, OSError) as error:
+        raise ConfigError("--kernel", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def loader_protocol(wanted: BootProtocol) -> LoaderProtocol:
+    return LoaderProtocol(wanted.value)
+
+
+def check_kernel(config: VmConfig) -> None:
+    """Refuse a kernel, initramfs or command line that loading would refuse, in the options' words."""
+    with open_kernel(config.kernel) as image:
+        try:
+            check(
+                image,
+                ram_ranges=ram_ranges(config.memory.size),
+                protocol=loader_protocol(config.boot_protocol),
+                cmdline=config.cmdline,
+                initrd=config.initramfs,
+                reserved=(BIOS_AREA,),
+            )
+        except (LoaderError, OSError) as error:
+            raise _kernel_refusal(config, error) from error
+
+
+def _kernel_refusal(config: VmConfig, error: LoaderError | OSError) -> ConfigError:
+    memory = f"--memory size={config.memory.size >> 20}M"
+    match error:
+        case CmdlineTooLongError():
+            longest = error.capacity - 1
+            problem = f"{error.length - 1} bytes, this kernel reads at most {longest}; shorten it"
+            return ConfigError("--cmdline", f"{problem} (it begins {config.cmdline[:_SHOWN]!r})")
+        case CmdlineError():
+            return ConfigError("--cmdline", f"{error.reason}: {error.text[:_SHOWN]!r}")
+        case PlacementError(what="initrd"):
+            return ConfigError("--initramfs", f"{config.initramfs}: {error.reason} ({memory})")
+        case PlacementError():
+            problem = f"{config.kernel}: {error.what} of {error.size:#x} bytes does not fit: {error.reason}"
+            return ConfigError("--kernel", f"{problem} ({memory}; give more)")
+        case OSError():
+            return ConfigError("--initramfs", f"{config.initramfs}: {error.strerror}")
+    initrd = getattr(error, "what", "") == "initrd"
+    option, path = ("--initramfs", config.initramfs) if initrd else ("--kernel", config.kernel)
+    return ConfigError(option, f"{path}: {error}")
 
 
 def open_disk(name: str, disk: DiskConfig) -> VirtioBlk:

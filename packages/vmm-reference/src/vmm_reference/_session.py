@@ -17,6 +17,7 @@ from vmm_memory import GuestMemoryError
 
 from vmm_reference._config import VmConfig
 from vmm_reference._errors import HostError, StateError
+from vmm_reference._files import new_outputs_removed
 from vmm_reference._serial import SerialBackend, open_backend
 from vmm_reference._vmm import End, EndReason, Vmm
 
@@ -127,10 +128,11 @@ def _abandon(number: int, _frame: FrameType | None) -> None:
 
 
 def _build(config: VmConfig) -> _Session:
-    try:
-        return _Session(config)
-    except REFUSALS as error:
-        raise HostError(str(error)) from error
+    with new_outputs_removed(config, only_empty=False):
+        try:
+            return _Session(config)
+        except REFUSALS as error:
+            raise HostError(str(error)) from error
 
 
 def run(config: VmConfig) -> int:
