@@ -31,6 +31,7 @@ from vm_device._interrupt import EventFdInterrupt, Interrupt
 from vm_device._io import IoManager, IoReader, IoSnapshot
 from vm_device._ioapic import IoApic, IoApicOutput, IoApicState, PinMessage
 from vm_device._lifecycle import Lifecycle, LifecycleState
+from vm_device._pvpanic import Pvpanic, PvpanicEvent
 from vm_device._serial import Serial16550
 from vm_device._serial_state import SerialState
 from vm_device._tree import DeviceTree
@@ -75,6 +76,8 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "NotAllocatedError",
     "PinMessage",
     "PlatformError",
+    "Pvpanic",
+    "PvpanicEvent",
     "RangeNotFoundError",
     "RangeOverlapError",
     "SavedStateError",
