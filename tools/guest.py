@@ -16,13 +16,20 @@ from pathlib import Path
 import attrs
 from vmm_testhost import KernelImageError
 from vmm_testhost.cpio import Archive
-from vmm_testhost.debian import DebianKernel, kernel, read_module
+from vmm_testhost.debian import DebianKernel, kernel, later_kernel, read_module
 
 HERE = Path(__file__).resolve().parent
 MODULES = ("crc32c_generic", "virtio_mmio", "virtio_blk", "virtio_rng", "ext4")
 INIT = "/vmm-init"
 _MOUNTS = {"devtmpfs": "/dev", "proc": "/proc", "sysfs": "/sys"}
-KERNELS = ("linux-image-6.12-cloud-amd64", "linux-image-cloud-amd64", "linux-image-amd64")
+LATER = "later-cloud"  # newer than 6.17, from a suite that the machine's apt does not follow
+KERNELS = {
+    "6.1-generic": "linux-image-amd64",
+    "6.1-cloud": "linux-image-cloud-amd64",
+    "6.12-generic": "linux-image-6.12-amd64",
+    "6.12-cloud": "linux-image-6.12-cloud-amd64",
+    LATER: "linux-image-cloud-amd64",
+}
 
 
 class GuestError(Exception):
@@ -49,6 +56,14 @@ def cache() -> Path:
 def debian_guest(metapackage: str = "linux-image-6.12-cloud-amd64", *, elf: bool = True) -> Guest:
     """Return Debian's kernel, as an uncompressed ELF image (the fastest to boot) or as its bzImage."""
     found = kernel(metapackage)
+    return Guest(found.vmlinux() if elf else found.bzimage, found.version, found)
+
+
+def known_guest(name: str, *, elf: bool = True) -> Guest:
+    """Return one of KERNELS."""
+    if name != LATER:
+        return debian_guest(KERNELS[name], elf=elf)
+    found = later_kernel(KERNELS[name])
     return Guest(found.vmlinux() if elf else found.bzimage, found.version, found)
 
 
@@ -95,16 +110,16 @@ def _indexed(modules: Path, version: str) -> Path:
     return root / "lib/modules" / version
 
 
-def prepare() -> list[Path]:
+def prepare() -> list[Guest]:
     """Fetch and build all that the tests' guests need, so that they run where no network is.
 
     Returns:
-        The bzImages of the kernels.
+        The kernels, as bzImages.
     """
     init_program()
-    for metapackage in KERNELS:
-        debian_guest(metapackage)  # unpacks the ELF image as well
-    return [debian_guest(metapackage, elf=False).image for metapackage in KERNELS]
+    for name in KERNELS:
+        known_guest(name)  # unpacks the ELF image as well
+    return [known_guest(name, elf=False) for name in KERNELS]
 
 
 def _given(name: str, path: Path) -> bytes:

@@ -169,8 +169,8 @@ def main() -> int:
     vmm_testhost.prepare()
     results = empty_folder("test-results")
     kernels = empty_folder("test-kernels")
-    for image in guest.prepare():
-        (kernels / image.name).symlink_to(image)
+    for prepared in guest.prepare():
+        (kernels / f"vmlinuz-{prepared.version}").symlink_to(prepared.image)
     os.environ["VMM_TEST_KERNELS"] = str(kernels)
     runs: list[Run] = []
     if options.long:

@@ -3,19 +3,24 @@
 import dataclasses
 import importlib
 import lzma
+import os
+import re
+import shutil
 import struct
 import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 from ._apt import RECHECK_AFTER, fetch_package, find_tool, is_cached, resolve
-from ._cache import locked, write_atomically
+from ._cache import cache_dir, locked, publish, write_atomically
 from ._errors import KernelImageError, SetupError
 
 GUEST_KERNEL = "linux-image-6.12-cloud-amd64"
 """The Debian package that `kernel` takes by default: small; virtio-blk and virtio-mmio are modules."""
 HOST_KERNELS = ("linux-image-6.12-amd64", "linux-image-amd64")  # those with 9p, best first
 IMAGE_PREFIX = "linux-image-"
+USR_IMAGE = "usr/lib/modules/*/vmlinuz"
+LATER_SUITES = ("trixie-backports", "forky", "sid")  # where to look for a kernel newer than 6.17, in turn
 LZ4_BLOCK = 8 << 20
 
 
@@ -26,10 +31,10 @@ class DebianKernel:
     Attributes:
         package: the package the files come from.
         version: what ``uname -r`` says in it, e.g. ``6.12.117+deb12-cloud-amd64``.
-        bzimage: ``boot/vmlinuz-VERSION``.
-        config: ``boot/config-VERSION``.
-        modules: ``lib/modules/VERSION`` with ``modules.dep``.
-        tree: the package's root.
+        bzimage: ``boot/vmlinuz-VERSION``, or since Debian 14 ``usr/lib/modules/VERSION/vmlinuz``.
+        config: ``boot/config-VERSION``, or ``usr/lib/modules/VERSION/config``.
+        modules: ``lib/modules/VERSION`` with ``modules.dep``, in ``/`` or ``/usr``.
+        tree: the package's root; that of a kernel split into several packages holds them all.
     """
 
     package: str
@@ -49,6 +54,7 @@ class DebianKernel:
         if not target.exists():
             with locked("debian"):
                 if not target.exists():
+                    target.parent.mkdir(exist_ok=True)
                     write_atomically(target, extract_vmlinux(self.bzimage.read_bytes()))
         return target
 
@@ -72,32 +78,88 @@ class DebianKernel:
         return {module_name(path) for path in listed}
 
 
-def kernel(metapackage: str = GUEST_KERNEL, *, recheck_after: float = RECHECK_AFTER) -> DebianKernel:
+def kernel(
+    metapackage: str = GUEST_KERNEL, *, suite: str | None = None, recheck_after: float = RECHECK_AFTER
+) -> DebianKernel:
     """Return a Debian kernel, fetched into the cache when it is not there.
 
     Args:
         metapackage: a package that depends on a kernel image, or an image package itself.
+        suite: a suite that this machine's apt does not follow; as in :func:`fetch_package`.
         recheck_after: seconds for which the cached one is used without asking apt for a newer one.
 
     Raises:
+        ValueError: A name is no package's or no suite's.
         SetupError: As :func:`fetch_package`, or ``depmod`` (package kmod) is missing.
         KernelImageError: The package holds no kernel.
     """
-    record = resolve(metapackage, recheck_after=recheck_after)
-    package, tree = record["Package"], Path(record["Tree"])
-    if not list(tree.glob("boot/vmlinuz-*")):
+    record = resolve(metapackage, suite=suite, recheck_after=recheck_after)
+    points_on = IMAGE_PREFIX in record.get("Depends", "")
+    if not _images(Path(record["Tree"])) and (points_on or not _parts(record)):
         package = image_dependency(record.get("Depends", ""), metapackage)
-        tree = fetch_package(package, recheck_after=float("inf"))  # its name holds its version
-    images = list(tree.glob("boot/vmlinuz-*"))
+        # Its name holds its version: never asked for again.
+        record = resolve(package, suite=suite, recheck_after=float("inf"))
+    if not _images(Path(record["Tree"])) and (parts := _parts(record)):
+        record = {**record, "Tree": str(_joined(record, parts, suite))}
+    return _found(record["Package"], Path(record["Tree"]))
+
+
+def later_kernel(metapackage: str = "linux-image-cloud-amd64") -> DebianKernel:
+    """Return that kernel from the first of LATER_SUITES in the cache, else from the first to be had.
+
+    Raises:
+        SetupError: None has it; the message says of each why.
+    """
+    reasons = []
+    for suite in sorted(LATER_SUITES, key=lambda name: not is_cached(metapackage, name)):
+        try:
+            return kernel(metapackage, suite=suite)
+        except SetupError as error:
+            reasons.append(str(error))
+    raise SetupError(f"no kernel of a later Debian is to be had: {'; '.join(reasons)}")
+
+
+def _images(tree: Path) -> list[Path]:
+    return [*tree.glob("boot/vmlinuz-*"), *tree.glob("lib/modules/*/vmlinuz"), *tree.glob(USR_IMAGE)]
+
+
+def _found(package: str, tree: Path) -> DebianKernel:
+    images = _images(tree)
     if len(images) != 1:
-        raise KernelImageError(f"package {package}: {len(images)} files boot/vmlinuz-*, need 1")
-    version = images[0].name.removeprefix("vmlinuz-")
+        raise KernelImageError(f"package {package}: {len(images)} kernel images in it, need 1")
+    beside = images[0].name == "vmlinuz"
+    version = images[0].parent.name if beside else images[0].name.removeprefix("vmlinuz-")
     roots = [root for root in (tree / "lib/modules", tree / "usr/lib/modules") if (root / version).is_dir()]
     if not roots:
         raise KernelImageError(f"package {package}: no lib/modules/{version} in {tree}")
     modules = roots[0] / version
     _depmod(modules, roots[0].parent.parent)
-    return DebianKernel(package, version, images[0], tree / "boot" / f"config-{version}", modules, tree)
+    config = modules / "config" if beside else tree / "boot" / f"config-{version}"
+    return DebianKernel(package, version, images[0], config, modules, tree)
+
+
+def _parts(record: dict[str, str]) -> list[str]:
+    """Return the packages that a kernel is split into (Debian 14): image, modules, lists of them.
+
+    They are known by the kernel's release in their names.
+    """
+    release = record["Package"].removeprefix(IMAGE_PREFIX)
+    return re.findall(rf"\blinux-[a-z]+-{re.escape(release)}(?=[ ,(|]|$)", record.get("Depends", ""))
+
+
+def _joined(record: dict[str, str], parts: Sequence[str], suite: str | None) -> Path:
+    """Return one tree of these packages; files are shared with their own trees."""
+    tree = cache_dir() / "debian" / f"{Path(record['Tree']).name}+parts"
+    if not tree.is_dir():
+        folders = [fetch_package(part, suite=suite, recheck_after=float("inf")) for part in parts]
+        with locked("debian"):
+            if not tree.is_dir():
+                with publish(tree) as scratch:
+                    for folder in folders:
+                        shutil.copytree(
+                            folder, scratch, symlinks=True, copy_function=os.link, dirs_exist_ok=True
+                        )
+    return tree
 
 
 def host_kernel() -> DebianKernel:

@@ -1,6 +1,14 @@
 """Debian packages and kernels in the user's cache folder, fetched through apt, never installed."""
 
 from ._apt import fetch_package
-from ._kernel import GUEST_KERNEL, DebianKernel, extract_vmlinux, kernel, read_module
+from ._kernel import GUEST_KERNEL, DebianKernel, extract_vmlinux, kernel, later_kernel, read_module
 
-__all__ = ("GUEST_KERNEL", "DebianKernel", "extract_vmlinux", "fetch_package", "kernel", "read_module")
+__all__ = (
+    "GUEST_KERNEL",
+    "DebianKernel",
+    "extract_vmlinux",
+    "fetch_package",
+    "kernel",
+    "later_kernel",
+    "read_module",
+)
