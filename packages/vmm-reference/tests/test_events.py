@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import os
+import resource
 import threading
 
 import pytest
@@ -63,6 +64,30 @@ def test_a_file_is_truncated(tmp_path):
     monitor.emit("vm", "booted")
     monitor.close()
     assert len(lines(path.read_text())) == 1
+
+
+def test_a_full_disk_costs_whole_lines_only(tmp_path, caplog):
+    """What does not fit is dropped as a whole and counted once there is room; one warning."""
+    path = tmp_path / "events"
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    monitor = EventMonitor.open(EventMonitorConfig(path))
+    monitor.emit("vm", "first")
+    # The limit stands for the disk's end: it, too, cuts a write short and then refuses (EFBIG).
+    resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + 50, before[1]))
+    try:
+        with caplog.at_level(logging.WARNING):
+            monitor.emit("vm", "second", {"long": "x" * 100})
+            monitor.emit("vm", "third", {"long": "x" * 100})
+            assert [event["event"] for event in lines(path.read_text())] == ["first"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    monitor.emit("vm", "fourth")
+    monitor.close()
+    assert [event["event"] for event in lines(path.read_text())] == ["first", "fourth"]
+    assert lines(path.read_text())[1]["dropped"] == 2
+    assert [record.getMessage() for record in caplog.records] == [
+        "events are lost while this lasts: File too large"
+    ]
 
 
 def test_descriptor_stays_the_callers(pipe):

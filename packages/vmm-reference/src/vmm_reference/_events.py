@@ -1,10 +1,12 @@
 """The event monitor: one JSON object a line, with the fields of Cloud Hypervisor's."""
 
+import errno
 import fcntl
 import json
 import logging
 import os
 import select
+import stat
 import threading
 import time
 from collections.abc import Mapping
@@ -18,13 +20,15 @@ _log = logging.getLogger(__name__)
 
 _PIECE: Final = 512  # PIPE_BUF of POSIX: what a pipe that polls writable takes without blocking
 _PATIENCE_MS: Final = 200
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class EventMonitor:
     """Write what happens to a descriptor, from any thread, a whole line at a time.
 
     It neither fails nor blocks the machine: a reader that is gone ends it with one warning, events
-    that a full pipe does not take in a moment are dropped and counted in the next one ("dropped").
+    that a full pipe does not take in a moment, or a full disk, are dropped and counted in the next one
+    ("dropped").
     """
 
     def __init__(self, fd: int | None) -> None:
@@ -33,6 +37,7 @@ class EventMonitor:
         self._lock = threading.Lock()
         self._start = time.monotonic_ns()
         self._dropped = 0
+        self._full = False
 
     @classmethod
     def open(cls, config: EventMonitorConfig | None) -> "EventMonitor":
@@ -78,14 +83,27 @@ class EventMonitor:
         if not _writable(self._fd):
             self._dropped += 1
             return
+        start = _place_in_file(self._fd)
         try:
             # What was begun is finished, or the next line would be glued to half of this one.
             write_all(self._fd, line)
             self._dropped = 0
         except OSError as error:
+            if error.errno in _FULL and start is not None:
+                self._take_back(self._fd, start, error)
+                return
             _log.warning("events are lost from here on: %s", error.strerror)
             os.close(self._fd)
             self._fd = None
+
+    def _take_back(self, fd: int, start: int, error: OSError) -> None:
+        """Drop a line that a full disk took only half of; there may be room for the next."""
+        os.ftruncate(fd, start)
+        os.lseek(fd, start, os.SEEK_SET)
+        self._dropped += 1
+        if not self._full:
+            self._full = True
+            _log.warning("events are lost while this lasts: %s", error.strerror)
 
     def close(self) -> None:
         """Close the descriptor; later events vanish."""
@@ -115,6 +133,12 @@ def open_monitor_fd(config: EventMonitorConfig) -> int:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise ConfigError("--event-monitor path", f"{config.path}: {reason}") from None
+
+
+def _place_in_file(fd: int) -> int | None:
+    """Return where the next write goes, in a regular file that is not others' to append to as well."""
+    appends = fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND
+    return None if appends or not stat.S_ISREG(os.fstat(fd).st_mode) else os.lseek(fd, 0, os.SEEK_CUR)
 
 
 def _writable(fd: int, patience_ms: int = _PATIENCE_MS) -> bool:
