@@ -105,16 +105,6 @@ def ram_in(report: str) -> int:
     return sum(int(e["end"], 16) - int(e["start"], 16) + 1 for e in ram)
 
 
-@pytest.mark.parametrize(
-    ("job", "reason"),
-    [("reboot", EndReason.RESET), ("panic", EndReason.RESET), ("poweroff", EndReason.POWEROFF)],
-)
-def test_ends(boot, job, reason):
-    """How the guest ends is how the machine ends."""
-    with boot(jobs=f"vmm.end={job}", modules=()) as machine:
-        assert machine.end().reason is reason
-
-
 def test_pause_stops_the_guest(boot):
     """A paused guest answers only after it is resumed."""
     with boot(jobs="vmm.challenge=1", modules=()) as machine:

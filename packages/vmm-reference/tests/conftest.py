@@ -15,7 +15,15 @@ def _hello(text):
     return head + b"\xeb" + bytes([len(text)]) + text
 
 
-_OUT = {"poweroff": (0x600, 0x34), "reset": (0x602, 1), "i8042": (0x64, 0xFE), "mark": (0x5F0, 0x7B)}
+_OUT = {
+    "poweroff": (0x600, 0x34),
+    "reset": (0x602, 1),
+    "i8042": (0x64, 0xFE),
+    "mark": (0x5F0, 0x7B),
+    "panic": (0x505, 1),  # the three events of pvpanic
+    "crash-kernel": (0x505, 2),
+    "shutdown": (0x505, 4),
+}
 _STOP = b"\xfa\xf4\xeb\xfc"  # cli; hlt; for ever
 
 

@@ -41,6 +41,8 @@ def config(kernel):
         ("reset", End(EndReason.RESET)),
         ("i8042", End(EndReason.RESET)),
         ("fault", End(EndReason.CRASH, "triple fault on vCPU 0")),
+        ("panic", End(EndReason.PANIC, "the guest's kernel panicked")),
+        ("shutdown", End(EndReason.POWEROFF)),
     ],
 )
 def test_every_end(config, end, expected):
@@ -52,6 +54,17 @@ def test_every_end(config, end, expected):
     assert b"".join(output) == b"hello\n"
     assert sorted(os.listdir("/proc/self/fd")) == before
     assert not [t.name for t in threading.enumerate() if t.name.startswith(("vcpu", "vmm"))]
+
+
+def test_a_crash_kernel_is_noted_and_goes_on(config, tmp_path):
+    """A guest that deals with its panic itself goes on; saying so twice makes one record."""
+    path = tmp_path / "events"
+    machine = config("crash-kernel crash-kernel poweroff", event_monitor=EventMonitorConfig(path))
+    with Vmm(machine) as vmm:
+        vmm.boot()
+        assert vmm.wait(20) == End(EndReason.POWEROFF)
+    events = [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    assert (events.count("crash-loaded"), events[-2:]) == (1, ["shutdown", "shutdown"])
 
 
 def test_pause_and_resume(config):

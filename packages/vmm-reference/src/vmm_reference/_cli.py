@@ -39,9 +39,9 @@ Sizes take K, M, G, T; flags are on or off; values with commas stand in double q
 On a machine whose /dev/kvm is missing or cannot run a stock kernel, the guest runs in an emulated
 host (QEMU in software): see --host, and `vmm doctor` for what this machine can do.
 
-Exit status: 0 the guest powered off; 3 it asked for a reset (reboot, or panic with panic=-1);
-4 it crashed (triple fault); 5 the VMM failed; 2 wrong options or an unfit host; 130 Ctrl-A x or
-SIGINT; 143 SIGTERM.
+Exit status: 0 the guest powered off; 3 it asked for a reset (reboot; also a panic with panic=-1 and
+no pvpanic driver); 4 it crashed (triple fault); 5 the VMM failed; 6 its kernel panicked (pvpanic);
+2 wrong options or an unfit host; 130 Ctrl-A x or SIGINT; 143 SIGTERM; 129 SIGHUP.
 """
 
 

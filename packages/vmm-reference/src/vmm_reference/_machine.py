@@ -27,6 +27,8 @@ from vm_device import (
     IdAllocator,
     IoManager,
     IoReader,
+    Pvpanic,
+    PvpanicEvent,
     Serial16550,
     SystemAllocator,
 )
@@ -71,11 +73,13 @@ class GuestRequests:
         reset: the guest reset the machine.
         sleep: it entered an ACPI sleep state (SLP_TYP, 5 is soft-off).
         boot_mark: it wrote to the boot timer (monotonic ns, value).
+        panic: its kernel reported a panic, or another of pvpanic's events.
     """
 
     reset: Callable[[], None]
     sleep: Callable[[int], None]
     boot_mark: Callable[[int, int], None]
+    panic: Callable[[PvpanicEvent], None]
 
 
 class Machine:
@@ -230,7 +234,8 @@ class Machine:
         above = sum(region.size for region in ram if region.base >= 1 << 32)
         rtc = CmosRtc(memory_below_4g=below, memory_above_4g=above)
         self.acpi_registers = AcpiRegisters(requests.reset, requests.sleep)
-        for device in (rtc, I8042(requests.reset), BootTimer(requests.boot_mark), self.acpi_registers):
+        timer, pvpanic = BootTimer(requests.boot_mark), Pvpanic(requests.panic)
+        for device in (rtc, I8042(requests.reset), timer, pvpanic, self.acpi_registers):
             self._add_fixed(device, device.describe())
         if serial_out is not None:
             node = Serial16550.describe()

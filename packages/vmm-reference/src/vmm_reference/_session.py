@@ -4,6 +4,7 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Sequence
 from contextlib import suppress
 from types import FrameType
 from typing import Final
@@ -18,6 +19,7 @@ from vmm_memory import GuestMemoryError
 from vmm_reference._config import VmConfig
 from vmm_reference._errors import HostError, StateError
 from vmm_reference._files import new_outputs_removed
+from vmm_reference._machine import PlatformDevice
 from vmm_reference._serial import SerialBackend, open_backend
 from vmm_reference._vmm import End, EndReason, Vmm
 
@@ -26,6 +28,7 @@ STATUS: Final = {
     EndReason.RESET: 3,
     EndReason.CRASH: 4,
     EndReason.FAILED: 5,
+    EndReason.PANIC: 6,
     EndReason.STOPPED: 130,
 }
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -46,7 +49,7 @@ REFUSALS: Final = (
 class _Session:
     """One machine and what this process has to do with it."""
 
-    def __init__(self, config: VmConfig) -> None:
+    def __init__(self, config: VmConfig, devices: Sequence[PlatformDevice]) -> None:
         self._signal: int | None = None
         self._vmm: Vmm | None = None
         self._backend: SerialBackend | None = open_backend(config.serial, self._quit)
@@ -54,6 +57,7 @@ class _Session:
             self._vmm = Vmm(
                 config,
                 serial_out=None if self._backend is None else self._backend.write,
+                devices=devices,
                 host="emulated" if "VMM_TESTHOST" in os.environ else "kvm",
             )
             for number in _SIGNALS:
@@ -109,7 +113,7 @@ class _Session:
             self._backend.close()
 
     def _status(self, end: End) -> int:
-        if end.reason in {EndReason.CRASH, EndReason.FAILED}:
+        if end.reason in {EndReason.CRASH, EndReason.FAILED, EndReason.PANIC}:
             print(f"vmm: {end.reason.value}: {end.detail}", file=sys.stderr)
         if self._signal is not None and end.reason is EndReason.STOPPED:
             return 128 + self._signal
@@ -127,16 +131,20 @@ def _abandon(number: int, _frame: FrameType | None) -> None:
     raise _SignalledError(number)
 
 
-def _build(config: VmConfig) -> _Session:
+def _build(config: VmConfig, devices: Sequence[PlatformDevice]) -> _Session:
     with new_outputs_removed(config, only_empty=False):
         try:
-            return _Session(config)
+            return _Session(config, devices)
         except REFUSALS as error:
             raise HostError(str(error)) from error
 
 
-def run(config: VmConfig) -> int:
+def run(config: VmConfig, devices: Sequence[PlatformDevice] = ()) -> int:
     """Boot `config` on this host's KVM and wait for its end; return the exit status.
+
+    Args:
+        config: the machine.
+        devices: devices of the caller's own.
 
     Raises:
         VmmError: it could not be created; nothing is left behind.
@@ -144,7 +152,7 @@ def run(config: VmConfig) -> int:
     # From the first moment: a terminal in raw mode must not outlive us, whenever the signal comes.
     before = {number: signal.signal(number, _abandon) for number in _SIGNALS}
     try:
-        return _build(config).run()
+        return _build(config, devices).run()
     except _SignalledError as error:
         return 128 + error.number
     finally:

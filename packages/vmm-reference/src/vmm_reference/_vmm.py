@@ -10,7 +10,7 @@ from types import TracebackType
 from typing import Final
 
 import attrs
-from vm_device import BootTimer, EventFd, Lifecycle, LifecycleState
+from vm_device import BootTimer, EventFd, Lifecycle, LifecycleState, PvpanicEvent
 from vm_hypervisor import (
     Failure,
     Halt,
@@ -39,6 +39,7 @@ class EndReason(enum.Enum):
     POWEROFF = "poweroff"
     RESET = "reset"
     CRASH = "crash"
+    PANIC = "panic"
     FAILED = "failed"
     STOPPED = "stopped"
 
@@ -82,12 +83,13 @@ class Vmm:
         self._end: End | None = None
         self._end_lock = threading.Lock()
         self._marks = 0
+        self._crash_noted = False
         self._lifecycle = Lifecycle("vmm")
         self._monitor = EventMonitor.open(config.event_monitor)
         self._ended = EventFd()
         self._monitor.emit("vmm", "starting", {"host": host})
         try:
-            requests = GuestRequests(self._on_reset, self._on_sleep, self._on_boot_mark)
+            requests = GuestRequests(self._on_reset, self._on_sleep, self._on_boot_mark, self._on_panic)
             self.machine = Machine(config, requests, serial_out=serial_out, devices=devices)
         except BaseException:
             self._monitor.close()
@@ -216,6 +218,21 @@ class Vmm:
             self.request_end(EndReason.POWEROFF)
         else:
             _log.warning("the guest asked for sleep state S%d, which this machine does not have", state)
+
+    def _on_panic(self, event: PvpanicEvent) -> None:
+        if event & PvpanicEvent.PANICKED:
+            self._monitor.emit("vm", "panic")
+            self.request_end(EndReason.PANIC, "the guest's kernel panicked")
+        elif event & PvpanicEvent.SHUTDOWN:
+            self.request_end(EndReason.POWEROFF)
+        else:
+            self._crash_loaded()
+
+    def _crash_loaded(self) -> None:
+        """A crash kernel takes over: worth a record, and no end."""
+        if not self._crash_noted:  # a guest can say it without end
+            self._crash_noted = True
+            self._monitor.emit("vm", "crash-loaded")
 
     def _on_boot_mark(self, when_ns: int, value: int) -> None:
         # What a guest can write without end must not fill the disk that the events go to.

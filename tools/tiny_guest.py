@@ -1,0 +1,73 @@
+"""Kernels of a few bytes, which any /dev/kvm runs, and how to run `vmm` with them."""
+
+import sys
+from pathlib import Path
+
+from linux_loader.testing import SegmentSpec, build_elf, pvh_note
+
+ENTRY = 0x10_0000
+DEVICE = 0xD000_0000 + 0xFFF_0000  # of the test's own: memory that no other device has
+_HELLO = b"hello\n"
+
+
+def _out(port: int, value: int) -> bytes:
+    """`out` of a byte, 32-bit code."""
+    return b"\xba" + port.to_bytes(4, "little") + bytes([0xB0, value]) + b"\xee"
+
+
+ENDS = {
+    "power-off": _out(0x600, 0x34),
+    "reset": _out(0x602, 1),
+    "panic": _out(0x505, 1),
+    "triple fault": b"\x0f\x0b",  # ud2 without an IDT
+    "halt": b"",  # what every kernel here comes to: cli; hlt; for ever
+    "device": b"\xa1" + DEVICE.to_bytes(4, "little"),  # mov eax, [DEVICE]
+    "spin": b"\xeb\xfe",
+}
+
+
+def kernel(folder: Path, end: str) -> Path:
+    """Write a kernel that says hello on its serial port and then comes to that end; return its path."""
+    after = ENTRY + 20
+    say = b"\xba\xf8\x03\0\0\xbe" + after.to_bytes(4, "little") + b"\xb9" + len(_HELLO).to_bytes(4, "little")
+    # mov edx, 0x3f8; mov esi, text; mov ecx, length; cld; rep outsb; jmp over the text
+    code = say + b"\xfc\xf3\x6e\xeb" + bytes([len(_HELLO)]) + _HELLO + ENDS[end] + b"\xfa\xf4\xeb\xfc"
+    path = folder / "kernel"
+    path.write_bytes(build_elf([SegmentSpec(ENTRY, code)], entry=ENTRY, notes=[pvh_note(ENTRY)]))
+    return path
+
+
+# Their kernels run on any KVM: only the verdict that stock ones do not is overruled.
+_VMM = """
+import sys
+from vmm_reference import _cli, _host
+_host.choose = lambda _: _host.HostChoice("kvm", "as the test says")
+sys.exit(_cli.main(sys.argv[1:]))
+"""
+
+# The same machine with a device whose code has a mistake, which the command has no option for.
+_VMM_WITH_DEVICE = """
+import sys
+from vm_device.platform import AddressRange, AddressSpace, DeviceNode
+from vmm_reference import _cli, _session
+
+class Broken:
+    def read(self, offset, size):
+        raise ValueError("a mistake in a device")
+
+    def write(self, offset, size, value):
+        pass
+
+    def describe(self):
+        return DeviceNode("broken", "broken", (AddressRange(AddressSpace.MMIO, %d, 0x1000),))
+
+arguments = _cli._parser().parse_args(sys.argv[1:])
+sys.exit(_session.run(_cli.config_from(arguments), [Broken()]))
+"""
+
+
+def command(folder: Path, end: str, *words: str) -> list[str]:
+    """Return the command line of `vmm run` with such a kernel."""
+    program = _VMM_WITH_DEVICE % DEVICE if end == "device" else _VMM
+    run = ["run", "--host", "kvm", "--kernel", str(kernel(folder, end)), "--memory", "size=16M"]
+    return [sys.executable, "-c", program, *run, *words]
