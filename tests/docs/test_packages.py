@@ -1,0 +1,58 @@
+"""The tutorial of each package: every code block runs as it stands and prints what the page says."""
+
+import contextlib
+import io
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = ROOT / "docs" / "packages"
+PACKAGES = sorted(path.parent.name for path in ROOT.glob("packages/*/pyproject.toml"))
+NEEDS = {  # anything else runs everywhere
+    "kvm-ioctls": pytest.mark.kvm,
+    "vm-hypervisor": pytest.mark.kvm,
+    "vmm-reference": pytest.mark.kvm,
+    "vmm-testhost": pytest.mark.testhost,
+}
+# A block of Python, and what it prints if a block of text follows at once.
+BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
+
+
+def agrees(promised, printed):
+    """Whether a text is as promised, where each … stands for anything."""
+    pattern = ".*?".join(re.escape(part) for part in promised.split("…"))
+    return re.fullmatch(pattern, printed, re.DOTALL) is not None
+
+
+def run_page(page):
+    """Run the blocks of a page in one namespace; return (code, promised, printed) of those that differ."""
+    namespace = {"__name__": page.stem}
+    differing = []
+    blocks = BLOCK.findall(page.read_text())
+    assert len(blocks) >= 3, f"{page}: a tutorial without code"
+    for code, promised in blocks:
+        printed = io.StringIO()
+        with contextlib.redirect_stdout(printed):
+            exec(compile(code, str(page), "exec"), namespace)
+        if not agrees(promised, printed.getvalue()):
+            differing.append((code, promised, printed.getvalue()))
+    return differing
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS.get(name, ())) for name in PACKAGES])
+@pytest.mark.timeout(300)
+def test_page_runs(name):
+    """Each package has a page, and it keeps its word."""
+    assert run_page(PAGES / f"{name}.md") == []
+
+
+def test_a_page_that_lies_is_found(tmp_path):
+    """A block that prints something else, or prints where nothing is promised, is reported."""
+    page = tmp_path / "page.md"
+    page.write_text(
+        "```python\nx = 1\nprint(x)\n```\n\n```text\n2\n```\n\n```python\nprint(x)\n```\n\n"
+        "```python\nprint('a b')\n```\n\n```text\na …\n```\n"
+    )
+    assert [(promised, printed) for _, promised, printed in run_page(page)] == [("2\n", "1\n"), ("", "1\n")]
