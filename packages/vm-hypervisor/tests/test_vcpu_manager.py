@@ -3,6 +3,7 @@
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
@@ -366,7 +367,9 @@ def test_affinity_and_names(house):
     seen = {}
 
     def note(vcpu):
-        seen[threading.current_thread().name] = os.sched_getaffinity(0)
+        name = Path(f"/proc/self/task/{threading.get_native_id()}/comm").read_text().strip()
+        assert name == threading.current_thread().name
+        seen[name] = os.sched_getaffinity(0)
         return house.boxes[vcpu.index]
 
     manager = VcpuManager(house.vcpus, note, house.stops.append, affinity={1: frozenset({cpu})})

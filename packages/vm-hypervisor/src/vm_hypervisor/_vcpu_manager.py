@@ -11,6 +11,8 @@ import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
 
 import attrs
 
@@ -196,6 +198,7 @@ class VcpuManager:
         exit_: Exit | None = None
         error: BaseException | None = None
         try:
+            _show_name()
             if self._on_thread_start is not None:
                 self._on_thread_start()
             if vcpu.index in self._affinity:
@@ -233,3 +236,10 @@ class VcpuManager:
                 self._cond.wait_for(lambda: self._want is not _Want.PARK)
                 self._parked -= 1
             return self._want is _Want.RUN
+
+
+def _show_name() -> None:
+    """Tell the kernel this thread's name, for ps, top and taskset; Python before 3.14 keeps it to itself."""
+    thread = threading.current_thread()
+    with suppress(OSError):
+        Path(f"/proc/self/task/{thread.native_id}/comm").write_text(thread.name)
