@@ -68,7 +68,17 @@ def test_help(vmm):
     status, out, err = vmm("run", "--help")
     assert (status, err) == (0, "")
     words = ["--kernel", "--initramfs", "--cmdline", "--cpus", "--memory", "--disk", "--rng", "--serial"]
-    words += ["--event-monitor", "--boot-protocol", "--host", "-v", "hugepages=", "affinity=", "engine="]
+    words += [
+        "--platform",
+        "irqchip=",
+        "--event-monitor",
+        "--boot-protocol",
+        "--host",
+        "-v",
+        "hugepages=",
+        "affinity=",
+        "engine=",
+    ]
     words += [protocol.value for protocol in BootProtocol]
     for word in [*words, "Exit status:", "A first run"]:
         assert word in out

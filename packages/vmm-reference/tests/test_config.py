@@ -10,7 +10,9 @@ from vmm_reference import (
     CpusConfig,
     DiskConfig,
     EventMonitorConfig,
+    Irqchip,
     MemoryConfig,
+    PlatformConfig,
     RngConfig,
     SerialConfig,
     SerialMode,
@@ -21,6 +23,8 @@ M, G = 1 << 20, 1 << 30
 
 GOOD = [
     (CpusConfig, "boot=2", CpusConfig(2, 2)),
+    (PlatformConfig, "irqchip=split", PlatformConfig(Irqchip.SPLIT)),
+    (PlatformConfig, "irqchip=kernel", PlatformConfig()),
     (CpusConfig, "boot=2,max=2,affinity=[0@[1],1@[2-3]]", CpusConfig(2, 2, {0: {1}, 1: {2, 3}})),
     (CpusConfig, "boot=254", CpusConfig(254, 254)),
     (MemoryConfig, "size=16M", MemoryConfig(16 * M)),
@@ -97,6 +101,8 @@ BAD = [
     (SerialConfig, "file=", f"--serial: 'file=' {SERIAL}"),
     (RngConfig, "source=/dev/random", "--rng source: unknown key (did you mean src?); --rng takes src, id"),
     (RngConfig, "src=", "--rng: src= is missing"),
+    (PlatformConfig, "irqchip=pic", "--platform irqchip: 'pic' is neither kernel nor split"),
+    (PlatformConfig, "irqchip=on,iommu=on", "--platform iommu: unknown key; --platform takes irqchip"),
     (EventMonitorConfig, "path=a,fd=3", "--event-monitor: give exactly one of path= and fd="),
     (EventMonitorConfig, "fd=-1", "--event-monitor fd: '-1' is not a number"),
     (EventMonitorConfig, "path=", "--event-monitor: path= is missing"),
@@ -123,8 +129,20 @@ def test_bad(kind, text, message):
 
 
 @given(
-    st.sampled_from([CpusConfig, MemoryConfig, DiskConfig, SerialConfig, RngConfig, EventMonitorConfig]),
-    st.one_of(st.text(), st.from_regex(r"(boot|size|path|file|src|fd|affinity|id)=[\x00-\xff]{0,20}")),
+    st.sampled_from(
+        [
+            CpusConfig,
+            MemoryConfig,
+            DiskConfig,
+            SerialConfig,
+            RngConfig,
+            PlatformConfig,
+            EventMonitorConfig,
+        ]
+    ),
+    st.one_of(
+        st.text(), st.from_regex(r"(boot|size|path|file|src|fd|affinity|id|irqchip)=[\x00-\xff]{0,20}")
+    ),
 )
 def test_hostile(kind, text):
     """Any text is a configuration or a ConfigError."""
@@ -147,6 +165,7 @@ def disks(*ids):
         ({"disks": disks("a", "a")}, "id: 'a' names two devices"),
         ({"disks": disks("", "disk0")}, "id: 'disk0' names two devices"),
         ({"disks": disks("rng0")}, "id: 'rng0' names two devices"),
+        ({"disks": disks("ioapic")}, "id: 'ioapic' is the id of a device that every machine has"),
         ({"disks": disks("rtc")}, "id: 'rtc' is the id of a device that every machine has"),
         ({"disks": disks("a b")}, "id: 'a b' is not 1 to 64 of A-Z a-z 0-9 . _ -"),
         ({"rng": RngConfig(id="")}, "id: '' is not 1 to 64 of A-Z a-z 0-9 . _ -"),

@@ -18,7 +18,9 @@ from vmm_reference import (
     DiskConfig,
     EventMonitorConfig,
     HostError,
+    Irqchip,
     MemoryConfig,
+    PlatformConfig,
     RngConfig,
     SerialConfig,
     SerialMode,
@@ -64,6 +66,7 @@ def configs(draw):
         serial=SerialConfig(draw(st.sampled_from([SerialMode.OFF, SerialMode.TTY]))),
         rng=RngConfig(draw(PATHS), ids[4]),
         event_monitor=draw(st.none() | PATHS.map(EventMonitorConfig)),
+        platform=PlatformConfig(draw(st.sampled_from(Irqchip))),
     )
 
 

@@ -152,6 +152,10 @@ def test_a_guest_cannot_write_events_without_end(config, tmp_path):
             {"cpus": CpusConfig(affinity={0: frozenset({4095})})},
             r"^--cpus affinity: vCPU 0 shall run on host CPUs \[4095\]; usable are \[",
         ),
+        (
+            {"cpus": CpusConfig(affinity={0: frozenset({*os.sched_getaffinity(0), 4095})})},
+            r"^--cpus affinity: vCPU 0 shall run on host CPUs \[0, .*4095\]; usable are \[",
+        ),
         ({"rng": RngConfig("/nonexistent/rng")}, r"^--rng src: .*/nonexistent/rng"),
     ],
 )

@@ -13,12 +13,14 @@ from vmm_reference._config import (
     DISK_KEYS,
     EVENT_MONITOR_KEYS,
     MEMORY_KEYS,
+    PLATFORM_KEYS,
     RNG_KEYS,
     BootProtocol,
     CpusConfig,
     DiskConfig,
     EventMonitorConfig,
     MemoryConfig,
+    PlatformConfig,
     RngConfig,
     SerialConfig,
     VmConfig,
@@ -96,6 +98,7 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
     add("--memory", action=_Once, default="", metavar="size=SIZE", help=_keys(MEMORY_KEYS))
     add("--disk", nargs="+", action="extend", default=[], metavar="path=PATH", help=_keys(DISK_KEYS))
     add("--rng", action=_Once, default="", metavar="src=PATH", help=_keys(RNG_KEYS))
+    add("--platform", action=_Once, default="", metavar="irqchip=WHERE", help=_keys(PLATFORM_KEYS))
     add(
         "--serial",
         action=_Once,
@@ -181,6 +184,7 @@ def config_from(arguments: argparse.Namespace) -> VmConfig:
         disks=tuple(DiskConfig.parse(text) for text in arguments.disk),
         serial=SerialConfig.parse(arguments.serial),
         rng=parse(RngConfig.parse, arguments.rng, RngConfig()),
+        platform=parse(PlatformConfig.parse, arguments.platform, PlatformConfig()),
         event_monitor=None if monitor is None else EventMonitorConfig.parse(monitor),
     )
 

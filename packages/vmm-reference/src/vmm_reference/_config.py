@@ -18,7 +18,7 @@ MIN_MEMORY = 16 << 20
 MAX_MEMORY = 1 << 44
 MAX_VCPUS = 254
 MAX_DISKS = 16
-BUILT_IN_IDS = frozenset({"acpi", "boot-timer", "com1", "i8042", "rtc"})
+BUILT_IN_IDS = frozenset({"acpi", "boot-timer", "com1", "i8042", "ioapic", "rtc"})
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 CPUS_KEYS = {
@@ -39,8 +39,18 @@ DISK_KEYS = {
     "serial": "what the guest reads as serial number, up to 20 bytes",
     "engine": "data path: native (C, batched) or python",
 }
+PLATFORM_KEYS = {
+    "irqchip": "kernel (default), or split: the I/O APIC in this process, no PIC, no PIT",
+}
 RNG_KEYS = {"src": "where entropy comes from", "id": "name in events and errors"}
 EVENT_MONITOR_KEYS = {"path": "file or FIFO to write to", "fd": "descriptor to write to"}
+
+
+class Irqchip(enum.Enum):
+    """Where wired interrupts are collected: in KVM, or in this process (the local APICs stay in KVM)."""
+
+    KERNEL = "kernel"
+    SPLIT = "split"
 
 
 class SerialMode(enum.Enum):
@@ -195,6 +205,24 @@ class RngConfig:
 
 
 @attrs.frozen
+class PlatformConfig:
+    """What the machine is built on."""
+
+    irqchip: Irqchip = Irqchip.KERNEL
+
+    @classmethod
+    def parse(cls, text: str) -> "PlatformConfig":
+        """Read "irqchip=split"; raises `ConfigError`."""
+        options = Options("--platform", text)
+        word = options.take("irqchip", str, Irqchip.KERNEL.value)
+        options.finish(PLATFORM_KEYS)
+        words = [chip.value for chip in Irqchip]
+        if word not in words:
+            raise ConfigError("--platform irqchip", f"{word!r} is neither {' nor '.join(words)}")
+        return cls(Irqchip(word))
+
+
+@attrs.frozen
 class EventMonitorConfig:
     """Where events are written as JSON: exactly one of a path and a descriptor."""
 
@@ -225,6 +253,7 @@ class VmConfig:
         cmdline: the kernel's command line, ASCII.
         boot_protocol: how the kernel is entered.
         cpus, memory, disks, serial, rng, event_monitor: the devices and where their streams end.
+        platform: what they are built on.
     """
 
     kernel: Path
@@ -237,6 +266,7 @@ class VmConfig:
     serial: SerialConfig = SerialConfig()
     rng: RngConfig = RngConfig()
     event_monitor: EventMonitorConfig | None = None
+    platform: PlatformConfig = PlatformConfig()
 
     def __attrs_post_init__(self) -> None:
         if len(self.disks) > MAX_DISKS:

@@ -130,6 +130,7 @@ def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
         "--memory",
         f"size={memory.size},shared={_toggle(memory.shared)},hugepages={_toggle(memory.hugepages)}"
         f",prefault={_toggle(memory.prefault)}",
+        *("--platform", f"irqchip={config.platform.irqchip.value}"),
         *("--rng", f"src={quote(str(config.rng.src))},id={quote(config.rng.id)}"),
         *("--serial", "off" if config.serial.mode is SerialMode.OFF else "tty"),
     ]

@@ -58,6 +58,8 @@ def new_outputs_removed(config: VmConfig, *, only_empty: bool) -> Iterator[None]
 def check_memory(config: VmConfig, meminfo: Path = Path("/proc/meminfo")) -> None:
     """Refuse more guest RAM than this machine has RAM and swap: it would end at the OOM killer.
 
+    RAM that is to be touched at once has to be free now.
+
     Raises:
         ConfigError: names both sizes.
     """
@@ -67,6 +69,15 @@ def check_memory(config: VmConfig, meminfo: Path = Path("/proc/meminfo")) -> Non
         raise ConfigError(
             "--memory size",
             f"{config.memory.size >> 20}M is more than the {have}M of RAM and swap here; ask for less",
+        )
+    if not config.memory.prefault or config.memory.hugepages:
+        return
+    free = sum(int(fields[name].split()[0]) for name in ("MemAvailable", "SwapFree")) >> 10
+    if config.memory.size >> 20 > free:
+        raise ConfigError(
+            "--memory prefault",
+            f"{config.memory.size >> 20}M is more than the {free}M that are free here; ask for less, or "
+            "prefault=off",
         )
 
 

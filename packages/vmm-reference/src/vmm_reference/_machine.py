@@ -1,6 +1,6 @@
 """The machine: configuration in, wired objects out. No mechanism lives here.
 
-x86-64 without PCI: RAM with a hole below 4 GiB, in-kernel interrupt controllers, a serial port, a
+x86-64 without PCI: RAM with a hole below 4 GiB, interrupt controllers in KVM or half here, a serial port, a
 clock, reset and sleep registers, and virtio devices on virtio-mmio, told to the guest by ACPI.
 """
 
@@ -42,14 +42,21 @@ from vm_device.platform import (
     MemoryNode,
     Platform,
 )
-from vm_hypervisor import KvmHypervisor, KvmVcpu, KvmVm, MemorySlots, unclaimed_ports
+from vm_hypervisor import (
+    Irqchip,
+    KvmHypervisor,
+    KvmVcpu,
+    KvmVm,
+    MemorySlots,
+    UnsupportedFeatureError,
+    unclaimed_ports,
+)
 from vm_hypervisor.arch import x86_64
 from vmm_memory import GuestMemoryAtomic, RegionBusyError
-from vmm_memory.arch.x86_64 import ram_ranges
 
 from vmm_reference._config import VmConfig
 from vmm_reference._errors import ConfigError
-from vmm_reference._open import BIOS_AREA, guest_region, loader_protocol, open_disk, open_kernel, open_rng
+from vmm_reference._open import BIOS_AREA, guest_ram, loader_protocol, open_disk, open_kernel, open_rng
 
 _ACPI_TABLES: Final = 0xE_0000  # where a guest that is not told looks for the RSDP
 _FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
@@ -125,7 +132,7 @@ class Machine:
             raise ConfigError("--cpus boot", f"{self.config.cpus.boot} vCPUs; this host's KVM allows {most}")
         usable = os.sched_getaffinity(0)
         for vcpu, cpus in self.config.cpus.affinity.items():
-            if not cpus & usable:
+            if not cpus <= usable:
                 raise ConfigError(
                     "--cpus affinity",
                     f"vCPU {vcpu} shall run on host CPUs {sorted(cpus)}; usable are {sorted(usable)}",
@@ -141,14 +148,14 @@ class Machine:
         self.events = stack.enter_context(EventManager("vmm-devices"))
         self.memory = GuestMemoryAtomic()
         stack.callback(self._close_memory)
-        self.vm: KvmVm = self.hypervisor.create_vm()
+        self.vm = self._create_vm()
         stack.callback(self.vm.close)
         slots = MemorySlots(self.vm)
         self.memory.add_listener(slots)
         # A closed VM has no slots: the map must not tell it about its own end.
         stack.callback(self.memory.remove_listener, slots)
-        for base, size in ram_ranges(config.memory.size):
-            self.memory.insert_region(guest_region(base, size, config.memory))
+        for region in guest_ram(config.memory):
+            self.memory.insert_region(region)
         self.allocator = _allocator()
         self._add_legacy(requests, serial_out)
         callers = [device.describe().id for device in devices]
@@ -161,6 +168,12 @@ class Machine:
         self._answer_unclaimed_ports()
         self.loaded = self._load_kernel()
         self._create_vcpus()
+
+    def _create_vm(self) -> KvmVm:
+        try:
+            return self.hypervisor.create_vm(irqchip=Irqchip(self.config.platform.irqchip.value))
+        except UnsupportedFeatureError as error:
+            raise ConfigError("--platform irqchip", f"{error} (irqchip=kernel)") from None
 
     def _close_memory(self) -> None:
         for region in self.memory.memory():
@@ -237,6 +250,8 @@ class Machine:
         timer, pvpanic = BootTimer(requests.boot_mark), Pvpanic(requests.panic)
         for device in (rtc, I8042(requests.reset), timer, pvpanic, self.acpi_registers):
             self._add_fixed(device, device.describe())
+        if self.vm.ioapic is not None:
+            self._add_fixed(self.vm.ioapic, self.vm.ioapic.describe(base=x86_64.IO_APIC_BASE))
         if serial_out is not None:
             node = Serial16550.describe()
             self.serial = Serial16550(

@@ -1,5 +1,6 @@
 """What a configuration names, opened: memory, kernel, images, sources; refusals with the option's name."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
@@ -15,7 +16,7 @@ from linux_loader import (
     check,
 )
 from virtio_devices import DiskImage, EntropySource, ImageError, SourceError, VirtioBlk, VirtioRng
-from vmm_memory import GuestRegionMmap, HugepageError
+from vmm_memory import GuestRegionMmap, MappingError
 from vmm_memory.arch.x86_64 import ram_ranges
 
 from vmm_reference._config import BootProtocol, DiskConfig, MemoryConfig, RngConfig, VmConfig
@@ -24,21 +25,44 @@ from vmm_reference._errors import ConfigError
 BIOS_AREA: Final = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
 _SERIAL_SIZE: Final = 20
 _SHOWN: Final = 60  # of a command line that is too long
+_HUGE_PAGE: Final = 2 << 20
+_HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 
 
-def guest_region(base: int, size: int, memory: MemoryConfig) -> GuestRegionMmap:
-    if memory.shared:
+def guest_ram(memory: MemoryConfig) -> Iterator[GuestRegionMmap]:
+    """Yield the regions of RAM, each made when it is asked for."""
+    if memory.hugepages:
+        _check_hugepages(memory.size // _HUGE_PAGE)
+    for base, size in ram_ranges(memory.size):
         try:
-            return GuestRegionMmap.memfd(
-                base, size, name="guest-ram", hugepages=memory.hugepages, prefault=memory.prefault
-            )
-        except HugepageError as error:
-            need = (
-                f"{error.needed} pages of {error.page_size >> 20} MiB are needed, {error.free or 0} are free"
-            )
-            cure = f"echo {error.needed} > /proc/sys/vm/nr_hugepages (as root), or hugepages=off"
-            raise ConfigError("--memory hugepages", f"{need}; {cure}") from None
-    return GuestRegionMmap.anonymous(base, size, prefault=memory.prefault)
+            yield _region(base, size, memory)
+        except MappingError as error:
+            option = "--memory prefault" if memory.prefault else "--memory size"
+            raise ConfigError(option, f"{error.strerror or error}; ask for less") from None
+
+
+def _region(base: int, size: int, memory: MemoryConfig) -> GuestRegionMmap:
+    if not memory.shared:
+        return GuestRegionMmap.anonymous(base, size, prefault=memory.prefault)
+    return GuestRegionMmap.memfd(
+        base, size, name="guest-ram", hugepages=memory.hugepages, prefault=memory.prefault
+    )
+
+
+def _check_hugepages(needed: int, pool: Path = _HUGE_PAGES) -> None:
+    """Refuse what the pool cannot give as a whole: a region below and one above 4 GiB draw from it."""
+    try:
+        total, free, reserved = (
+            int((pool / f"{name}_hugepages").read_text()) for name in ("nr", "free", "resv")
+        )
+    except OSError:
+        raise ConfigError("--memory hugepages", "this kernel has no pages of 2 MiB; hugepages=off") from None
+    free -= reserved  # promised to others, who have not touched them yet
+    if needed > free:
+        cure = f"echo {total - free + needed} > /proc/sys/vm/nr_hugepages (as root), or hugepages=off"
+        raise ConfigError(
+            "--memory hugepages", f"{needed} pages of 2 MiB are needed, {free} are free; {cure}"
+        )
 
 
 def open_kernel(path: Path) -> KernelImage:
