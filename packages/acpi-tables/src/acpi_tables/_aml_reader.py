@@ -69,24 +69,29 @@ class _Cursor:
         self.at = 0
 
     def fail(self, reason: str) -> AmlParseError:
+        """Make the error for here: the offset, and what is wrong."""
         return AmlParseError(self.at, reason)
 
     def take(self, size: int, limit: int) -> bytes:
+        """Take `size` bytes; none may lie at `limit` or beyond."""
         if size > limit - self.at:
             raise self.fail(f"{size:#x} bytes wanted, {limit - self.at:#x} left")
         self.at += size
         return self.code[self.at - size : self.at]
 
     def byte(self, limit: int) -> int:
+        """Take one byte."""
         return self.take(1, limit)[0]
 
     def objects(self, limit: int, depth: int) -> tuple[AmlNode, ...]:
+        """Parse objects until `limit`."""
         nodes = []
         while self.at < limit:
             nodes.append(self.object(limit, depth))
         return tuple(nodes)
 
     def object(self, limit: int, depth: int) -> AmlNode:
+        """Parse one object: a path, a constant, or what its opcode says (ACPI 6.5 section 20.2)."""
         if depth > _MAX_DEPTH:
             raise self.fail(f"nested deeper than {_MAX_DEPTH}")
         if _starts_name(self.code[self.at : self.at + 1]):
@@ -105,6 +110,7 @@ class _Cursor:
         return reader(self, limit, depth)
 
     def end_of_package(self, limit: int) -> int:
+        """Take a PkgLength and return the offset where it ends, inside `limit` (ACPI 6.5 section 20.2.4)."""
         try:
             length, _ = decode_pkg_length(self.code, self.at)
         except EncodingError as error:
@@ -117,12 +123,14 @@ class _Cursor:
         return end
 
     def integer(self, limit: int, depth: int) -> int:
+        """Parse an object that has to be an integer."""
         node = self.object(limit, depth + 1)
         if not isinstance(node.value, int):
             raise self.fail(f"{node.kind} where an integer was expected")
         return node.value
 
     def path(self, limit: int) -> str:
+        """Take a NameString (ACPI 6.5 section 20.2.2)."""
         prefix = ""
         while self.code[self.at : self.at + 1] in (b"\\", b"^"):
             prefix += chr(self.byte(limit))
@@ -134,6 +142,7 @@ class _Cursor:
         return prefix + ".".join(self.segment(limit) for _ in range(count))
 
     def segment(self, limit: int) -> str:
+        """Take a NameSeg: four of A-Z, 0-9 and _, the first no digit."""
         raw = self.take(4, limit)
         text = raw.decode("latin-1")
         if not all(c == "_" or "A" <= c <= "Z" or "0" <= c <= "9" for c in text) or text[0].isdigit():

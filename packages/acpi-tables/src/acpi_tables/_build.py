@@ -99,15 +99,18 @@ class _Layout:
         self.tables: list[PlacedTable] = []
 
     def skip(self, size: int) -> None:
+        """Leave room for `size` bytes that are known only at the end."""
         self.blob += bytes(size + -size % _ALIGNMENT)
 
     def place(self, signature: str, data: bytes) -> int:
+        """Put a table next; return its address."""
         address = self.address + len(self.blob)
         self.tables.append(PlacedTable(signature, address, data))
         self.blob += data + bytes(-len(data) % _ALIGNMENT)
         return address
 
     def finish(self, root: bytes) -> AcpiTables:
+        """Write the RSDP into the room that was left, and give the whole."""
         self.blob[: len(root)] = root
         return AcpiTables(bytes(self.blob), self.address, self.address, tuple(self.tables))
 

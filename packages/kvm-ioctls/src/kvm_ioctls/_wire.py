@@ -85,6 +85,7 @@ class _Codec:
         self.struct = struct.Struct(code)
 
     def flatten(self, obj: Wire) -> Iterator[object]:
+        """Yield the numbers of an object and of those inside it, in the ABI's order."""
         for name, count, kind in self.steps:
             value = getattr(obj, name)
             if kind is not None:
@@ -95,6 +96,7 @@ class _Codec:
                 yield value
 
     def build(self, cls: type[W], values: tuple[Any, ...], at: int = 0) -> W:
+        """Make an object of the numbers from position `at`."""
         args: list[object] = []
         for _, count, kind in self.steps:
             if kind is not None:

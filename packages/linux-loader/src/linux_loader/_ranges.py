@@ -44,10 +44,12 @@ class GuestRange:
 
 
 def align_down(value: int, alignment: int) -> int:
+    """Return the largest multiple of `alignment` that is not above `value`."""
     return value - value % alignment
 
 
 def align_up(value: int, alignment: int) -> int:
+    """Return the smallest multiple of `alignment` that is not below `value`."""
     return align_down(value + alignment - 1, alignment)
 
 

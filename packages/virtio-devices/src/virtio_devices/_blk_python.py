@@ -134,6 +134,7 @@ class _Request:
         self.delivered = 0
 
     def execute(self) -> RequestStatus:
+        """Do what the request asks; return what its status byte is to say (VIRTIO 1.2 section 5.2.6)."""
         try:
             kind = RequestType(self.type)
         except ValueError:

@@ -62,12 +62,14 @@ class _Direction:
 
     @property
     def pending(self) -> bool:
+        """Whether a frame waits in here: never, unless a direction says otherwise."""
         return False
 
     def drop_pending(self) -> None:
         """Nothing waits here."""
 
     def take_error(self) -> int:
+        """Return the errno of the last failure, once; 0 for none."""
         code, self._error = self._error, 0
         return code
 
@@ -94,13 +96,16 @@ class PythonReceiver(_Direction):
 
     @property
     def pending(self) -> bool:
+        """Whether a frame that was read waits for buffers."""
         return self._pending != 0
 
     def drop_pending(self) -> None:
+        """Forget that frame, and count it."""
         self._pending = 0
         self._counters.oversized += 1
 
     def run(self, memory: GuestMemory, batch: ChainBatch) -> Turn:
+        """Read frames into the batch's chains until one of the two runs out."""
         sizes, broken = _sound(batch, writable=True)
         used, stop, error = 0, Stop.MORE, 0
         for _ in range(_MAX_FRAMES):
@@ -184,6 +189,7 @@ class PythonTransmitter(_Direction):
     """Frames of the guest."""
 
     def run(self, memory: GuestMemory, batch: ChainBatch) -> Turn:
+        """Write the frames of the batch's chains until one has to wait."""
         sizes, broken = _sound(batch, writable=False)
         for index, size in enumerate(sizes):
             try:

@@ -55,16 +55,19 @@ class _Unclaimed:
         self.last = -1
 
     def note_read(self, address: int) -> None:
+        """Count a read that no device claims."""
         with self._lock:
             self.reads += 1
             self.last = address
 
     def note_write(self, address: int) -> None:
+        """Count a write that no device claims."""
         with self._lock:
             self.writes += 1
             self.last = address
 
     def counts(self) -> UnclaimedCounts:
+        """Return both counts and the last address, of one moment."""
         with self._lock:
             return UnclaimedCounts(self.reads, self.writes, self.last)
 

@@ -33,6 +33,7 @@ RESET: Final = SerialState(12, 0, 0, 0x03, 0x08, 0, 0, 0, False, ())
 
 
 def check_state(state: SerialState) -> None:
+    """Refuse a saved state that no UART can have been in."""
     if state.version != 1:
         raise SavedStateError("version", state.version, "1")
     limits = {

@@ -36,6 +36,7 @@ class TxBatch:
         self.lost = 0
 
     def put(self, char: int) -> None:
+        """Take a character; write the batch when it is complete, or ask for a flush later."""
         self._data.append(char)
         if self._defer is None or char == 0x0A or len(self._data) >= _BATCH:
             self.flush()
@@ -44,10 +45,12 @@ class TxBatch:
             self._defer(self._flush_later)
 
     def flush_deferred(self) -> None:
+        """Write what there is; called when the flush that was asked for is due."""
         self._asked = False
         self.flush()
 
     def flush(self) -> None:
+        """Write what there is; what cannot be written is counted in `lost`."""
         data = bytes(self._data)
         self._data.clear()
         while data:

@@ -9,12 +9,14 @@ from vm_hypervisor.arch._x86_64_state import DescriptorTable, Segment
 
 
 def neutral_leaf(entry: kvm.CpuidEntry, deadline: int) -> x86_64.CpuidLeaf:
+    """Make KVM's CPUID entry neutral; `deadline` is or-ed into leaf 1's ECX."""
     ecx = entry.ecx | deadline if entry.function == 1 else entry.ecx
     significant = bool(entry.flags & 1)  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
     return x86_64.CpuidLeaf(entry.function, entry.index, significant, entry.eax, entry.ebx, ecx, entry.edx)
 
 
 def cpuid_entry(leaf: x86_64.CpuidLeaf) -> kvm.CpuidEntry:
+    """Make a CPUID leaf KVM's."""
     return kvm.CpuidEntry(
         function=leaf.function,
         index=leaf.index,
@@ -27,15 +29,18 @@ def cpuid_entry(leaf: x86_64.CpuidLeaf) -> kvm.CpuidEntry:
 
 
 def kvm_segment(segment: Segment) -> kvm.Segment:
+    """Make a segment register KVM's."""
     names = ("base", "limit", "selector", "type", "present", "dpl", "db", "s", "l", "g")
     return kvm.Segment(**{name: getattr(segment, name) for name in names})
 
 
 def kvm_table(table: DescriptorTable) -> kvm.DescriptorTable:
+    """Make GDTR or IDTR KVM's."""
     return kvm.DescriptorTable(base=table.base, limit=table.limit)
 
 
 def kvm_native_range(answer: NativeAnswer) -> kvm.NativeRange:
+    """Make an answer a range of KVM's native table."""
     where = answer.range
     return kvm.NativeRange(
         "pio" if where.space is AddressSpace.PIO else "mmio",
@@ -47,6 +52,7 @@ def kvm_native_range(answer: NativeAnswer) -> kvm.NativeRange:
 
 
 def failure_reason(exit_: kvm.Exit) -> str:
+    """Say in words why KVM cannot go on."""
     match exit_:
         case kvm.FailEntry(reason, cpu):
             return f"the processor refused to enter the guest (hardware reason {reason:#x} on host CPU {cpu})"

@@ -57,6 +57,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line with the cure, exit status 2, options never abbreviated."""
 
     def error(self, message: str) -> NoReturn:
+        """End with one line and the status for wrong usage."""
         self.exit(USAGE, f"vmm: {_one_line(message)}; see `{self.prog} --help`\n")
 
 

@@ -45,6 +45,7 @@ class _InputPipe(ConsoleInput):
         os.set_blocking(fd, False)
 
     def enqueue(self, data: bytes) -> int:
+        """Write what the pipe takes now; return how many bytes that was."""
         try:
             taken = os.write(self._fd, data)
         except BlockingIOError:
@@ -181,6 +182,7 @@ class _EventRelay:
                 self._part = line
 
     def close(self) -> None:
+        """Copy what is there, and end."""
         self._done.set()
         self._thread.join()
         self._source.close()
@@ -209,6 +211,7 @@ class _SerialRelay:
                 self._backend.write(data)
 
     def close(self) -> None:
+        """Pass on what the VMM inside still says, and give the console back."""
         if self._backend is not None:
             self._backend.detach()
         self._events.close()

@@ -66,6 +66,7 @@ def _check_hugepages(needed: int, pool: Path = _HUGE_PAGES) -> None:
 
 
 def open_kernel(path: Path) -> KernelImage:
+    """Open a kernel image; a refusal is told in the option's words."""
     try:
         return KernelImage.open(path)
     except (LoaderError, OSError) as error:
@@ -73,6 +74,7 @@ def open_kernel(path: Path) -> KernelImage:
 
 
 def loader_protocol(wanted: BootProtocol) -> LoaderProtocol:
+    """Return the loader's name for a boot protocol."""
     return LoaderProtocol(wanted.value)
 
 
@@ -114,6 +116,7 @@ def _kernel_refusal(config: VmConfig, error: LoaderError | OSError) -> ConfigErr
 
 
 def open_disk(name: str, disk: DiskConfig) -> VirtioBlk:
+    """Open a disk's image and make the device; a refusal is told in the option's words."""
     try:
         image = DiskImage(disk.path, read_only=disk.readonly)
     except ImageError as error:
@@ -127,6 +130,7 @@ def _short(name: str) -> str | None:
 
 
 def open_rng(rng: RngConfig) -> VirtioRng:
+    """Open an entropy source and make the device; a refusal is told in the option's words."""
     try:
         return VirtioRng(rng.id, EntropySource(rng.src))
     except SourceError as error:

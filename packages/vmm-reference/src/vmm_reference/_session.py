@@ -77,6 +77,7 @@ class _Session:
         self._vmm.request_end(EndReason.STOPPED, signal.Signals(number).name)
 
     def run(self) -> int:
+        """Boot, wait for the end, and return the exit status."""
         vmm = self._vmm
         assert vmm is not None
         try:

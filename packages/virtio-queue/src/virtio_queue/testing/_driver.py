@@ -46,6 +46,7 @@ class _Pending:
 
     @property
     def room(self) -> int:
+        """Bytes that the device may write."""
         return sum(segment.len for segment in self.segments if segment.writable)
 
 

@@ -110,6 +110,7 @@ class _Decoder:
     entries: int
 
     def decode(self, raw: bytes) -> tuple[RawDescriptor, ...]:
+        """Make descriptors of raw bytes, six bytes each."""
         return tuple(self._descriptor(raw[start : start + 6]) for start in range(0, len(raw), 6))
 
     def _descriptor(self, raw: bytes) -> RawDescriptor:
