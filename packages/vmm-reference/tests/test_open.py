@@ -1,5 +1,10 @@
 """Memory as a configuration asks for it, and refusals in the option's words."""
 
+import os
+import re
+import resource
+from pathlib import Path
+
 import pytest
 from vmm_reference import ConfigError, MemoryConfig
 from vmm_reference._open import _check_hugepages, guest_ram
@@ -45,3 +50,32 @@ def test_a_pool_that_is_too_small(tmp_path, pool, needed, said):
     with pytest.raises(ConfigError) as caught:
         _check_hugepages(needed, tmp_path)
     assert str(caught.value).startswith(f"--memory hugepages: {said}")
+
+
+@pytest.mark.parametrize("shared", [True, False])
+def test_prefault_has_every_page_there(shared):
+    """Touched beforehand, RAM is in memory as a whole; else none of it is."""
+    for prefault in (True, False):
+        (region,) = guest_ram(MemoryConfig(32 << 20, shared=shared, prefault=prefault))
+        assert resident(region.host_address) == (32 << 20 if prefault else 0)
+        region.close()
+
+
+def resident(address):
+    """Return the Rss in bytes of the mapping that begins at `address`, from smaps."""
+    text = Path("/proc/self/smaps").read_text()
+    (mapping,) = re.findall(rf"^0*{address:x}-.*?^Rss: +(\d+) kB", text, re.MULTILINE | re.DOTALL)
+    return int(mapping) << 10
+
+
+def test_what_the_kernel_refuses_is_the_options_error():
+    """A limit on file sizes refuses the memfd: one error that names the option, and no descriptor left."""
+    before = sorted(os.listdir("/proc/self/fd"))
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    try:
+        with pytest.raises(ConfigError, match=r"^--memory size: .*File too large; ask for less$"):
+            list(guest_ram(MemoryConfig(32 << 20)))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert sorted(os.listdir("/proc/self/fd")) == before

@@ -6,6 +6,7 @@ import threading
 import time
 from pathlib import Path
 
+import kvm_ioctls
 import pytest
 from virtio_devices import ImageError
 from vmm_reference import (
@@ -15,7 +16,9 @@ from vmm_reference import (
     End,
     EndReason,
     EventMonitorConfig,
+    Irqchip,
     MemoryConfig,
+    PlatformConfig,
     RngConfig,
     StateError,
     VmConfig,
@@ -65,6 +68,67 @@ def test_a_crash_kernel_is_noted_and_goes_on(config, tmp_path):
         assert vmm.wait(20) == End(EndReason.POWEROFF)
     events = [json.loads(line)["event"] for line in path.read_text().splitlines()]
     assert (events.count("crash-loaded"), events[-2:]) == (1, ["shutdown", "shutdown"])
+
+
+def test_a_machine_on_a_split_irqchip(config):
+    """It runs, and its I/O APIC is on the bus where ACPI says."""
+    with Vmm(config("poweroff", platform=PlatformConfig(Irqchip.SPLIT))) as vmm:
+        vmm.machine.io.mmio.write(0xFEC0_0000, 4, 1)
+        assert vmm.machine.io.mmio.read(0xFEC0_0010, 4) == 0x0017_0020
+        assert vmm.machine.tree.get("ioapic") is vmm.machine.vm.ioapic
+        vmm.boot()
+        assert vmm.wait(20) == End(EndReason.POWEROFF)
+
+
+def test_a_kvm_without_split_irqchip(config, monkeypatch):
+    """The refusal names the option and both cures."""
+    monkeypatch.setattr(kvm_ioctls.VmFd, "check_extension", lambda *_: 0)
+    with pytest.raises(ConfigError, match=r"^--platform irqchip: .*SPLIT_IRQCHIP.*\(irqchip=kernel\)$"):
+        Vmm(config("poweroff", platform=PlatformConfig(Irqchip.SPLIT)))
+
+
+def test_vcpus_run_where_they_are_pinned(config):
+    """Each vCPU's thread may use the host CPUs named for it and no other; those not named use all."""
+    usable = sorted(os.sched_getaffinity(0))
+    pinned = {0: frozenset(usable[-1:]), 1: frozenset(usable[:1])}
+    with Vmm(config("count", cpus=CpusConfig(3, 3, pinned))) as vmm:
+        vmm.boot()
+        wait_for(lambda: vmm.machine.memory.memory().load(COUNTER, 4) > 1000)
+        seen = {}
+        for task in Path("/proc/self/task").iterdir():
+            lines = (task / "status").read_text().splitlines()
+            fields = dict(line.split(":\t", 1) for line in lines if ":\t" in line)
+            seen[fields["Name"]] = fields["Cpus_allowed_list"]
+        runs_on = {name: cpus for name, cpus in seen.items() if name.startswith("vcpu")}
+    everywhere = seen["vcpu2"]
+    assert runs_on == {"vcpu0": str(usable[-1]), "vcpu1": str(usable[0]), "vcpu2": everywhere}
+    assert parse_cpus(everywhere) == set(usable)
+
+
+def parse_cpus(text):
+    """Return the numbers of a list such as 0-1,4."""
+    parts = [part.partition("-") for part in text.split(",")]
+    return {cpu for first, _, last in parts for cpu in range(int(first), int(last or first) + 1)}
+
+
+def wait_for(condition):
+    """Wait until the guest has got so far."""
+    deadline = time.monotonic() + 20
+    while not condition() and time.monotonic() < deadline:
+        time.sleep(0.005)
+    assert condition()
+
+
+def test_a_running_machine_keeps_its_memory(config):
+    """Closed under a running vCPU it refuses: memory that a guest still writes must stay its own."""
+    with Vmm(config("count")) as vmm:
+        vmm.boot()
+        counter = vmm.machine.memory.memory()
+        wait_for(lambda: counter.load(COUNTER, 4) > 1000)
+        with pytest.raises(kvm_ioctls.VcpuBusyError, match="vCPU 0"):
+            vmm.machine.close()
+        now = counter.load(COUNTER, 4)
+        wait_for(lambda: counter.load(COUNTER, 4) > now)
 
 
 def test_pause_and_resume(config):

@@ -337,7 +337,13 @@ class Machine:
         return reader
 
     def close(self) -> None:
-        """Give everything back; no vCPU may run."""
+        """Give everything back.
+
+        Raises:
+            kvm_ioctls.KvmStateError: a vCPU runs; it keeps its memory and devices, and close can be repeated.
+        """
+        for vcpu in self.vcpus:
+            vcpu.close()
         if self.serial is not None:
             self.serial.flush()
         self._stack.close()
