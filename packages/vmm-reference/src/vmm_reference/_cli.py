@@ -36,6 +36,11 @@ _EPILOG = """\
 A first run (a Debian kernel, its console on this terminal, Ctrl-A x to leave):
   vmm run --kernel /boot/vmlinuz --initramfs initrd.img --cmdline "console=ttyS0 quiet" \\
           --memory size=1G --disk path=root.raw
+Two CPUs, a root disk and one that is only read, console and events in files:
+  vmm run --kernel vmlinuz --initramfs initrd.img --cmdline "console=ttyS0 root=/dev/vda ro" \\
+          --cpus boot=2 --disk path=root.raw path=data.raw,readonly=on \\
+          --serial file=console.log --event-monitor path=events.json
+No kernel at hand: `make boot` in the toolkit's repository fetches one and boots it.
 
 Sizes take K, M, G, T; flags are on or off; values with commas stand in double quotes.
 On a machine whose /dev/kvm is missing or cannot run a stock kernel, the guest runs in an emulated
@@ -77,8 +82,9 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
-def _keys(keys: dict[str, str]) -> str:
-    return "; ".join(f"{key}= {meaning}" for key, meaning in keys.items())
+def _keys(keys: dict[str, str], default: str = "") -> str:
+    text = "; ".join(f"{key}= {meaning}" for key, meaning in keys.items())
+    return f"{text} (default: {default})" if default else text
 
 
 def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
@@ -93,34 +99,46 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
     add = run.add_argument
     add("-V", "--version", action="version", version=f"vmm {version('vmm-reference')}")
     add("--kernel", required=True, action=_Once, metavar="PATH", help="bzImage or ELF vmlinux (x86-64)")
-    add("--initramfs", action=_Once, metavar="PATH", help="initial RAM disk")
-    add("--cmdline", action=_Once, default="console=ttyS0", metavar="TEXT", help="kernel command line")
-    add("--cpus", action=_Once, default="", metavar="boot=N", help=_keys(CPUS_KEYS))
-    add("--memory", action=_Once, default="", metavar="size=SIZE", help=_keys(MEMORY_KEYS))
-    add("--disk", nargs="+", action="extend", default=[], metavar="path=PATH", help=_keys(DISK_KEYS))
-    add("--rng", action=_Once, default="", metavar="src=PATH", help=_keys(RNG_KEYS))
-    add("--platform", action=_Once, default="", metavar="irqchip=WHERE", help=_keys(PLATFORM_KEYS))
+    add("--initramfs", action=_Once, metavar="PATH", help="initial RAM disk (default: none)")
+    add(
+        "--cmdline",
+        action=_Once,
+        default="console=ttyS0",
+        metavar="TEXT",
+        help="kernel command line (default: %(default)s)",
+    )
+    add("--cpus", action=_Once, default="", metavar="boot=N", help=_keys(CPUS_KEYS, "boot=1"))
+    add("--memory", action=_Once, default="", metavar="size=SIZE", help=_keys(MEMORY_KEYS, "size=512M"))
+    add("--disk", nargs="+", action="extend", default=[], metavar="path=PATH", help=_keys(DISK_KEYS, "none"))
+    add("--rng", action=_Once, default="", metavar="src=PATH", help=_keys(RNG_KEYS, "src=/dev/urandom"))
+    add(
+        "--platform",
+        action=_Once,
+        default="",
+        metavar="irqchip=WHERE",
+        help=_keys(PLATFORM_KEYS),
+    )
     add(
         "--serial",
         action=_Once,
         default="tty",
         metavar="WHERE",
-        help="off, null, tty, pty, file=PATH, socket=PATH",
+        help="the console: off, null, tty, pty, file=PATH, socket=PATH (default: %(default)s)",
     )
-    add("--event-monitor", action=_Once, metavar="path=PATH", help=_keys(EVENT_MONITOR_KEYS))
+    add("--event-monitor", action=_Once, metavar="path=PATH", help=_keys(EVENT_MONITOR_KEYS, "none"))
     add(
         "--boot-protocol",
         action=_Once,
         default="auto",
         choices=[p.value for p in BootProtocol],
-        help="entry of the kernel: auto takes the fastest the image offers",
+        help="entry of the kernel: auto takes the fastest the image offers (default)",
     )
     add(
         "--host",
         action=_Once,
         default="auto",
         choices=["auto", "kvm", "emulated"],
-        help="where the guest runs: this machine's KVM, an emulated host, or what `vmm doctor` would choose",
+        help="where it runs: this machine's KVM, an emulated host, or auto (default): as `vmm doctor` says",
     )
     add(
         "-v",
@@ -135,6 +153,7 @@ def _parser() -> _Parser:
     parser = _Parser(
         prog="vmm",
         description="A small virtual machine monitor built from the toolkit's packages.",
+        epilog="Begin with `vmm doctor`: it says where guests will run. `vmm run --help` shows a first run.",
         allow_abbrev=False,
     )
     parser.add_argument("-V", "--version", action="version", version=f"vmm {version('vmm-reference')}")
@@ -143,7 +162,10 @@ def _parser() -> _Parser:
     doctor = commands.add_parser(
         "doctor",
         help="measure what this machine's KVM can do",
-        description="Say what runs where, and the cure.",
+        description="Measure what this machine's KVM really does (about a second), and say what runs where: "
+        "stock kernels on kvm or in the emulated host, tiny guests on any KVM.",
+        epilog="Lines with ok need nothing; a note is followed by its cure, if there is one. The exit status "
+        "is 0 whatever is found; programs read --format json.",
     )
     doctor.add_argument(
         "--format", choices=["text", "json"], default="text", help="how to print the findings"
