@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
-DOCUMENTS = ("README.md", "docs/architecture.md", "examples/README.md")
+PAGES = (
+    path for folder in ("docs", "docs/tutorial", "docs/packages") for path in (ROOT / folder).glob("*.md")
+)
+DOCUMENTS = ("README.md", "examples/README.md", *sorted(str(path.relative_to(ROOT)) for path in PAGES))
 FENCE = re.compile(r"^```.*?^```$", re.MULTILINE | re.DOTALL)
 # A path in backticks, perhaps with ":Name" or ":Class.method" or "::test_id" behind it.
 CODE_PATH = re.compile(r"`(\.?\w[\w.\-/]*/(?:[\w.\-]+\.(?:py|pyi|c|h|md|toml|sh))?)(::?[\w.]+)?`")
