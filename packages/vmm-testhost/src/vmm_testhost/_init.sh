@@ -36,6 +36,7 @@ hostname vmm-testhost
 H=/new/run/vmm-testhost
 mkdir -p "$H" /new/proc /new/sys /new/dev /new/lib/modules
 mount -t tmpfs -o mode=755 vmm-testhost "$H"
+mkdir -m 1777 "$H/tmp"
 cp /agent.py "$H/agent.py"
 mkdir -p "/new/lib/modules/@VERSION@"
 mount --bind "/new$MODULES" "/new/lib/modules/@VERSION@"

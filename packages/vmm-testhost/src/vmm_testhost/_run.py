@@ -14,6 +14,7 @@ from ._qemu import Machine
 from ._session import Result, Streams, run_machine
 
 MIN_MEMORY = 512
+TEMPORARY = "/run/vmm-testhost/tmp"  # in /tmp lie folders that are closed to a QEMU without rights
 MAX_CPUS = 64
 
 
@@ -56,7 +57,7 @@ def run(
 
     The host sees this machine's files at the same paths, read-only under a layer in its memory: what the
     command writes is lost, except below ``results`` and ``writable``. The command runs as root with
-    VMM_TESTHOST=1 in its environment, a loopback interface and no network.
+    VMM_TESTHOST=1 in its environment, an empty TMPDIR in memory, a loopback interface and no network.
 
     Args:
         argv: the command and its arguments; searched in PATH.
@@ -98,7 +99,9 @@ def run(
         raise ValueError(f"cpus {cpus} is not in 1..{MAX_CPUS}")
     directory = Path(cwd or Path.cwd()).resolve(strict=True)
     kept = [Path(path).resolve(strict=True) for path in writable]
-    variables = inner_environment(os.environ) | dict(env or {}) | {"VMM_TESTHOST": "1"}
+    variables = (
+        {"TMPDIR": TEMPORARY} | inner_environment(os.environ) | dict(env or {}) | {"VMM_TESTHOST": "1"}
+    )
     if results is not None:
         Path(results).mkdir(parents=True, exist_ok=True)
         kept.append(Path(results).resolve())
