@@ -1,4 +1,7 @@
-"""Each package builds alone from its sdist; the wheels install together, offline, and work anywhere."""
+"""Each package builds alone from its sdist; the wheels install together, offline, and work anywhere.
+
+Built once by this Python, they pass the packages' own tests on later ones as well.
+"""
 
 import importlib.metadata
 import os
@@ -156,3 +159,89 @@ def test_commands_are_installed(packages, installed, tmp_path):
     for package in packages.values():
         for name in package.project.get("scripts", {}):
             assert "usage" in call(installed.parent / name, "--help", cwd=tmp_path).lower()
+
+
+LATER = ("3.12", "3.13")
+ELSEWHERE = [
+    "kvm_full",
+    "root_net",
+    "testhost",
+    "arm64",
+    *([] if os.access("/dev/kvm", os.R_OK | os.W_OK) else ["kvm"]),
+]
+BRIEF = """
+from hypothesis import HealthCheck, settings
+settings.register_profile(
+    "brief",
+    max_examples=5,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
+settings.load_profile("brief")
+"""
+
+
+def skip(request, kind, reason):
+    """Skip, counted by kind at the end of the run."""
+    request.node.user_properties.append(("vmm_skip", f"{kind} ({reason})"))
+    pytest.skip(f"{kind} ({reason})")
+
+
+def find_python(version):
+    """Return a CPython of that version: in PATH, pyenv's, or uv's; shims that start nothing do not count."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    uv = Path.home() / ".local/share/uv/python"
+    places = [Path(folder, f"python{version}") for folder in os.get_exec_path()]
+    places += sorted(pyenv.glob(f"versions/{version}.*/bin/python{version}"))
+    places += sorted(uv.glob(f"cpython-{version}.*/bin/python{version}"))
+    probe = "import ensurepip, platform as p, ssl, venv; print(p.python_implementation(), p.python_version())"
+    for place in filter(Path.exists, places):
+        done = subprocess.run([place, "-c", probe], capture_output=True, text=True, check=False)
+        if done.returncode == 0 and done.stdout.startswith(f"CPython {version}."):
+            return place
+    return None
+
+
+@pytest.fixture(scope="module", params=LATER)
+def later(request, packages, distributions, tmp_path_factory):
+    """An environment of a later Python with the wheels that this one built; its interpreter."""
+    found = find_python(request.param)
+    if found is None:
+        skip(
+            request,
+            f"python{request.param}",
+            f"no CPython {request.param} here: install one, or pyenv's or uv's",
+        )
+    place = tmp_path_factory.mktemp(f"python{request.param}-")
+    call(found, "-m", "venv", place / "venv", cwd=place)
+    python = place / "venv/bin/python"
+    wheels = next(iter(distributions.values()))[1].parent
+    pip = [python, "-m", "pip", "--disable-pip-version-check"]
+    call(*pip, "install", "-q", "--no-index", "--no-deps", "--find-links", wheels, *packages, cwd=place)
+    wanted = {text for p in packages.values() for text in p.project["dependencies"]}
+    wanted |= {
+        text for p in packages.values() for text in p.project.get("optional-dependencies", {}).get("test", ())
+    }
+    others = sorted(text for text in wanted if Requirement(text).name not in packages)
+    command = [*map(str, pip), "install", "-q", "--retries", "1", *others]
+    if subprocess.run(command, cwd=place, check=False, capture_output=True).returncode != 0:
+        skip(request, f"python{request.param}", "its libraries cannot be downloaded: needs a package index")
+    call(*pip, "check", cwd=place)
+    return python
+
+
+@pytest.mark.timeout(900)
+def test_a_later_python_passes_the_packages_tests(packages, distributions, later, tmp_path):
+    """The tests of every sdist, on the wheels instead of its sources: pure ones and those of any KVM."""
+    tests = tmp_path / "packages"
+    for name, (sdist, _) in distributions.items():
+        source = sdist.parent / sdist.name.removesuffix(".tar.gz")
+        shutil.copytree(source, tests / name, ignore=shutil.ignore_patterns("src", "build", "*.egg-info"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    (tmp_path / "conftest.py").write_text(BRIEF)
+    command = [later, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=brief"]
+    command += ["-m", f"not ({' or '.join(ELSEWHERE)})", tests]
+    summary = call(*command, cwd=tmp_path).splitlines()[-1]
+    assert int(re.search(r"(\d+) passed", summary)[1]) > 1000

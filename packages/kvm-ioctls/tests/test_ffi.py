@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import kvm_ioctls
 import pytest
 from kvm_ioctls import KvmAbiError, KvmOSError
 from kvm_ioctls._ffi import check, ioctl_name, layout, lib
@@ -20,7 +21,7 @@ def _declared(text, pattern):
 def test_stub_and_cdef_name_the_same_functions():
     """Every C function is typed, and nothing is typed that does not exist."""
     cdef = (ROOT / "csrc/core.cdef.h").read_text()
-    stub = (ROOT / "src/kvm_ioctls/_core.pyi").read_text()
+    stub = Path(kvm_ioctls.__file__).with_name("_core.pyi").read_text()
 
     functions = _declared(cdef, r"\b(kvmx_\w+)\(")
 
@@ -31,7 +32,7 @@ def test_stub_and_cdef_name_the_same_functions():
 def test_stub_and_cdef_name_the_same_constants():
     """The ioctl numbers of the stub are those of the cdef."""
     cdef = (ROOT / "csrc/core.cdef.h").read_text()
-    stub = (ROOT / "src/kvm_ioctls/_core.pyi").read_text()
+    stub = Path(kvm_ioctls.__file__).with_name("_core.pyi").read_text()
 
     assert _declared(cdef, r"#define (KX_\w+) ") == _declared(stub, r"^    (KX_\w+): int")
 

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import virtio_devices
 from virtio_devices import CoreError
 from virtio_devices._blk_disk import BlkReport, DiskFlag, DiskView
 from virtio_devices._ffi import NativeDataPath
@@ -21,7 +22,7 @@ def test_stub_and_declarations_agree():
     declared = set(
         re.findall(r"^\w[\w *]*?(\w+)\([^;]*;", (PACKAGE / "csrc/core.cdef.h").read_text(), re.MULTILINE)
     )
-    stub = (PACKAGE / "src/virtio_devices/_core.pyi").read_text()
+    stub = Path(virtio_devices.__file__).with_name("_core.pyi").read_text()
     typed = set(re.findall(r"def (\w+)\(", stub.split("class Lib(")[1].split("class FFI(")[0]))
     assert declared == typed
     assert declared == {"vblk_process_at", "vblk_selftest_overrun", "vnet_receive_at", "vnet_transmit_at"}

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import virtio_queue
 from virtio_queue import AbiMismatchError, ChainBatch, Queue
 from virtio_queue._batch import CHAIN
 from virtio_queue._core import ffi, lib
@@ -20,7 +21,7 @@ SIBLINGS = HERE.parent
 def test_stub_and_declarations_name_the_same_functions():
     """Each function of the cdef is typed, and no other."""
     declared = set(re.findall(r"^int (\w+)\(", (HERE / "csrc/core.cdef.h").read_text(), re.MULTILINE))
-    tree = ast.parse((HERE / "src/virtio_queue/_core.pyi").read_text())
+    tree = ast.parse(Path(virtio_queue.__file__).with_name("_core.pyi").read_text())
     (typed,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Lib"]
     assert declared == {node.name for node in typed.body if isinstance(node, ast.FunctionDef)}
     assert all(hasattr(lib, name) for name in declared)
