@@ -4,6 +4,7 @@ import os
 import re
 from types import SimpleNamespace
 
+import kvm_ioctls as kvm
 import pytest
 from vm_device import EventFd
 from vm_device.platform import AddressRange, AddressSpace
@@ -16,6 +17,7 @@ from vm_hypervisor import (
     PioRead,
     PioWrite,
     SlotError,
+    UnsupportedFeatureError,
     unclaimed_ports,
 )
 
@@ -287,3 +289,17 @@ def test_nothing_is_left_open(machine):
         vcpu.close()
         vm.close()
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+@pytest.mark.parametrize("name", ["IMMEDIATE_EXIT", "IRQFD", "PIT2", "SET_IDENTITY_MAP_ADDR"])
+def test_a_missing_capability_is_named(monkeypatch, name):
+    """An older KVM, or no whole one: the capability, its number and the cure; no VM is created."""
+    real = kvm.Kvm.check_extension
+    monkeypatch.setattr(
+        kvm.Kvm, "check_extension", lambda self, cap: 0 if cap == kvm.Cap[name] else real(self, cap)
+    )
+    monkeypatch.setattr(kvm.Kvm, "create_vm", lambda *_: pytest.fail("a VM was created"))
+    with KvmHypervisor() as hypervisor, pytest.raises(UnsupportedFeatureError) as caught:
+        hypervisor.create_vm()
+    assert str(caught.value).startswith(f"this KVM lacks KVM_CAP_{name} ({int(kvm.Cap[name])}), which ")
+    assert "boot a newer one, or run in an emulated host" in str(caught.value)

@@ -134,13 +134,13 @@ class Kvm(X86Kvm, OwnedFd):
             vm_type: 0 for an ordinary VM; others as Cap.VM_TYPES lists.
 
         Raises:
-            UnsupportedError: The kernel lacks KVM_CAP_IMMEDIATE_EXIT (before Linux 4.12).
+            UnsupportedError: The kernel lacks KVM_CAP_IMMEDIATE_EXIT (before Linux 4.11).
             KvmOSError: The kernel refused; nothing was created.
         """
         if not self.check_extension(Cap.IMMEDIATE_EXIT):
             raise UnsupportedError(
                 f"{self._subject} lacks capability {Cap.IMMEDIATE_EXIT.name} ({int(Cap.IMMEDIATE_EXIT)}), "
-                "without which a vCPU cannot be stopped reliably; it came with Linux 4.12"
+                "without which a vCPU cannot be stopped reliably; boot Linux 4.11 or later"
             )
         size = self.get_vcpu_mmap_size()
         return VmFd(self._ioctl_value(lib.KX_CREATE_VM, vm_type), size)

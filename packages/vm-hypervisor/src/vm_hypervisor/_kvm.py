@@ -35,6 +35,12 @@ _EVENTS: Final = {
     3: exits.SystemEventKind.CRASH,
 }
 _TSC_DEADLINE: Final = 1 << 24  # CPUID.1:ECX
+# What a machine of this package cannot do without; the newest, IMMEDIATE_EXIT, came with Linux 4.11.
+_REQUIRED: Final = (
+    *("IMMEDIATE_EXIT", "USER_MEMORY", "DESTROY_MEMORY_REGION_WORKS", "JOIN_MEMORY_REGIONS_WORKS"),
+    *("IRQCHIP", "IRQ_ROUTING", "IRQFD", "IOEVENTFD", "PIT2", "EXT_CPUID", "MP_STATE"),
+    *("SET_TSS_ADDR", "SET_IDENTITY_MAP_ADDR"),
+)
 _LVT_LINT0, _LVT_LINT1 = 0x350, 0x360
 _EXTINT, _NMI = 0x700, 0x400  # delivery mode, bits 8 to 10
 _LVT_MASKED: Final = 1 << 16
@@ -74,9 +80,15 @@ class KvmHypervisor:
                 `vm_device` (`KvmVm.ioapic`), and neither PICs nor a PIT.
 
         Raises:
-            UnsupportedFeatureError: this KVM has no split irqchip.
+            UnsupportedFeatureError: this KVM lacks a capability, which is named; nothing was created.
             kvm_ioctls.KvmOSError: KVM refused.
         """
+        missing = [name for name in _REQUIRED if not self._kvm.check_extension(kvm.Cap[name])]
+        if missing:
+            raise UnsupportedFeatureError(
+                f"this KVM lacks {', '.join(f'KVM_CAP_{name} ({int(kvm.Cap[name])})' for name in missing)}, "
+                "which every kernel from Linux 4.11 on can have; boot a newer one, or run in an emulated host"
+            )
         return KvmVm(self._kvm.create_vm(), irqchip)
 
     @staticmethod
