@@ -114,3 +114,14 @@ def test_the_workspace_names_every_package(packages):
         assert all(lines.index(other) < lines.index(name) for other in needed)
     workspace = (ROOT / "pyproject.toml").read_text()
     assert all(f"{name} = {{ workspace = true }}" in workspace for name in packages)
+
+
+def test_every_readme_says_what_is_needed_and_promised(packages):
+    """Python, kernel and stability of the interface, in the same words everywhere."""
+    heading = "## Requirements and stability\n\n"
+    texts = {
+        (package.path / "README.md").read_text().partition(heading)[2].partition("\n## ")[0].rstrip("\n")
+        for package in packages.values()
+    }
+    (text,) = texts
+    assert re.search(r"CPython 3\.11 .*Linux 4\.11 .*0\.x: a minor release may break", text, re.DOTALL)
