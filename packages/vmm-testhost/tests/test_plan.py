@@ -10,6 +10,7 @@ from vmm_testhost._plan import inner_environment, plan_shares
 def test_session_variables_stay_outside():
     """Variables that steer programs pass, those of the session (and its secrets) do not."""
     outer = {
+        "TMPDIR": "/tmp/somebody",
         "PATH": "/bin",
         "PYTHONPATH": "x",
         "SSH_AUTH_SOCK": "s",
@@ -17,7 +18,8 @@ def test_session_variables_stay_outside():
         "API_TOKEN": "t",
         "LC_ALL": "C",
     }
-    assert inner_environment(outer) == {"PATH": "/bin", "PYTHONPATH": "x", "VMM_X": "1", "LC_ALL": "C"}
+    passed = {"PATH": "/bin", "PYTHONPATH": "x", "VMM_X": "1", "LC_ALL": "C"}
+    assert inner_environment(outer) == {**passed, "TMPDIR": "/run/vmm-testhost/tmp"}
 
 
 def test_files_of_one_folder_share_it(tmp_path):

@@ -10,6 +10,7 @@ PASSED_PREFIXES = (
     *("PYTEST_", "PYTHON", "UBSAN_", "VMM_"),
 )
 OWN_INSIDE = tuple(Path(path) for path in ("/proc", "/sys", "/dev", "/run/vmm-testhost"))
+TEMPORARY = "/run/vmm-testhost/tmp"  # in /tmp lie folders that are closed to a QEMU without rights
 MAX_SHARES = 20  # each is a PCI device; q35's root bus has 32 slots
 
 Share = tuple[str, Path]  # mount tag, directory
@@ -17,8 +18,11 @@ Bind = tuple[str, str, Path]  # mount tag, name inside the share or "", path it 
 
 
 def inner_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that pass into the host: those that steer programs, none that name a session."""
-    return {key: value for key, value in environ.items() if key in PASSED or key.startswith(PASSED_PREFIXES)}
+    """Return the variables that pass into the host: those that steer programs, none that name a session, and TMPDIR."""
+    passed = {
+        key: value for key, value in environ.items() if key in PASSED or key.startswith(PASSED_PREFIXES)
+    }
+    return {"TMPDIR": TEMPORARY, **passed}
 
 
 def terminal_size() -> bytes:

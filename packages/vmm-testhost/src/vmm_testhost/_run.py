@@ -14,7 +14,6 @@ from ._qemu import Machine
 from ._session import Result, Streams, run_machine
 
 MIN_MEMORY = 512
-TEMPORARY = "/run/vmm-testhost/tmp"  # in /tmp lie folders that are closed to a QEMU without rights
 MAX_CPUS = 64
 
 
@@ -99,9 +98,7 @@ def run(
         raise ValueError(f"cpus {cpus} is not in 1..{MAX_CPUS}")
     directory = Path(cwd or Path.cwd()).resolve(strict=True)
     kept = [Path(path).resolve(strict=True) for path in writable]
-    variables = (
-        {"TMPDIR": TEMPORARY} | inner_environment(os.environ) | dict(env or {}) | {"VMM_TESTHOST": "1"}
-    )
+    variables = inner_environment(os.environ) | dict(env or {}) | {"VMM_TESTHOST": "1"}
     if results is not None:
         Path(results).mkdir(parents=True, exist_ok=True)
         kept.append(Path(results).resolve())
