@@ -46,12 +46,15 @@ static int tx_frame(struct work *w, const struct virtio_chain *chain, struct str
     uint32_t body;
     int n, rc;
 
+    if (chain->readable < VNET_HEADER + VNET_BODY_MIN || chain->readable > VNET_HEADER + VNET_BODY_MAX) {
+        w->report->invalid++;
+        return 0;
+    }
     if (stream_read(&s, header, VNET_HEADER) != 0)
         return -EFAULT;
     header[0] &= F_NEEDS_CSUM; /* the only flag that a driver may set (5.1.6.2.1) */
     memset(header + 10, 0, 2); /* num_buffers means nothing here */
-    if (chain->readable < VNET_HEADER + VNET_BODY_MIN || chain->readable > VNET_HEADER + VNET_BODY_MAX ||
-        !header_ok(header, port->flags)) {
+    if (!header_ok(header, port->flags)) {
         w->report->invalid++;
         return 0;
     }

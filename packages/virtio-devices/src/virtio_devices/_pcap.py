@@ -1,6 +1,5 @@
 """Frames as a pcap file (draft-ietf-opsawg-pcap, with nanoseconds), for tcpdump and its relatives."""
 
-import io
 import os
 import stat
 import struct
@@ -54,9 +53,10 @@ class PcapWriter:
         self.on_failure = on_failure
         self.failed: str | None = None
         try:
-            self._file = io.BufferedWriter(io.FileIO(_open(self.path), "wb"), _BUFFER)
+            self._fd = _open(self.path)
         except OSError as error:
             raise CaptureError(self.path, f"cannot be written: {error.strerror}", error.errno) from None
+        self._buffer = bytearray()
         self._flushed = time.monotonic()
         self.append(_FILE_HEADER.pack(_NANOSECONDS, 2, 4, 0, 0, snaplen, _ETHERNET))
 
@@ -73,39 +73,37 @@ class PcapWriter:
 
     def append(self, records: bytes | memoryview) -> None:
         """Write whole records as they stand in the file, as the core makes them."""
-        if self.failed is not None or not len(records):
+        if self._fd < 0:
             return
+        self._buffer += records
+        now = time.monotonic()
+        if len(self._buffer) >= _BUFFER or now - self._flushed > _FLUSH_AFTER:
+            self._flushed = now
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is buffered; a failure ends the capture."""
+        data = memoryview(self._buffer)
+        self._buffer = bytearray()
         try:
-            self._file.write(records)
-            now = time.monotonic()
-            if now - self._flushed > _FLUSH_AFTER:
-                self._flushed = now
-                self._file.flush()
-        except (OSError, ValueError) as error:
-            self._give_up(error)
+            while data and self._fd >= 0:
+                data = data[os.write(self._fd, data) :]
+        except OSError as error:
+            self.failed = error.strerror or str(error)
+            LOGGER.error("%s: %s; frames are not captured from here on", self.path, self.failed)
+            self._close()
+            if self.on_failure is not None:
+                self.on_failure(self.failed)
 
-    def _give_up(self, error: OSError | ValueError) -> None:
-        reason = getattr(error, "strerror", None) or str(error)
-        self.failed = reason
-        LOGGER.error("%s: %s; frames are not captured from here on", self.path, reason)
-        self._drop()
-        if self.on_failure is not None:
-            self.on_failure(reason)
-
-    def _drop(self) -> None:
-        raw = self._file.detach()  # without this, closing would try again to write what is buffered
-        raw.close()
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def close(self) -> None:
         """Write what is buffered and close the file; idempotent."""
-        if self.failed is not None or self._file.closed:
-            return
-        try:
-            self._file.flush()
-        except OSError as error:
-            self._give_up(error)
-            return
-        self._file.close()
+        self.flush()
+        self._close()
 
 
 def _open(path: str) -> int:

@@ -95,7 +95,8 @@ class Tap:
         """Take over an open tap, as another program passed it.
 
         Args:
-            fd: of /dev/net/tun or a macvtap, attached; owned from now on. Made non-blocking.
+            fd: of /dev/net/tun or a macvtap, attached with IFF_NO_PI (which cannot be asked: TUNGETIFF shows
+                another flag in that bit); owned from now on. Made non-blocking.
 
         Raises:
             TapError: it is no tap, or has no virtio headers; it stays open and the caller's.
@@ -113,12 +114,9 @@ class Tap:
         name = os.fsdecode(raw.split(b"\0")[0])
         if not flags & _IFF_TAP:
             raise TapError(f"fd={fd}", f"{name} is a tun, which carries no Ethernet: open it with IFF_TAP")
-        for flag, text, how in (
-            (_IFF_VNET_HDR, "has no virtio headers", "IFF_VNET_HDR (vnet_hdr)"),
-            (_IFF_NO_PI, "has packet information", "IFF_NO_PI"),
-        ):
-            if not flags & flag:
-                raise TapError(f"fd={fd}", f"{name} {text}: open it with {how}; its flags are {flags:#x}")
+        if not flags & _IFF_VNET_HDR:
+            how = "open it with IFF_VNET_HDR (vnet_hdr)"
+            raise TapError(f"fd={fd}", f"{name} has no virtio headers: {how}; its flags are {flags:#x}")
         tap = cls(fd, name)
         tap._prepare()
         return tap
