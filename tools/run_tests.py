@@ -30,6 +30,7 @@ TOOLS = {
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",
     "depmod": "kmod",
+    "tcpdump": "tcpdump",
 }
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 

@@ -13,6 +13,7 @@ from vmm_reference._config import (
     SerialMode,
     VmConfig,
 )
+from vmm_reference._config_net import NetConfig
 from vmm_reference._errors import ConfigError, HostError, StateError, VmmError
 from vmm_reference._machine import Machine, PlatformDevice
 from vmm_reference._vmm import End, EndReason, Vmm
@@ -29,6 +30,7 @@ __all__ = (
     "Irqchip",
     "Machine",
     "MemoryConfig",
+    "NetConfig",
     "PlatformConfig",
     "PlatformDevice",
     "RngConfig",

@@ -25,6 +25,7 @@ from vmm_reference._config import (
     SerialConfig,
     VmConfig,
 )
+from vmm_reference._config_net import NET_KEYS, NetConfig
 from vmm_reference._errors import ConfigError, VmmError
 from vmm_reference._grammar import meant
 
@@ -110,14 +111,9 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
     add("--cpus", action=_Once, default="", metavar="boot=N", help=_keys(CPUS_KEYS, "boot=1"))
     add("--memory", action=_Once, default="", metavar="size=SIZE", help=_keys(MEMORY_KEYS, "size=512M"))
     add("--disk", nargs="+", action="extend", default=[], metavar="path=PATH", help=_keys(DISK_KEYS, "none"))
+    add("--net", nargs="+", action="extend", default=[], metavar="tap=NAME", help=_keys(NET_KEYS, "none"))
     add("--rng", action=_Once, default="", metavar="src=PATH", help=_keys(RNG_KEYS, "src=/dev/urandom"))
-    add(
-        "--platform",
-        action=_Once,
-        default="",
-        metavar="irqchip=WHERE",
-        help=_keys(PLATFORM_KEYS),
-    )
+    add("--platform", action=_Once, default="", metavar="irqchip=WHERE", help=_keys(PLATFORM_KEYS))
     add(
         "--serial",
         action=_Once,
@@ -205,6 +201,7 @@ def config_from(arguments: argparse.Namespace) -> VmConfig:
         cpus=parse(CpusConfig.parse, arguments.cpus, CpusConfig()),
         memory=parse(MemoryConfig.parse, arguments.memory, MemoryConfig()),
         disks=tuple(DiskConfig.parse(text) for text in arguments.disk),
+        nets=tuple(NetConfig.parse(text) for text in arguments.net),
         serial=SerialConfig.parse(arguments.serial),
         rng=parse(RngConfig.parse, arguments.rng, RngConfig()),
         platform=parse(PlatformConfig.parse, arguments.platform, PlatformConfig()),

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from vmm_reference._config_net import NetConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._grammar import Options, parse_affinity, parse_count, parse_size, parse_toggle
 
@@ -18,6 +19,7 @@ MIN_MEMORY = 16 << 20
 MAX_MEMORY = 1 << 44
 MAX_VCPUS = 254
 MAX_DISKS = 16
+MAX_NETS = 8
 BUILT_IN_IDS = frozenset({"acpi", "boot-timer", "com1", "i8042", "ioapic", "rtc"})
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
@@ -252,7 +254,7 @@ class VmConfig:
         initramfs: loaded as the initial RAM disk.
         cmdline: the kernel's command line, ASCII.
         boot_protocol: how the kernel is entered.
-        cpus, memory, disks, serial, rng, event_monitor: the devices and where their streams end.
+        cpus, memory, disks, nets, serial, rng, event_monitor: the devices and where their streams end.
         platform: what they are built on.
     """
 
@@ -263,6 +265,7 @@ class VmConfig:
     cpus: CpusConfig = CpusConfig()
     memory: MemoryConfig = MemoryConfig()
     disks: Sequence[DiskConfig] = ()
+    nets: Sequence[NetConfig] = ()
     serial: SerialConfig = SerialConfig()
     rng: RngConfig = RngConfig()
     event_monitor: EventMonitorConfig | None = None
@@ -271,9 +274,19 @@ class VmConfig:
     def __attrs_post_init__(self) -> None:
         if len(self.disks) > MAX_DISKS:
             raise ConfigError("--disk", f"{len(self.disks)} disks; a virtio-mmio machine takes {MAX_DISKS}")
+        if len(self.nets) > MAX_NETS or len(self.disks) + len(self.nets) > MAX_DISKS:
+            raise ConfigError(
+                "--net",
+                f"{len(self.nets)} cards beside {len(self.disks)} disks; a virtio-mmio machine takes "
+                f"{MAX_NETS} cards, and {MAX_DISKS} of both",
+            )
+        for field in ("tap", "fd", "pcap"):
+            values = [getattr(net, field) for net in self.nets if getattr(net, field) not in {"", None}]
+            if twice := next((value for value in values if values.count(value) > 1), None):
+                raise ConfigError(f"--net {field}", f"{twice} is given to two cards")
         if not self.cmdline.isascii() or "\0" in self.cmdline:
             raise ConfigError("--cmdline", f"{self.cmdline!r} is not ASCII without NUL")
-        ids = (*self.disk_ids(), self.rng.id)
+        ids = (*self.disk_ids(), *self.net_ids(), self.rng.id)
         for name in ids:
             if not _ID.fullmatch(name):
                 raise ConfigError("id", f"{name!r} is not 1 to 64 of A-Z a-z 0-9 . _ -")
@@ -285,3 +298,7 @@ class VmConfig:
     def disk_ids(self) -> tuple[str, ...]:
         """Return the disks' ids: those given, "disk0", "disk1", … for the others."""
         return tuple(disk.id or f"disk{position}" for position, disk in enumerate(self.disks))
+
+    def net_ids(self) -> tuple[str, ...]:
+        """Return the network cards' ids: those given, "net0", "net1", … for the others."""
+        return tuple(net.id or f"net{position}" for position, net in enumerate(self.nets))

@@ -23,6 +23,7 @@ from virtio_devices import DiskImage, ImageError
 from vm_device import EventManager
 
 from vmm_reference._config import EventMonitorConfig, SerialConfig, SerialMode, VmConfig
+from vmm_reference._config_net import DEFAULT_ADDRESS, NetConfig
 from vmm_reference._errors import ConfigError, HostError
 from vmm_reference._events import EventMonitor
 from vmm_reference._files import new_outputs_removed
@@ -80,6 +81,8 @@ def _check_crossing(config: VmConfig) -> None:
                 f"vCPU {vcpu} shall run on host CPUs {sorted(cpus)}; the emulated host has CPU 0 only, "
                 "leave affinity out",
             )
+    for net in config.nets:
+        _check_net(net)
     # The host of the guest is a process of this machine: what it may not have, QEMU cannot give it.
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     need = _host_memory(config)
@@ -89,6 +92,22 @@ def _check_crossing(config: VmConfig) -> None:
             f"the guest's {config.memory.size >> 20}M need an emulated host of {need} MiB, this machine has "
             f"{have} MiB; ask for less",
         )
+
+
+def _check_net(net: NetConfig) -> None:
+    if net.tap or net.fd is not None:
+        what = f"tap {net.tap}" if net.tap else f"descriptor {net.fd}"
+        raise ConfigError(
+            "--net tap" if net.tap else "--net fd",
+            f"{what} of this machine does not exist in the emulated host; leave tap= and fd= out (the "
+            f"guest reaches its emulated host at {net.address or DEFAULT_ADDRESS}), or take --host kvm",
+        )
+    if net.pcap is not None:
+        _check_place("--net pcap", net.pcap)
+        if net.pcap.is_fifo():
+            raise ConfigError(
+                "--net pcap", f"{net.pcap}: a FIFO does not reach into the emulated host; give a file"
+            )
 
 
 def _check_place(option: str, path: Path) -> None:
@@ -118,6 +137,16 @@ def _lock_disks(config: VmConfig, stack: ExitStack) -> None:
             raise ConfigError("--disk path", str(error)) from None
 
 
+def _make_captures(config: VmConfig) -> None:
+    """Make the capture files: only what exists can be shared with the emulated host."""
+    for net in config.nets:
+        if net.pcap is not None:
+            try:
+                net.pcap.touch(0o600)
+            except OSError as error:
+                raise ConfigError("--net pcap", f"{net.pcap}: {error.strerror}") from None
+
+
 def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
     """Return the command line of the inner `vmm run` for the same machine."""
     affinity = ",".join(f"{vcpu}@[{_numbers(cpus)}]" for vcpu, cpus in config.cpus.affinity.items())
@@ -144,9 +173,28 @@ def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
             "--disk",
             f"path={path},readonly={_toggle(disk.readonly)},id={quote(name)},engine={disk.engine}{serial}",
         ]
+    for name, net in zip(config.net_ids(), config.nets, strict=True):
+        words += ["--net", _net_words(name, net)]
     if events is not None:
         words += ["--event-monitor", f"path={quote(str(events))}"]
     return [*words, *["-v"] * verbose]
+
+
+def _net_words(name: str, net: NetConfig) -> str:
+    pairs = {
+        "tap": quote(net.tap) if net.tap else None,
+        "fd": net.fd,
+        "mac": None if net.mac is None else net.mac.hex(":"),
+        "ip": None if net.address is None else net.address.ip,
+        "mask": None if net.address is None else net.address.netmask,
+        "mtu": net.mtu,
+        "id": quote(name),
+        "pcap": None if net.pcap is None else quote(str(net.pcap.absolute())),
+        "engine": net.engine,
+        "offload_csum": _toggle(net.offload_csum),
+        "offload_tso": _toggle(net.offload_tso),
+    }
+    return ",".join(f"{key}={value}" for key, value in pairs.items() if value is not None)
 
 
 def _toggle(value: bool) -> str:
@@ -268,6 +316,7 @@ def run(config: VmConfig, *, verbose: int = 0) -> int:
     command = [sys.executable, "-m", "vmm_reference", "run", "--host", "kvm"]
     with new_outputs_removed(config, only_empty=True), ExitStack() as stack:
         _lock_disks(config, stack)
+        _make_captures(config)
         serial, events = stack.enter_context(_streams(config))
         try:
             result = vmm_testhost.run(
@@ -287,4 +336,5 @@ def run(config: VmConfig, *, verbose: int = 0) -> int:
 
 def _writable(config: VmConfig, events: Path | None) -> Sequence[Path]:
     disks = [disk.path for disk in config.disks if not disk.readonly]
-    return [*disks, *([events] if events is not None else [])]
+    captures = [net.pcap for net in config.nets if net.pcap is not None]
+    return [*disks, *captures, *([events] if events is not None else [])]

@@ -171,6 +171,7 @@ def _outputs(config: VmConfig) -> Sequence[tuple[str, Path]]:
         found.append(("--serial file", config.serial.path))
     if config.event_monitor is not None and config.event_monitor.path is not None:
         found.append(("--event-monitor path", config.event_monitor.path))
+    found += [("--net pcap", net.pcap) for net in config.nets if net.pcap is not None]
     return found
 
 

@@ -7,6 +7,7 @@ clock, reset and sleep registers, and virtio devices on virtio-mmio, told to the
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
+from functools import partial
 from typing import Final, Protocol
 
 import attrs
@@ -57,6 +58,7 @@ from vmm_memory import GuestMemoryAtomic, RegionBusyError
 from vmm_reference._config import VmConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._open import BIOS_AREA, guest_ram, loader_protocol, open_disk, open_kernel, open_rng
+from vmm_reference._open_net import open_net
 
 _ACPI_TABLES: Final = 0xE_0000  # where a guest that is not told looks for the RSDP
 _FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
@@ -81,12 +83,14 @@ class GuestRequests:
         sleep: it entered an ACPI sleep state (SLP_TYP, 5 is soft-off).
         boot_mark: it wrote to the boot timer (monotonic ns, value).
         panic: its kernel reported a panic, or another of pvpanic's events.
+        device_event: something happened to a device (id, event, why); not the guest's doing, from any thread.
     """
 
     reset: Callable[[], None]
     sleep: Callable[[int], None]
     boot_mark: Callable[[int, int], None]
     panic: Callable[[PvpanicEvent], None]
+    device_event: Callable[[str, str, str], None] = lambda _id, _event, _why: None
 
 
 class Machine:
@@ -163,6 +167,9 @@ class Machine:
             self._add_fixed(device, device.describe())
         for name, disk in zip(config.disk_ids(), config.disks, strict=True):
             self._add_virtio(open_disk(name, disk))
+        for name, net in zip(config.net_ids(), config.nets, strict=True):
+            failed = partial(requests.device_event, name, "capture-failed")
+            self._add_virtio(open_net(name, net, failed))
         self._add_virtio(open_rng(config.rng))
         self._standard = frozenset(node.id for node in self._nodes if node.id not in callers)
         self._answer_unclaimed_ports()

@@ -89,7 +89,13 @@ class Vmm:
         self._ended = EventFd()
         self._monitor.emit("vmm", "starting", {"host": host})
         try:
-            requests = GuestRequests(self._on_reset, self._on_sleep, self._on_boot_mark, self._on_panic)
+            requests = GuestRequests(
+                self._on_reset,
+                self._on_sleep,
+                self._on_boot_mark,
+                self._on_panic,
+                self._on_device_event,
+            )
             self.machine = Machine(config, requests, serial_out=serial_out, devices=devices)
         except BaseException:
             self._monitor.close()
@@ -233,6 +239,9 @@ class Vmm:
         if not self._crash_noted:  # a guest can say it without end
             self._crash_noted = True
             self._monitor.emit("vm", "crash-loaded")
+
+    def _on_device_event(self, device: str, event: str, reason: str) -> None:
+        self._monitor.emit(device, event, {"reason": reason})
 
     def _on_boot_mark(self, when_ns: int, value: int) -> None:
         # What a guest can write without end must not fill the disk that the events go to.
