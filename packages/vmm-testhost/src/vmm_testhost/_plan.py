@@ -18,7 +18,7 @@ Bind = tuple[str, str, Path]  # mount tag, name inside the share or "", path it 
 
 
 def inner_environment(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the variables that pass into the host: those that steer programs, none that name a session, and TMPDIR."""
+    """Return the variables inside: those of ours that steer programs and name no session, and a TMPDIR."""
     passed = {
         key: value for key, value in environ.items() if key in PASSED or key.startswith(PASSED_PREFIXES)
     }
