@@ -7,6 +7,7 @@ import time
 
 import pytest
 from vm_device import EventManager
+from vmm_reference import ConfigError
 from vmm_reference._serial_socket import SocketBackend
 
 
@@ -192,3 +193,32 @@ def test_a_client_that_never_reads_does_not_keep_us(tmp_path, caplog):
             backend.close()
             assert time.monotonic() - start < 5
     assert "does not read" in caplog.text
+
+
+def test_a_socket_of_the_dead_is_replaced(tmp_path, port):
+    """What a killed VMM left behind is no reason to refuse; one that is listened at is."""
+    path = tmp_path / "console"
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(path))
+    with EventManager("test") as events:
+        events.start()
+        backend = SocketBackend(path)
+        backend.attach(events, port)
+        with pytest.raises(ConfigError, match="choose a path that is free"):
+            SocketBackend(path)
+        with socket.socket(socket.AF_UNIX) as client:
+            client.connect(str(path))
+            client.sendall(b"x")
+            wait(lambda: port.got == b"x")
+        backend.detach()
+        backend.close()
+    assert not path.exists()
+
+
+def test_a_file_is_never_replaced(tmp_path):
+    """Somebody's file at that path stays what it is."""
+    path = tmp_path / "console"
+    path.write_text("mine")
+    with pytest.raises(ConfigError, match="choose a path that is free"):
+        SocketBackend(path)
+    assert path.read_text() == "mine"

@@ -1,8 +1,10 @@
 """What options ask of this machine, files and memory, looked at before anything is built or started."""
 
+import errno
 import grp
 import os
 import pwd
+import socket
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -220,9 +222,22 @@ def _check_socket(path: Path) -> None:
             option,
             f"{path}: {length} bytes, a socket's path has at most {_SOCKET_PATH_MAX}; choose a shorter one",
         )
+    if socket_left_over(path):
+        return
     if os.path.lexists(path):
         raise ConfigError(option, f"{path}: exists already; remove it or choose a path that is free")
     _check_new(option, path)
+
+
+def socket_left_over(path: Path) -> bool:
+    """Tell whether it is a socket that nobody listens at any more: its process was killed."""
+    try:
+        if not path.is_socket():
+            return False
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+            return probe.connect_ex(os.fsencode(path)) == errno.ECONNREFUSED
+    except (OSError, ValueError):
+        return False
 
 
 def _key(path: Path) -> _Key:

@@ -1,5 +1,6 @@
 """A serial console on a Unix socket."""
 
+import errno
 import logging
 import socket
 import threading
@@ -9,6 +10,7 @@ from typing import Final
 from vm_device import EventManager
 
 from vmm_reference._errors import ConfigError
+from vmm_reference._files import socket_left_over
 from vmm_reference._serial_input import ConsoleInput, Feeder
 
 _log = logging.getLogger(__name__)
@@ -26,11 +28,14 @@ class SocketBackend:
     """
 
     def __init__(self, path: Path) -> None:
-        """Listen at `path`; raises `ConfigError` when it exists or cannot be bound."""
+        """Listen at `path`; raises `ConfigError` when it is taken or cannot be bound.
+
+        A socket there that nobody listens at was left by a process that was killed: it is replaced.
+        """
         self._path = path
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
         try:
-            self._listener.bind(str(path))
+            _bind(self._listener, path)
             self._listener.listen(1)
         except (OSError, ValueError) as error:
             self._listener.close()
@@ -135,3 +140,13 @@ class SocketBackend:
         self._drop_client()
         self._listener.close()
         self._path.unlink(missing_ok=True)
+
+
+def _bind(listener: socket.socket, path: Path) -> None:
+    try:
+        listener.bind(str(path))
+    except OSError as error:
+        if error.errno != errno.EADDRINUSE or not socket_left_over(path):
+            raise
+        path.unlink()
+        listener.bind(str(path))
