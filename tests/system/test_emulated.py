@@ -95,3 +95,31 @@ def test_an_outer_descriptor_is_refused(initramfs):
     assert done.returncode == 2
     message = "vmm: --event-monitor fd: descriptor 1 does not exist in the emulated host; use path="
     assert done.stderr.strip() == message
+
+
+def test_ctrl_c_on_make_boot_leaves_nothing(tmp_path):
+    """Ctrl-C reaches make's command and the VMM alike: both end, and no scratch folder stays."""
+    scratch = tmp_path / "tmp"
+    scratch.mkdir()
+    tool = Path(__file__).parents[2] / "tools/boot.py"
+    words = ["--host", "emulated", "--cmdline", f"{CMDLINE} vmm.end=halt"]
+    process = subprocess.Popen(
+        [sys.executable, str(tool), *words],
+        env={**os.environ, "TMPDIR": str(scratch)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        assert process.stdout is not None
+        while b"guest: userspace reached" not in process.stdout.readline():
+            assert process.poll() is None
+        os.killpg(process.pid, signal.SIGINT)
+        _, err = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert b"Traceback" not in err
+        assert b"boot: vmm ended with status 130" in err
+        assert list(scratch.iterdir()) == []
+    finally:
+        process.kill()
