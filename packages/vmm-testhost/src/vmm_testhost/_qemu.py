@@ -14,12 +14,13 @@ CMDLINE = (
     "console=ttyS0 panic=-1 oops=panic mitigations=off nokaslr no_timer_check tsc=reliable "
     "random.trust_cpu=on loglevel=4"
 )
-# TCG lets a guest's XSETBV pass without the exit that KVM asked for. KVM then goes on to tell the guest the
-# XSAVE size of x87 and SSE; a kernel that finds more in XCR0 turns XSAVE off, or (7.3) dies of that.
-NO_AVX = "-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-pku,-mpx"
+# TCG lets a guest's XSETBV pass without the exit that KVM asked for. KVM then tells the guest a wrong XSAVE
+# size, at which a kernel turns XSAVE off or (7.3) dies, and puts XCR0 back at each entry, at which signal
+# frames and vector registers would get lost. A CPU without XSAVE saves by FXSAVE, and all is well.
+NO_XSAVE = "-xsave,-xsaveopt,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-pku,-mpx"
 # -cpu max beats every named model; its SVM (with NPT) is what makes kvm_amd complete.
 MACHINE = (
-    f"-M q35 -accel tcg,tb-size=512,thread=multi -cpu max,{NO_AVX} "
+    f"-M q35 -accel tcg,tb-size=512,thread=multi -cpu max,{NO_XSAVE} "
     "-nodefaults -no-user-config -display none -no-reboot"
 )
 
