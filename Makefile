@@ -5,9 +5,11 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 STAMP  := $(VENV)/.installed
 DOCS_STAMP := $(VENV)/.installed-docs
+# In the environment the pins hold for isolated builds too.
+PIP    := PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check
 C_SOURCES := $(wildcard packages/*/csrc/*.[ch] packages/*/setup.py packages/*/pyproject.toml)
 
-.PHONY: help boot test test-long lint docs bench doctor gen sanitize clean
+.PHONY: help boot test test-long lint docs bench doctor gen pins sanitize clean
 
 help:
 	@echo "make boot        boot a stock Debian kernel to userspace (KERNEL=… INITRD=… for your own)"
@@ -17,17 +19,18 @@ help:
 	@echo "make docs        the site of all documentation: build/site/index.html"
 	@echo "make sanitize    the C cores under ASan and UBSan, through the property suites"
 	@echo "make bench       figures beside their yardsticks"
+	@echo "make pins        constraints.txt anew, from the newest versions that are allowed"
 	@echo "make doctor      what this machine's KVM can really do"
 
-$(STAMP): requirements-dev.txt $(C_SOURCES)
+$(STAMP): requirements-dev.txt constraints.txt $(C_SOURCES)
 	@test -d $(VENV) || $(PYTHON) -m venv $(VENV) || \
 	  { echo "make: python3-venv is missing: apt-get install git make gcc python3-venv python3-dev"; exit 1; }
 	@echo "installing the packages into $(VENV) …"
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	@$(PIP) -r requirements-dev.txt
 	@touch $@
 
 $(DOCS_STAMP): requirements-docs.txt $(STAMP)
-	@$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-docs.txt
+	@$(PIP) -r requirements-docs.txt
 	@touch $@
 
 boot: $(STAMP)
@@ -51,6 +54,14 @@ docs: $(DOCS_STAMP)
 
 gen: $(STAMP)
 	$(BIN)/python tools/gen_cffi.py
+
+pins:
+	@rm -rf build/pins && $(PYTHON) -m venv build/pins
+	@sed '/^-c /d' requirements-dev.txt requirements-docs.txt > build/pins/requirements.txt
+	@build/pins/bin/pip install --quiet --disable-pip-version-check -r build/pins/requirements.txt
+	@sed -n '/^#/p' constraints.txt > build/pins/new
+	@build/pins/bin/pip list --format=freeze --exclude-editable --exclude pip >> build/pins/new
+	@mv build/pins/new constraints.txt && rm -rf build/pins
 
 bench: $(STAMP)
 	@$(BIN)/python bench/run.py

@@ -125,3 +125,16 @@ def test_every_readme_says_what_is_needed_and_promised(packages):
     }
     (text,) = texts
     assert re.search(r"CPython 3\.11 .*Linux 4\.11 .*0\.x: a minor release may break", text, re.DOTALL)
+
+
+@pytest.mark.parametrize("file", ["requirements-dev.txt", "requirements-docs.txt"])
+def test_what_make_installs_is_pinned(file):
+    """Each requirement of the workspace has one version in constraints.txt, within its own bounds."""
+    pins = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+    )
+    lines = (ROOT / file).read_text().splitlines()
+    wanted = [Requirement(line) for line in lines if line and line[0] not in "#-"]
+    assert "-c constraints.txt" in lines
+    assert [need.name for need in wanted if pins[need.name] not in need.specifier] == []
+    assert len(wanted) >= 3

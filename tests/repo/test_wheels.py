@@ -227,7 +227,16 @@ def later(request, packages, distributions, tmp_path_factory):
         text for p in packages.values() for text in p.project.get("optional-dependencies", {}).get("test", ())
     }
     others = sorted(text for text in wanted if Requirement(text).name not in packages)
-    command = [*map(str, pip), "install", "-q", "--retries", "1", *others]
+    command = [
+        *map(str, pip),
+        "install",
+        "-q",
+        "--retries",
+        "1",
+        "-c",
+        str(ROOT / "constraints.txt"),
+        *others,
+    ]
     if subprocess.run(command, cwd=place, check=False, capture_output=True).returncode != 0:
         skip(request, f"python{request.param}", "its libraries cannot be downloaded: needs a package index")
     call(*pip, "check", cwd=place)
