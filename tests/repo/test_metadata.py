@@ -131,7 +131,9 @@ def test_every_readme_says_what_is_needed_and_promised(packages):
 def test_what_make_installs_is_pinned(file):
     """Each requirement of the workspace has one version in constraints.txt, within its own bounds."""
     pins = dict(
-        line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
+        line.lower().split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
     )
     lines = (ROOT / file).read_text().splitlines()
     wanted = [Requirement(line) for line in lines if line and line[0] not in "#-"]
