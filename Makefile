@@ -64,7 +64,7 @@ pins:
 	@mv build/pins/new constraints.txt && rm -rf build/pins
 
 bench: $(STAMP)
-	@$(BIN)/python bench/run.py
+	@$(BIN)/python bench/run.py $(if $(ONLY),--only "$(ONLY)") $(BENCH_ARGS)
 
 doctor: $(STAMP)
 	@$(BIN)/vmm doctor

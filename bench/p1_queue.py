@@ -1,0 +1,174 @@
+"""P1 and P2: batches of 64 chains popped and completed, seen from Python, beside Rust and a C floor."""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Final
+
+import attrs
+from harness import Options, Row, Served, compare, interleave
+from virtio_queue import ChainBatch, Queue
+from virtio_queue.testing import BatchWorkload
+from vmm_memory import GuestMemoryMmap
+
+import build
+
+CHAINS: Final = 64
+MEMORY: Final = 1 << 20
+_BASE: Final = 0x1000
+_ROUNDS: Final = 500
+
+FLOOR, BEST, NEWEST = (
+    "C floor",
+    "vm-memory 0.16.2 + virtio-queue 0.16.0",
+    "vm-memory 0.18 + virtio-queue 0.18",
+)
+
+
+@attrs.frozen
+class Work:
+    """A ring of equal chains.
+
+    Args:
+        id: of the figure.
+        what: in words.
+        goals: for the ratio to each yardstick that has one.
+        table: best Rust / C floor in the table of reference figures; None where it has no such row.
+        descriptors: buffers of a chain.
+        size: entries of the queue.
+        indirect: chains are indirect tables.
+        event_idx: the event index is negotiated, and decides once a batch.
+        regions: the memory is cut into so many, side by side.
+        dirty: pages are tracked.
+    """
+
+    id: str
+    what: str
+    goals: Mapping[str, float] = {}
+    table: float | None = None
+    descriptors: int = 2
+    size: int = 256
+    indirect: bool = False
+    event_idx: bool = False
+    regions: int = 1
+    dirty: bool = True
+
+
+_P2: Final = {BEST: 0.7}
+WORKS: Final = (
+    Work(
+        "P1", "64 chains of 2, 1 region, dirty bitmap, event index", {BEST: 0.7, FLOOR: 2.5}, event_idx=True
+    ),
+    Work("P1", "64 chains of 2, 1 region, no bitmap", table=37 / 10.5, dirty=False),
+    Work("P2", "64 chains of 8, 1 region, no bitmap", _P2, 119 / 27, descriptors=8, size=512, dirty=False),
+    Work(
+        "P2", "64 indirect chains of 16, 1 region, no bitmap", _P2, 286 / 64, 16, indirect=True, dirty=False
+    ),
+    Work("P2", "64 chains of 2, 8 regions, dirty bitmap", _P2, regions=8),
+)
+
+
+class Ours:
+    """Our queue on a ring, and the ring as a file for everybody else."""
+
+    def __init__(self, work: Work, image: Path) -> None:
+        """Build the ring and write it to `image`."""
+        part = MEMORY // work.regions
+        self.memory = GuestMemoryMmap.from_ranges(
+            [(index * part, part) for index in range(work.regions)], dirty=work.dirty
+        )
+        self.queue = Queue(work.size)
+        # In several regions the buffers are spread over them; otherwise they lie close.
+        self.ring = BatchWorkload(
+            self.memory,
+            self.queue,
+            base=_BASE,
+            room=MEMORY - _BASE,
+            size=work.size,
+            chains=CHAINS,
+            descriptors=work.descriptors,
+            buffer=64 if work.regions == 1 else 4096,
+            indirect=work.indirect,
+            event_idx=work.event_idx,
+        )
+        self.batch = ChainBatch(CHAINS, CHAINS * max(work.descriptors, 8))
+        image.write_bytes(self.memory.read(0, MEMORY))
+        queue = self.queue
+        places = (queue.size, queue.desc_table, queue.avail_ring, queue.used_ring)
+        numbers = (work.regions, int(work.dirty), *places, CHAINS, int(work.event_idx))
+        self.words = [str(image), *map(str, numbers)]
+
+    def ns_per_chain(self, rounds: int) -> float:
+        """Pop and complete `rounds` batches; the driver's part is not timed."""
+        queue, memory, batch, refill, clock = (
+            self.queue,
+            self.memory,
+            self.batch,
+            self.ring.refill,
+            time.perf_counter_ns,
+        )
+        spent = 0
+        for _ in range(rounds):
+            refill()
+            start = clock()
+            queue.pop_batch(memory, batch)
+            queue.complete_batch(memory, batch)
+            spent += clock() - start
+        if len(batch) != CHAINS:
+            raise RuntimeError(f"popped {len(batch)} chains of {CHAINS}")
+        return spent / rounds / CHAINS
+
+
+def run(options: Options) -> list[Row]:
+    """Measure all rings."""
+    with tempfile.TemporaryDirectory() as scratch:
+        return [row for work in WORKS for row in _measure(work, options, Path(scratch) / "image")]
+
+
+def _measure(work: Work, options: Options, image: Path) -> list[Row]:
+    ours, count = Ours(work, image), options.work(_ROUNDS)
+    commands: dict[str, list[Path | str]] = {}
+    if work.regions == 1:
+        commands[FLOOR] = [*build.floor("queue"), *ours.words]
+    for name, version in ((BEST, "best"), (NEWEST, "newest")):
+        if (peer := build.peer(version)) is not None:
+            commands[name] = [peer, "queue", *ours.words]
+    with ExitStack() as stack:
+        contenders: dict[str, Callable[[], float]] = {"ours": lambda: ours.ns_per_chain(count)}
+        for name, command in commands.items():
+            contenders[name] = _asker(stack.enter_context(Served(command)), count)
+        times = interleave(contenders, options.rounds, progress=f"{work.id} {work.what}")
+    names = (BEST, NEWEST) if work.regions > 1 else (BEST, FLOOR, NEWEST)
+    rows = [
+        compare(
+            work.id,
+            f"{work.what}, per chain",
+            times["ours"],
+            name,
+            times.get(name),
+            unit="ns",
+            goal=work.goals.get(name),
+        )
+        for name in names
+    ]
+    return rows if work.table is None else [*rows, floor_check(work, times)]
+
+
+def floor_check(work: Work, times: Mapping[str, list[float]]) -> Row:
+    """Whether the floor is one: best Rust / floor is that of the table of reference figures within 30 %."""
+    assert work.table is not None
+    what = f"floor check, {work.what}: best Rust / C floor"
+    name = "the reference table's ratio (within 30 %)"
+    best, bare = times.get(BEST), times.get(FLOOR)
+    if not best or not bare:
+        return Row(work.id, what, 0.0, work.table, name, None, "", "lower", "missing", 1.3, 0.0, 0)
+    ratios = [rust / floor for rust, floor in zip(best, bare, strict=True)]
+    row = compare(work.id, what, ratios, name, [work.table], unit="", goal=1.3)
+    assert row.ratio is not None
+    return attrs.evolve(row, status="met" if 0.7 <= row.ratio <= 1.3 else "missed")
+
+
+def _asker(served: Served, count: int) -> Callable[[], float]:
+    return lambda: served.ask(count)[0]
