@@ -1,31 +1,16 @@
-"""The compressions a kernel payload may use, each decompressed in bounded steps.
+"""The compressions a kernel payload may use, each recognised here and decompressed in bounded steps.
 
-Every decoder is a generator of chunks: neither a hostile file nor a hostile size field makes the loader hold
-more than the limit plus one chunk. Formats: ``scripts/Makefile.lib`` and ``lib/decompress*.c`` of Linux.
+Formats: ``scripts/Makefile.lib`` and ``lib/decompress*.c`` of Linux.
 """
 
 from __future__ import annotations
 
-import bz2
 import enum
-import lzma
-import struct
-import zlib
-from collections.abc import Callable, Iterator
-from typing import Protocol
-
-import lz4.block  # type: ignore[import-untyped]
-import zstandard
+from collections.abc import Iterator
 
 from linux_loader._errors import DecompressionError
 
 DEFAULT_LIMIT = 1 << 30
-CHUNK = 1 << 20
-
-# Kernels are packed with dictionaries of up to 128 MiB (xz and zstd -22); liblzma adds its own tables.
-_MEMORY_LIMIT = 192 << 20
-_LZ4_LEGACY_MAGIC = 0x184C2102
-_LZ4_LEGACY_BLOCK = 8 << 20
 
 
 class Compression(enum.Enum):
@@ -67,96 +52,6 @@ def detect_compression(head: bytes | memoryview) -> Compression | None:
     return next((kind for magic, kind in _MAGICS if start.startswith(magic)), None)
 
 
-class _PullDecoder(Protocol):
-    """The interface bz2 and lzma decompressors share."""
-
-    @property
-    def eof(self) -> bool: ...
-    @property
-    def needs_input(self) -> bool: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
-
-
-def _pull(decoder: _PullDecoder, data: memoryview) -> Iterator[bytes]:
-    offset = 0
-    while not decoder.eof:
-        block = b""
-        if decoder.needs_input:
-            block = bytes(data[offset : offset + CHUNK])
-            if not block:
-                raise EOFError("the stream ends early")
-            offset += len(block)
-        yield decoder.decompress(block, CHUNK)
-
-
-def _gunzip(data: memoryview) -> Iterator[bytes]:
-    decoder = zlib.decompressobj(wbits=31)
-    offset = 0
-    while not decoder.eof:
-        block = decoder.unconsumed_tail
-        if not block:
-            block = bytes(data[offset : offset + CHUNK])
-            if not block:
-                raise EOFError("the stream ends early")
-            offset += len(block)
-        yield decoder.decompress(block, CHUNK)
-
-
-def _unzstd(data: memoryview) -> Iterator[bytes]:
-    decoder = zstandard.ZstdDecompressor(max_window_size=_MEMORY_LIMIT)
-    with decoder.stream_reader(data, read_across_frames=True, closefd=False) as reader:
-        while chunk := reader.read(CHUNK):
-            yield chunk
-
-
-def _unlz4_legacy(data: memoryview) -> Iterator[bytes]:
-    """Decode `lz4 -l`: a magic number, then blocks of at most 8 MiB, each after its packed length (le32)."""
-    offset = 4
-    while offset + 4 <= len(data):
-        (size,) = struct.unpack_from("<I", data, offset)
-        offset += 4
-        if size == _LZ4_LEGACY_MAGIC:  # streams may be concatenated (lib/decompress_unlz4.c)
-            continue
-        if size > len(data) - offset:
-            raise EOFError(
-                f"a block of {size} bytes at {offset:#x} reaches past the payload's {len(data)} bytes"
-            )
-        yield lz4.block.decompress(data[offset : offset + size], uncompressed_size=_LZ4_LEGACY_BLOCK)
-        offset += size
-
-
-def _unxz(data: memoryview) -> Iterator[bytes]:
-    return _pull(lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MEMORY_LIMIT), data)
-
-
-def _unlzma(data: memoryview) -> Iterator[bytes]:
-    return _pull(lzma.LZMADecompressor(lzma.FORMAT_ALONE, memlimit=_MEMORY_LIMIT), data)
-
-
-def _bunzip2(data: memoryview) -> Iterator[bytes]:
-    return _pull(bz2.BZ2Decompressor(), data)
-
-
-def _stored(data: memoryview) -> Iterator[bytes]:
-    return (bytes(data[at : at + CHUNK]) for at in range(0, len(data), CHUNK))
-
-
-_DECODERS: dict[Compression, Callable[[memoryview], Iterator[bytes]]] = {
-    Compression.NONE: _stored,
-    Compression.GZIP: _gunzip,
-    Compression.BZIP2: _bunzip2,
-    Compression.LZMA: _unlzma,
-    Compression.XZ: _unxz,
-    Compression.LZ4: _unlz4_legacy,
-    Compression.ZSTD: _unzstd,
-}
-
-_DECODE_ERRORS = (
-    EOFError, MemoryError, OSError, OverflowError, ValueError,
-    lz4.block.LZ4BlockError, lzma.LZMAError, zlib.error, zstandard.ZstdError,
-)  # fmt: skip
-
-
 def decompress_chunks(data: memoryview, kind: Compression, *, limit: int = DEFAULT_LIMIT) -> Iterator[bytes]:
     """Decompress ``data`` piece by piece.
 
@@ -172,7 +67,10 @@ def decompress_chunks(data: memoryview, kind: Compression, *, limit: int = DEFAU
     Raises:
         DecompressionError: The stream is damaged, unsupported (LZO), or yields more than ``limit`` bytes.
     """
-    decoder = _DECODERS.get(kind)
+    # The libraries take longer to import than an unpacked kernel takes to load.
+    from linux_loader._decoders import DECODE_ERRORS, DECODERS  # noqa: PLC0415
+
+    decoder = DECODERS.get(kind)
     if decoder is None:
         raise DecompressionError(
             kind.value,
@@ -186,5 +84,5 @@ def decompress_chunks(data: memoryview, kind: Compression, *, limit: int = DEFAU
                 raise DecompressionError(kind.value, reason=f"the output exceeds the limit of {limit} bytes")
             if chunk:
                 yield chunk
-    except _DECODE_ERRORS as error:
+    except DECODE_ERRORS as error:
         raise DecompressionError(kind.value, reason=f"{type(error).__name__}: {error}") from error

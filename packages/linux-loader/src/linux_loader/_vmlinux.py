@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -38,6 +37,8 @@ def vmlinux_from_bzimage(
         ImageError: ``src`` is not a bzImage with a loadable ELF kernel inside; ``dst`` is unchanged.
         OSError: A file cannot be read or written; ``dst`` is unchanged.
     """
+    import tempfile  # noqa: PLC0415 - with all that it imports, half as much as the rest of this package
+
     target = Path(dst)
     handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
     try:

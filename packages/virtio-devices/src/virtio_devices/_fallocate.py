@@ -1,17 +1,24 @@
 """fallocate(2), which the os module does not have; only the pure-Python data path uses it."""
 
-import ctypes
 import errno
+import functools
 import os
+from collections.abc import Callable
 
 KEEP_SIZE = 1
 PUNCH_HOLE = 2
 ZERO_RANGE = 16
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_fallocate = _libc.fallocate64
-_fallocate.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
-_fallocate.restype = ctypes.c_int
+
+@functools.cache
+def _libc() -> tuple[Callable[[int, int, int, int], int], Callable[[], int]]:
+    """The C library's function, and errno. Slow to import, and who has the C data path needs none."""
+    import ctypes  # noqa: PLC0415
+
+    call = ctypes.CDLL(None, use_errno=True).fallocate64
+    call.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+    call.restype = ctypes.c_int
+    return call, ctypes.get_errno
 
 
 def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
@@ -21,7 +28,8 @@ def fallocate(fd: int, mode: int, offset: int, length: int) -> None:
         OSError: with the kernel's errno.
     """
     # SAFETY: four integers go in, no pointer does.
-    while _fallocate(fd, mode | KEEP_SIZE, offset, length) != 0:
-        code = ctypes.get_errno()
+    call, last_error = _libc()
+    while call(fd, mode | KEEP_SIZE, offset, length) != 0:
+        code = last_error()
         if code != errno.EINTR:
             raise OSError(code, os.strerror(code))

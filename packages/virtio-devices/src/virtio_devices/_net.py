@@ -3,7 +3,6 @@
 import enum
 import errno
 import os
-import secrets
 import selectors
 import struct
 from collections.abc import Callable, Mapping
@@ -94,7 +93,7 @@ class NetStats:
 
 def random_mac() -> bytes:
     """Return a random unicast MAC address of the locally administered kind, 6 bytes."""
-    first, *rest = secrets.token_bytes(_MAC_SIZE)
+    first, *rest = os.urandom(_MAC_SIZE)
     return bytes([first & 0xFC | 2, *rest])
 
 

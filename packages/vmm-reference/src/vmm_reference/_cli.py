@@ -4,7 +4,6 @@ import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
@@ -83,6 +82,22 @@ class _Once(argparse.Action):
         setattr(namespace, self.dest, values)
 
 
+class _Version(argparse.Action):
+    """Print the version, which takes longer to find than all options to read."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,  # noqa: ARG002 - argparse's signature
+        values: object,  # noqa: ARG002
+        option_string: str | None = None,  # noqa: ARG002
+    ) -> NoReturn:
+        from importlib.metadata import version  # noqa: PLC0415
+
+        print(f"vmm {version('vmm-reference')}")
+        parser.exit()
+
+
 def _keys(keys: dict[str, str], default: str = "") -> str:
     text = "; ".join(f"{key}= {meaning}" for key, meaning in keys.items())
     return f"{text} (default: {default})" if default else text
@@ -98,7 +113,7 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
         allow_abbrev=False,
     )
     add = run.add_argument
-    add("-V", "--version", action="version", version=f"vmm {version('vmm-reference')}")
+    add("-V", "--version", action=_Version, nargs=0, help="show program's version number and exit")
     add("--kernel", required=True, action=_Once, metavar="PATH", help="bzImage or ELF vmlinux (x86-64)")
     add("--initramfs", action=_Once, metavar="PATH", help="initial RAM disk (default: none)")
     add(
@@ -152,7 +167,9 @@ def _parser() -> _Parser:
         epilog="Begin with `vmm doctor`: it says where guests will run. `vmm run --help` shows a first run.",
         allow_abbrev=False,
     )
-    parser.add_argument("-V", "--version", action="version", version=f"vmm {version('vmm-reference')}")
+    parser.add_argument(
+        "-V", "--version", action=_Version, nargs=0, help="show program's version number and exit"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
     _add_run(commands)
     doctor = commands.add_parser(
