@@ -149,8 +149,9 @@ class NativeExits:
         ValueError: Two ranges overlap, or an Eventfd names something else.
     """
 
-    __slots__ = ("_fds", "_keep", "_table", "ranges")
+    __slots__ = ("_fds", "_keep", "pointer", "ranges")
     ranges: tuple[NativeRange, ...]
+    pointer: CData  # the C table; valid while this object lives
 
     def __init__(self, ranges: Iterable[NativeRange] = ()) -> None:
         self.ranges = tuple(sorted(ranges, key=lambda r: (r.space, r.base)))
@@ -175,11 +176,11 @@ class NativeExits:
             for entry, native in zip(array, part, strict=False):
                 self._fill(entry, native)
         self._keep = arrays
-        self._table = ffi.new("struct kvmx_table *")
-        self._table.abi = lib.KVMX_ABI << 32 | ffi.sizeof("struct kvmx_table")
-        self._table.npio, self._table.nmmio = len(pio), len(mmio)
-        self._table.pio, self._table.mmio = arrays
-        if lib.kvmx_table_check(self._table):
+        self.pointer = ffi.new("struct kvmx_table *")
+        self.pointer.abi = lib.KVMX_ABI << 32 | ffi.sizeof("struct kvmx_table")
+        self.pointer.npio, self.pointer.nmmio = len(pio), len(mmio)
+        self.pointer.pio, self.pointer.mmio = arrays
+        if lib.kvmx_table_check(self.pointer):
             raise ValueError(
                 f"the C core refused a table of {len(self.ranges)} ranges [errno {errno.EINVAL}]"
             )
@@ -202,11 +203,6 @@ class NativeExits:
             self._fds.append(_own_eventfd(native.write.fd))
             entry.fd = self._fds[-1]
 
-    @property
-    def pointer(self) -> CData:
-        """The C table; valid while this object lives."""
-        return self._table
-
     def hits(self) -> tuple[int, ...]:
         """Return how many exits each of ``ranges`` answered, in that order."""
         counts = [
@@ -218,7 +214,7 @@ class NativeExits:
         return tuple(by_index[i] for i in range(len(self.ranges)))
 
     def _sizes(self) -> tuple[int, int]:
-        return self._table.npio, self._table.nmmio
+        return self.pointer.npio, self.pointer.nmmio
 
     def __del__(self) -> None:
         _close_all(getattr(self, "_fds", []))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
+from functools import partial
 from typing import final
 
 from kvm_ioctls._exits import Exit, IoIn, IoOut, MmioRead, MmioWrite, build_exit
@@ -38,7 +39,7 @@ class IoRecord:
     exists per vCPU; its attributes always tell the newest exit.
     """
 
-    __slots__ = ("_exit", "_subject", "_vcpu", "_view")
+    __slots__ = ("_exit", "_subject", "_vcpu", "_view", "head")
 
     def __init__(self, vcpu: CData, exit_: CData, subject: str) -> None:
         self._vcpu = vcpu
@@ -47,10 +48,12 @@ class IoRecord:
         # SAFETY: the view covers exactly one struct kvmx_exit inside the vCPU's C object, which _vcpu
         # keeps alive as long as this record lives.
         self._view = memoryview(ffi.buffer(exit_))
+        # (reason, is_mmio, is_write, size, count, words, addr, value), as numbers, without a Python frame.
+        self.head = partial(_HEAD.unpack_from, self._view)
 
     def fields(self) -> tuple[bool, bool, int, int, int, int]:
         """Return (is_mmio, is_write, addr, size, count, value) in one step."""
-        _, mmio, write, size, count, _, addr, value = _HEAD.unpack_from(self._view)
+        _, mmio, write, size, count, _, addr, value = self.head()
         return mmio != 0, write != 0, addr, size, count, value
 
     @property

@@ -23,6 +23,10 @@ from kvm_ioctls._x86_64._vcpu import X86Vcpu
 __all__ = ("RunStats", "VcpuFd")
 
 _IO = frozenset((ExitReason.IO, ExitReason.MMIO))
+_INTR = int(ExitReason.INTR)
+_NO_TABLE = ffi.NULL
+# Bound once: an attribute lookup on lib costs a good part of a call.
+_run = lib.kvmx_vcpu_run
 
 
 @attrs.frozen
@@ -106,15 +110,14 @@ class VcpuFd(X86Vcpu):
             KvmAbiError: The run page was malformed.
             KvmStateError: Closed, forked, or another thread is inside.
         """
-        if self._born != generation():
-            self._check_usable()
-        table = ffi.NULL if native is None else native.pointer
+        # Nothing is asked about forks here: C refuses what was abandoned in a child, and _fail says so.
+        table = _NO_TABLE if native is None else native.pointer
         while True:
-            ret = lib.kvmx_vcpu_run(self._vcpu, table, 0)
+            ret = _run(self._vcpu, table, 0)
             if ret >= 0:
                 return ret
             if ret == -errno.EINTR:
-                return ExitReason.INTR
+                return _INTR
             # A signal that is not a kick: back through the interpreter, so that Ctrl-C gets its turn.
             if ret != -errno.ERESTART:
                 self._fail(ret, lib.KX_RUN)

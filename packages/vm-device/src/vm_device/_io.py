@@ -40,7 +40,9 @@ class IoReader:
 
     def pio_read(self, port: int, size: int) -> int:
         """As Bus.read on the PIO bus."""
-        self._enter()
+        if not self._thread:
+            self._thread = threading.get_ident()
+        self._busy += 1
         try:
             return self._manager._current.pio.read(port, size)
         finally:
@@ -48,7 +50,9 @@ class IoReader:
 
     def pio_write(self, port: int, size: int, value: int) -> None:
         """As Bus.write on the PIO bus."""
-        self._enter()
+        if not self._thread:
+            self._thread = threading.get_ident()
+        self._busy += 1
         try:
             self._manager._current.pio.write(port, size, value)
         finally:
@@ -56,7 +60,9 @@ class IoReader:
 
     def mmio_read(self, address: int, size: int) -> int:
         """As Bus.read on the MMIO bus."""
-        self._enter()
+        if not self._thread:
+            self._thread = threading.get_ident()
+        self._busy += 1
         try:
             return self._manager._current.mmio.read(address, size)
         finally:
@@ -64,16 +70,13 @@ class IoReader:
 
     def mmio_write(self, address: int, size: int, value: int) -> None:
         """As Bus.write on the MMIO bus."""
-        self._enter()
+        if not self._thread:
+            self._thread = threading.get_ident()
+        self._busy += 1
         try:
             self._manager._current.mmio.write(address, size, value)
         finally:
             self._busy += 1
-
-    def _enter(self) -> None:
-        if not self._thread:
-            self._thread = threading.get_ident()
-        self._busy += 1
 
     def close(self) -> None:
         """Leave the manager; idempotent."""

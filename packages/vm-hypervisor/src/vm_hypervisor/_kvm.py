@@ -25,8 +25,7 @@ from vm_hypervisor._split import SplitLine, SplitLines
 from vm_hypervisor.arch import x86_64
 from vm_hypervisor.arch._x86_64_state import EntryState
 
-_IO: Final = int(kvm.ExitReason.IO)
-_MMIO: Final = int(kvm.ExitReason.MMIO)
+_ACCESSES: Final = frozenset((int(kvm.ExitReason.IO), int(kvm.ExitReason.MMIO)))
 _EOI: Final = int(kvm.ExitReason.IOAPIC_EOI)
 _WHOLE: Final = frozenset((1, 2, 4, 8))  # access sizes that a bus takes in one piece
 _EVENTS: Final = {
@@ -244,11 +243,16 @@ class KvmVcpu:
 
     def run(self, ops: VmOps | None = None) -> exits.Exit:
         """Run until the caller must see something; see `Vcpu.run`."""
-        run, vm = self._fd.run_raw, self._vm
+        run, vm, head = self._fd.run_raw, self._vm, self._io.head
         while True:
             reason = run(vm.native)
-            if ops is not None and reason in (_IO, _MMIO):
-                self._serve(ops)
+            if ops is not None and reason in _ACCESSES:
+                # Ordinary writes, the most frequent access, without a further frame.
+                _, mmio, write, size, count, _, addr, value = head()
+                if write and count == 1 and size in _WHOLE:
+                    (ops.mmio_write if mmio else ops.pio_write)(addr, size, value)
+                else:
+                    self._serve(ops)
             elif reason == kvm.ExitReason.INTR:
                 return exits.Kicked()
             elif not (reason == _EOI and self._end_interrupt()):
