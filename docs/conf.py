@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.addnodes import pending_xref
 from sphinx.application import Sphinx
 from sphinx.environment import BuildEnvironment
@@ -40,8 +41,12 @@ html_show_sphinx = False
 
 myst_heading_anchors = 4
 
+smartquotes = False  # quotation marks are often code
+
 nitpicky = True  # a reference that leads nowhere is a warning, and a warning fails the build
 default_role = "py:obj"  # `name` in a docstring is a link where such a name is public, and plain elsewhere
+COLON = "\ue000"  # of Unicode's private use: in no docstring
+PRIVATE_PATH = re.compile(r"\b[a-z]\w*(?:\.[a-z]\w*)*(?:\._\w+)+\.")
 MAX_DEPTH = 3  # page, module, class
 BUILT_IN = (
     "object,BaseException,Exception,OSError,ValueError,RuntimeError,LookupError,"
@@ -139,10 +144,34 @@ def _forget_builtins(_app: Sphinx, tree: nodes.document) -> None:
             reference.replace_self(reference.children)
 
 
+def _hide_colon(  # napoleon takes "Short name: kvm" at an attribute for a type and its description
+    _app: Sphinx, what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    """Keep the first line of an attribute's docstring as it is written."""
+    if what in {"attribute", "data", "property"} and lines:
+        lines[0] = lines[0].replace(":", COLON)
+
+
+def _show_colon(
+    _app: Sphinx, _what: str, _name: str, _object: object, _options: object, lines: list[str]
+) -> None:
+    lines[:] = [line.replace(COLON, ":") for line in lines]
+
+
+def _shorten_values(_app: Sphinx, tree: nodes.document) -> None:
+    """Name types by their names alone, not by the private modules they are made in."""
+    for kind in (addnodes.desc_annotation, addnodes.literal_emphasis, addnodes.pending_xref):
+        for text in [text for part in tree.findall(kind) for text in part.findall(nodes.Text)]:
+            text.parent.replace(text, nodes.Text(PRIVATE_PATH.sub("", text.astext())))
+
+
 def setup(app: Sphinx) -> None:
     """Connect what is above."""
     _share_docs_of_constants()
     app.connect("missing-reference", _resolve)
     app.connect("autodoc-process-bases", _hide_private_bases)
     app.connect("doctree-read", _forget_builtins)
+    app.connect("doctree-read", _shorten_values)
     app.connect("env-updated", _shorten_contents)
+    app.connect("autodoc-process-docstring", _hide_colon, priority=400)  # napoleon's is 500
+    app.connect("autodoc-process-docstring", _show_colon, priority=600)

@@ -48,6 +48,18 @@ def test_page_runs(name):
     assert run_page(PAGES / f"{name}.md") == []
 
 
+@pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS.get(name, ())) for name in PACKAGES])
+@pytest.mark.timeout(300)
+def test_readme_runs(name):
+    """All blocks of a package's README run as well, in order, in one namespace."""
+    readme = ROOT / "packages" / name / "README.md"
+    namespace = {"__name__": name}
+    blocks = BLOCK.findall(readme.read_text())
+    assert blocks
+    for code, _ in blocks:
+        exec(compile(code, str(readme), "exec"), namespace)
+
+
 def test_a_page_that_lies_is_found(tmp_path):
     """A block that prints something else, or prints where nothing is promised, is reported."""
     page = tmp_path / "page.md"

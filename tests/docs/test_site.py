@@ -91,6 +91,16 @@ def test_the_search_finds_names_and_words(site):
 
 
 @pytest.mark.timeout(600)
+def test_docstrings_are_shown_as_they_are_written(site):
+    """A colon in the first line of a property, and types without the private modules they are made in."""
+    page = (site / "docs/api/vm-hypervisor.html").read_text()
+    assert 'Short name: "kvm"' in page.replace("&quot;", '"')
+    text = re.sub(r"<[^>]+>", "", re.sub(r'(?:href|id|title)="[^"]*"', "", page))
+    assert "class vm_hypervisor.KvmVcpu" in text.replace("\n", "").replace("&nbsp;", " ")
+    assert re.findall(r"\b\w+\._\w+\.\w+", text) == []
+
+
+@pytest.mark.timeout(600)
 def test_its_front_door_leads_in(site):
     """index.html forwards to the first page."""
     target = re.search(r'url=([^"]+)"', (site / "index.html").read_text())
