@@ -31,6 +31,10 @@ TOOLS = {
     "debugfs": "e2fsprogs",
     "depmod": "kmod",
     "tcpdump": "tcpdump",
+    # The emulated host installs its own; here they are part of the one command for who is not root.
+    "qemu-system-x86_64": "qemu-system-x86",
+    "xz": "xz-utils",
+    "zstd": "zstd",
 }
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
@@ -66,6 +70,12 @@ def plan(*, long: bool) -> list[list[Shard]]:
     ]
 
 
+def known_to_apt(package: str) -> bool:
+    """Tell whether apt has lists that name the package."""
+    shown = subprocess.run(["/usr/bin/apt-cache", "show", package], check=False, capture_output=True)
+    return shown.returncode == 0
+
+
 def ensure_tools() -> None:
     """Install what the tests use as oracles, or say how."""
     missing = sorted({package for tool, package in TOOLS.items() if not shutil.which(tool, path=PATH)})
@@ -73,7 +83,8 @@ def ensure_tools() -> None:
         return
     command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *missing]
     if os.geteuid() != 0:
-        sys.exit(f"test: missing tools; run as root: {' '.join(command)}")
+        update = "" if known_to_apt(missing[0]) else "apt-get update && "
+        sys.exit(f"test: missing tools; run as root: {update}apt-get install -y {' '.join(missing)}")
     print(f"test: installing {' '.join(missing)} …", flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     subprocess.run(["apt-get", "update", "-qq"], check=False, env=environment)
@@ -167,10 +178,14 @@ def main() -> int:
         log = ROOT / "logs" / f"test-long-{time.strftime('%Y-%m-%d-%H%M%S')}.log"
         log.parent.mkdir(exist_ok=True)
     ensure_tools()
-    vmm_testhost.prepare()
+    try:
+        vmm_testhost.prepare()
+        guests = guest.prepare()
+    except (vmm_testhost.SetupError, guest.GuestError) as error:
+        sys.exit(f"test: {error}")
     results = empty_folder("test-results")
     kernels = empty_folder("test-kernels")
-    for prepared in guest.prepare():
+    for prepared in guests:
         (kernels / f"vmlinuz-{prepared.version}").symlink_to(prepared.image)
     os.environ["VMM_TEST_KERNELS"] = str(kernels)
     runs: list[Run] = []

@@ -68,3 +68,16 @@ def test_the_quick_part_passes(unprivileged):
     done = unprivileged(*pytest_, *QUICK)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
     assert int(re.search(r"(\d+) passed", done.stdout)[1]) > 200
+
+
+def test_what_is_missing_is_one_command(unprivileged, tmp_path):
+    """Who cannot install anything is told what to have installed: by the tests, and by a run."""
+    python = [sys.executable, "-m"]
+    nothing = ["env", f"PATH={tmp_path}"]
+    tests = unprivileged(*nothing, sys.executable, "tools/run_tests.py")
+    line = r"test: missing tools; run as root: (apt-get update && )?apt-get install -y .*qemu-system-x86.*\n"
+    assert (tests.returncode, tests.stdout) == (1, "")
+    assert re.fullmatch(line, tests.stderr)
+    host = unprivileged(*nothing, *python, "vmm_testhost", "--", "true")
+    assert (host.returncode, host.stdout) == (125, "")
+    assert re.fullmatch(r"vmm-testhost: .*; run: sudo apt-get install .*qemu-system-x86.*\n", host.stderr)
