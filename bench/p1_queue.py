@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Final
 
 import attrs
+import build
 from harness import Options, Row, Served, compare, interleave
 from virtio_queue import ChainBatch, Queue
 from virtio_queue.testing import BatchWorkload
 from vmm_memory import GuestMemoryMmap
-
-import build
 
 CHAINS: Final = 64
 MEMORY: Final = 1 << 20

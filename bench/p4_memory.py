@@ -5,10 +5,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
+import build
 from harness import Options, Row, Served, compare, interleave
 from vmm_memory import GuestMemoryMmap, GuestRegionMmap
-
-import build
 
 _BYTES: Final = 1 << 20
 _COPIES: Final = 200

@@ -2,10 +2,9 @@
 
 from typing import Final
 
+import build
 import tiny
 from harness import Options, Row, Served, compare, interleave
-
-import build
 
 FLOOR: Final = "C floor"
 _EXITS: Final = 1000

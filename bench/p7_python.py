@@ -9,10 +9,9 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Final
 
+import build
 import tiny
 from harness import Options, Row, Served, compare, interleave
-
-import build
 
 FLOOR: Final = "C floor"
 GIL: Final = "C extension that only takes the GIL back"

@@ -18,9 +18,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from harness import Options, Row, compare
-
 import build
+from harness import Options, Row, compare
 
 HERE: Final = Path(__file__).resolve().parent
 CMDLINE: Final = "console=ttyS0 quiet panic=-1"
