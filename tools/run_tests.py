@@ -23,7 +23,7 @@ from vm_hypervisor import HypervisorUnavailableError
 from vm_hypervisor.probe import measure
 
 ROOT = Path(__file__).resolve().parent.parent
-FOLDERS = ("packages", "tests", "bench/floor")
+FOLDERS = ("packages", "tests", "bench")
 TOOLS = {
     "iasl": "acpica-tools",
     "busybox": "busybox-static",
