@@ -29,7 +29,7 @@ project = "VMM toolkit"
 copyright = ""  # the licences say it
 root_doc = "docs/index"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
-include_patterns = ["*.md", "docs/**", "examples/*.md", "bench/**/*.md", "packages/*/*.md"]
+include_patterns = ["*.md", "docs/**", "examples/*.md", "bench/**.md", "packages/*/*.md"]
 exclude_patterns = [".*", "build", "logs", "docs/_templates", "**/node_modules", "**/tests", "**/*.egg-info"]
 templates_path = ["_templates"]
 
