@@ -180,6 +180,7 @@ def test_the_status_bit_is_set_before_the_edge(rig):
     line = LineProbe(lambda: found.append(mmio.read(R.INTERRUPT_STATUS, 4)))
     memory = GuestMemoryMmap([guarded_region(0, 0x10_0000)])
     with VirtioMmio(echo, base=0, interrupt=line, memory=memory) as mmio:
+        assert mmio.device is echo
         driver = MmioDriver(mmio, memory, line, area=(0x1000, 0x10000))
         driver.initialise()
         driver.request([b"x"], [1])

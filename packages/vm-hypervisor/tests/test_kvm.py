@@ -40,6 +40,7 @@ def test_exits_without_ops(machine):
     assert vcpu.run() == PioWrite(0x82, 1, b"\x33")
     assert vcpu.run() == PioRead(0x90, 2, 1)
     assert vcpu.run() == PioWrite(0x90, 2, b"\xff\xff")
+    assert dict(vcpu.stats().exits) == {2: 5}  # KVM_EXIT_IO
 
 
 def test_mmio_exits_without_ops(machine):

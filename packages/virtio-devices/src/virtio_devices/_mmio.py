@@ -194,6 +194,11 @@ class VirtioMmio:
         return self._host.device.id
 
     @property
+    def device(self) -> VirtioDevice:
+        """The device, which stays this transport's own: for its counters, not to be closed."""
+        return self._host.device
+
+    @property
     def notify_ranges(self) -> tuple[NotifyRange, ...]:
         """The ioeventfds to register, one per queue; without them QueueNotify goes through `write`."""
         address = self.range.base + MmioRegister.QUEUE_NOTIFY

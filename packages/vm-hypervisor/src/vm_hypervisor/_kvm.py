@@ -324,6 +324,10 @@ class KvmVcpu:
         """Make `run` return `Kicked`."""
         self._fd.kick()
 
+    def stats(self) -> kvm.RunStats:
+        """Return the counters of exits; from any thread, a moment old while it runs."""
+        return self._fd.stats()
+
     def set_cpuid(self, leaves: Sequence[x86_64.CpuidLeaf]) -> None:
         """Fix CPUID (KVM_SET_CPUID2)."""
         self._fd.set_cpuid2([cpuid_entry(leaf) for leaf in leaves])
