@@ -199,6 +199,7 @@ def busybox_image(script: str) -> bytes:
     archive = Archive()
     archive.file("/bin/busybox", Path(program).read_bytes(), 0o755)
     prologue = ["#!/bin/busybox sh", "/bin/busybox --install -s /bin"]
+    prologue += ["mkdir -p /dev /proc /sys"]
     prologue += [f"mount -t {kind} {kind} {where}" for kind, where in _MOUNTS.items()]
     archive.file("/init", "\n".join([*prologue, script, ""]).encode(), 0o755)
     return archive.build()
@@ -207,7 +208,11 @@ def busybox_image(script: str) -> bytes:
 def initramfs(
     guest: Guest, *, modules: Sequence[str] = MODULES, base: Path | None = None, image: bytes = b""
 ) -> bytes:
-    """Return an initramfs with our init and modules, laid over `image`, or the caller's file `base`."""
+    """Return an initramfs with our init and modules, and after it `image`, or the caller's file `base`.
+
+    Ours is first: it is not compressed, and the kernel looks for a further archive only behind such a one
+    whatever that is compressed with.
+    """
     archive = Archive()
     archive.file(INIT, init_program(), 0o755)
     archive.device("/dev/console", "c", 5, 1)
@@ -215,13 +220,22 @@ def initramfs(
         name = path.name.split(".ko")[0]
         archive.file(f"/vmm-modules/{position:02}-{name}.ko", read_module(path))
     below = _given("INITRD", base) if base else image
-    return below + bytes(-len(below) % 512) + archive.build()
+    ours = archive.build()
+    return ours + bytes(-len(ours) % 512) + below
 
 
-def root_disk(path: Path, size: int = 64 << 20) -> None:
-    """Make an ext4 image of `size` bytes at `path`, holding one file, as any user."""
+def root_disk(path: Path, size: int = 64 << 20, *, bootable: bool = False) -> None:
+    """Make an ext4 image of `size` bytes at `path`, as any user.
+
+    It holds one file to read; if `bootable`, also what `root=` needs: our init, and folders to mount on.
+    """
     with tempfile.TemporaryDirectory() as tree:
         Path(tree, "README").write_text("Made by the VMM's `make boot`.\n")
+        if bootable:
+            for folder in ("dev", "proc", "sys", "sbin"):
+                Path(tree, folder).mkdir()
+            Path(tree, "sbin/init").write_bytes(init_program())
+            Path(tree, "sbin/init").chmod(0o755)
         path.unlink(missing_ok=True)
         path.touch()
         os.truncate(path, size)

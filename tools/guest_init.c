@@ -3,12 +3,15 @@
  * It tells the VMM's boot timer that userspace is reached, loads the modules that were packed
  * beside it, and does the jobs named on the kernel command line, in this order:
  *
+ *   root=DEVICE       (from an initramfs) mount it as ext4, make it the root and run its /sbin/init,
+ *                     which may be this program again: then that one does the jobs
  *   vmm.report=1      print what the kernel found: CPUs, memory, virtio devices
  *   vmm.nonce=TEXT    mount the first virtio disk (ext4, read-write), write TEXT to /vmm-nonce on
  *                     it, sync, unmount; prints "guest: wrote nonce TEXT"
  *   vmm.disktest=1    read the first virtio disk whole and print "guest: disk fnv HASH BYTES"
  *   vmm.challenge=1   print "guest: ready", read a line from the console, answer
  *                     "guest: answer HASH RELEASE", where HASH is FNV-1a 64 of the line
+ *   vmm.irqs=1        print "guest: virtio interrupts N", counted by the kernel
  *   vmm.reg=ADDR      map the page at physical ADDR, print "guest: reg VALUE", write VALUE + 1 back
  *   vmm.end=WHAT      poweroff (default), reboot, panic, halt, or exec (run /init of the image)
  *
@@ -33,11 +36,14 @@
 #include <sys/syscall.h>
 #include <sys/sysmacros.h>
 #include <sys/utsname.h>
+#include <sys/vfs.h>
 #include <termios.h>
 #include <unistd.h>
 
 #define BOOT_TIMER_PORT 0x5F0
 #define USERSPACE_REACHED 0x7B
+#define RAMFS_MAGIC 0x858458F6
+#define TMPFS_MAGIC 0x01021994
 
 static char cmdline[4096];
 
@@ -52,6 +58,7 @@ static void say(const char *format, ...)
 static void finish(int command)
 {
 	sync();
+	mount(NULL, "/", NULL, MS_REMOUNT | MS_RDONLY, NULL); /* a root on disk is left clean */
 	tcdrain(1);
 	reboot(command);
 	for (;;)
@@ -113,6 +120,30 @@ static int open_disk(int flags)
 	}
 	fail("disk", "/dev/vda");
 	return -1;
+}
+
+static int in_initramfs(void)
+{
+	struct statfs root;
+	if (statfs("/", &root) != 0)
+		fail("statfs", "/");
+	unsigned long type = (unsigned long)root.f_type & 0xFFFFFFFF;
+	return type == RAMFS_MAGIC || type == TMPFS_MAGIC;
+}
+
+static void switch_root(const char *device)
+{
+	close(open_disk(O_RDONLY));
+	mkdir("/new", 0755);
+	if (mount(device, "/new", "ext4", 0, NULL) != 0)
+		fail("root", device);
+	umount2("/sys", MNT_DETACH);
+	umount2("/proc", MNT_DETACH);
+	umount2("/dev", MNT_DETACH);
+	if (chdir("/new") != 0 || mount(".", "/", NULL, MS_MOVE, NULL) != 0 || chroot(".") != 0 || chdir("/") != 0)
+		fail("switch root", device);
+	execl("/sbin/init", "/sbin/init", (char *)NULL);
+	fail("exec", "/sbin/init");
 }
 
 static void write_nonce(const char *nonce)
@@ -223,6 +254,30 @@ static void disk_test(void)
 	close(fd);
 }
 
+static void count_interrupts(void)
+{
+	static char text[1 << 16];
+	size_t used = 0;
+	ssize_t n;
+	unsigned long long total = 0;
+	int fd = open("/proc/interrupts", O_RDONLY | O_CLOEXEC);
+	while (fd >= 0 && used < sizeof text - 1 && (n = read(fd, text + used, sizeof text - 1 - used)) > 0)
+		used += (size_t)n;
+	text[used] = 0;
+	for (char *rest = text, *line; (line = strsep(&rest, "\n")) != NULL;) {
+		char *at = strchr(line, ':'), *end;
+		if (at == NULL || strstr(line, "virtio") == NULL)
+			continue;
+		for (at++;; at = end) { /* a column for each CPU, then the controller's name */
+			unsigned long long count = strtoull(at, &end, 10);
+			if (end == at || (*end != ' ' && *end != 0))
+				break;
+			total += count;
+		}
+	}
+	say("guest: virtio interrupts %llu\n", total);
+}
+
 static void poke_register(const char *where)
 {
 	uint64_t address = strtoull(where, NULL, 0), page = address & ~UINT64_C(4095);
@@ -272,20 +327,26 @@ static void end(const char *what)
 int main(void)
 {
 	char value[512];
-	boot_timer();
-	mkdir("/dev", 0755);
 	mkdir("/proc", 0755);
-	mkdir("/sys", 0755);
-	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
 	mount("proc", "/proc", "proc", 0, NULL);
-	mount("sysfs", "/sys", "sysfs", 0, NULL);
-	console_on_serial();
 	int fd = open("/proc/cmdline", O_RDONLY | O_CLOEXEC);
 	ssize_t length = fd < 0 ? 0 : read(fd, cmdline, sizeof cmdline - 1);
 	cmdline[length > 0 ? length : 0] = 0;
 	close(fd);
-	say("guest: userspace reached\n");
+	/* With a root elsewhere, userspace is what begins there. */
+	int switching = option("root", value, sizeof value) != NULL && in_initramfs();
+	if (!switching)
+		boot_timer();
+	mkdir("/dev", 0755);
+	mkdir("/sys", 0755);
+	mount("devtmpfs", "/dev", "devtmpfs", 0, NULL);
+	mount("sysfs", "/sys", "sysfs", 0, NULL);
+	console_on_serial();
+	if (!switching)
+		say("guest: userspace reached\n");
 	load_modules("/vmm-modules");
+	if (switching)
+		switch_root(value);
 	if (option("vmm.report", value, sizeof value))
 		report();
 	if (option("vmm.nonce", value, sizeof value))
@@ -294,6 +355,8 @@ int main(void)
 		disk_test();
 	if (option("vmm.challenge", value, sizeof value))
 		answer_challenge();
+	if (option("vmm.irqs", value, sizeof value))
+		count_interrupts();
 	if (option("vmm.reg", value, sizeof value))
 		poke_register(value);
 	end(option("vmm.end", value, sizeof value) ? value : "poweroff");

@@ -1,5 +1,7 @@
 """Machines for the system tests: our VMM, a stock kernel, our init."""
 
+import gc
+import os
 import queue
 import re
 import threading
@@ -92,6 +94,27 @@ def boot(tmp_path: Path) -> Callable[..., object]:
             yield Running(vmm, console)
 
     return booted
+
+
+@pytest.fixture
+def nothing_left() -> Iterator[None]:
+    """Compare what this process holds before and after a test: descriptors, threads, guests' memory."""
+
+    def state() -> tuple[list[str], list[str], int]:
+        gc.collect()
+        threads = sorted(thread.name for thread in threading.enumerate() if "pytest" not in thread.name)
+        maps = Path("/proc/self/maps").read_text()
+        return sorted(os.listdir("/proc/self/fd")), threads, maps.count("/memfd:")
+
+    before = state()
+    yield
+    assert state() == before
+
+
+@pytest.fixture
+def console() -> Console:
+    """Return a console to read from."""
+    return Console()
 
 
 @pytest.fixture
