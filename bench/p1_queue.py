@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Final
 
 import attrs
-import build
+import yardsticks
 from harness import Options, Row, Served, compare, interleave
 from virtio_queue import ChainBatch, Queue
 from virtio_queue.testing import BatchWorkload
@@ -130,9 +130,9 @@ def _measure(work: Work, options: Options, image: Path) -> list[Row]:
     ours, count = Ours(work, image), options.work(_ROUNDS)
     commands: dict[str, list[Path | str]] = {}
     if work.regions == 1:
-        commands[FLOOR] = [*build.floor("queue"), *ours.words]
+        commands[FLOOR] = [*yardsticks.floor("queue"), *ours.words]
     for name, version in ((BEST, "best"), (NEWEST, "newest")):
-        if (peer := build.peer(version)) is not None:
+        if (peer := yardsticks.peer(version)) is not None:
             commands[name] = [peer, "queue", *ours.words]
     with ExitStack() as stack:
         contenders: dict[str, Callable[[], float]] = {"ours": lambda: ours.ns_per_chain(count)}

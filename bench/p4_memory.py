@@ -5,7 +5,7 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Final
 
-import build
+import yardsticks
 from harness import Options, Row, Served, compare, interleave
 from vmm_memory import GuestMemoryMmap, GuestRegionMmap
 
@@ -52,8 +52,8 @@ def rate(ns: float) -> float:
 def run(options: Options) -> list[Row]:
     """Measure both ways."""
     ours, count = Ours(), options.work(_COPIES)
-    commands: dict[str, list[object]] = {FLOOR: [*build.floor("copy"), _BYTES]}
-    if (peer := build.peer("best")) is not None:
+    commands: dict[str, list[object]] = {FLOOR: [*yardsticks.floor("copy"), _BYTES]}
+    if (peer := yardsticks.peer("best")) is not None:
         commands[BEST] = [peer, "memory", _BYTES, 1]
     both: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
     with ExitStack() as stack:

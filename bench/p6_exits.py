@@ -2,8 +2,8 @@
 
 from typing import Final
 
-import build
 import tiny
+import yardsticks
 from harness import Options, Row, Served, compare, interleave
 
 FLOOR: Final = "C floor"
@@ -14,7 +14,7 @@ def run(options: Options) -> list[Row]:
     """Measure exits that never reach Python."""
     count = max(2, options.work(_EXITS))
     guest = tiny.code(count)
-    (floor,) = build.floor("exits")
+    (floor,) = yardsticks.floor("exits")
     with tiny.Ours(guest, native=True) as ours, Served([floor, guest.hex(), str(count), "0"]) as bare:
         contenders = {"ours": lambda: ours.round() / count, FLOOR: lambda: bare.ask(1)[0]}
         # Many short rounds: what disturbs one of them does not move the median.

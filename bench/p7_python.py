@@ -9,8 +9,8 @@ from contextlib import contextmanager
 from types import ModuleType
 from typing import Final
 
-import build
 import tiny
+import yardsticks
 from harness import Options, Row, Served, compare, interleave
 
 FLOOR: Final = "C floor"
@@ -34,7 +34,7 @@ def run(options: Options) -> list[Row]:
 def _alone(options: Options) -> list[Row]:
     count = max(2, options.work(_EXITS))
     guest = tiny.code(count)
-    (floor,) = build.floor("exits")
+    (floor,) = yardsticks.floor("exits")
     with tiny.Ours(guest, native=False) as ours, Served([floor, guest.hex(), str(count), "0"]) as bare:
         contenders = {"ours": lambda: ours.round() / count, FLOOR: lambda: bare.ask(1)[0]}
         times = interleave(contenders, 3 * options.rounds, progress="P7 alone")
@@ -132,7 +132,7 @@ def _rows(kinds: dict[str, _Latencies], interval: float, ours: str, other: str, 
 
 def load_gil() -> ModuleType:
     """Build and import the extension that is the yardstick."""
-    (path,) = build.floor("gil.so")
+    (path,) = yardsticks.floor("gil.so")
     spec = importlib.util.spec_from_file_location("gil", path)
     assert spec is not None
     assert spec.loader is not None

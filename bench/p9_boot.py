@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-import build
+import yardsticks
 from harness import Options, Row, compare
 
 HERE: Final = Path(__file__).resolve().parent
@@ -184,7 +184,7 @@ def report(times: Times) -> list[Row]:
 
 def run(options: Options) -> list[Row]:
     """Measure here, or in an emulated host."""
-    build.floor("floor", "initramfs.cpio", "acpi.bin")
+    yardsticks.floor("floor", "initramfs.cpio", "acpi.bin")
     sys.path.insert(0, str(HERE.parent / "tools"))
     import guest
 

@@ -6,9 +6,8 @@ import shutil
 import p9_boot
 import pytest
 import run as bench
+import yardsticks
 from harness import Options
-
-import build
 
 TINY = Options(1, 1, 100)
 TOOLS = ("make", "cc", "gcc", "as", "ld", "mkdir", "sh", "python3")
@@ -21,9 +20,9 @@ def no_peers(tmp_path, monkeypatch):
         if (path := shutil.which(tool)) is not None:
             (tmp_path / tool).symlink_to(path)
     monkeypatch.setenv("PATH", str(tmp_path))
-    build.peer.cache_clear()
+    yardsticks.peer.cache_clear()
     yield
-    build.peer.cache_clear()
+    yardsticks.peer.cache_clear()
 
 
 @pytest.mark.parametrize("figure", ["P1", "P4"])
@@ -50,7 +49,7 @@ def test_with_any_kvm(figure):
 def test_a_boot_is_timed_from_both_ends(monkeypatch):
     """Our VMM and the floor reach userspace, later from process start than from the first KVM_RUN."""
     monkeypatch.undo()  # the floor's initramfs and tables may have to be made
-    build.floor("floor", "initramfs.cpio", "acpi.bin")
+    yardsticks.floor("floor", "initramfs.cpio", "acpi.bin")
     kernel = importlib.import_module("guest").debian_guest().image
     for name in ("ours", p9_boot.FLOOR):
         whole, inside = p9_boot.CONTENDERS[name](kernel)

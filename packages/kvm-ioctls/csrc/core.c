@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 #define _GNU_SOURCE
 #include "core.h"
+#include "signals.h"
 
 #include <errno.h>
 #include <poll.h>
@@ -56,7 +57,7 @@ static int enter(struct kvmx_vcpu *v, uint32_t state)
 	uint32_t idle = IDLE;
 	if (!__atomic_compare_exchange_n(&v->state, &idle, state, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
 		return idle == CLOSED ? -EBADF : -EDEADLK; /* no vCPU ioctl gives this errno, so it is ours alone */
-	__atomic_store_n(&v->tid, (int32_t)syscall(SYS_gettid), __ATOMIC_SEQ_CST);
+	__atomic_store_n(&v->tid, kvmx_thread_id(), __ATOMIC_SEQ_CST);
 	return 0;
 }
 
@@ -366,38 +367,4 @@ struct kvmx_exit *kvmx_vcpu_exit(struct kvmx_vcpu *v)
 struct kvmx_stats *kvmx_vcpu_stats(struct kvmx_vcpu *v)
 {
 	return &v->stats;
-}
-
-/* ---- signals ---- */
-static void kick_arrived(int signo)
-{
-	/* Its only work is to make KVM_RUN return EINTR. Nothing here may touch thread-local storage:
-	 * that of a loaded extension may be allocated on first use. */
-	(void)signo;
-}
-
-int kvmx_install_kick(void)
-{
-	struct sigaction now, ours = {.sa_handler = kick_arrived};
-	if (sigaction(SIGRTMIN, NULL, &now) < 0)
-		return -errno;
-	if (now.sa_handler == kick_arrived)
-		return 0;
-	if (now.sa_handler != SIG_DFL)
-		return -EEXIST;
-	sigemptyset(&ours.sa_mask);
-	return sigaction(SIGRTMIN, &ours, NULL) < 0 ? -errno : 0;
-}
-
-int kvmx_block_signals(void)
-{
-	sigset_t set;
-	sigfillset(&set);
-	sigdelset(&set, SIGRTMIN);
-	/* Faults of the thread itself; blocking them would only turn a crash report into a silent kill. */
-	sigdelset(&set, SIGSEGV);
-	sigdelset(&set, SIGBUS);
-	sigdelset(&set, SIGFPE);
-	sigdelset(&set, SIGILL);
-	return -pthread_sigmask(SIG_SETMASK, &set, NULL);
 }

@@ -1,5 +1,6 @@
 """Kicks: never lost, never doubled, harmless at any time."""
 
+import os
 import signal
 import threading
 import time
@@ -35,6 +36,20 @@ def test_kick_before_run_is_not_lost():
 
         assert [guest.vcpu.run() for _ in range(2)] == [Intr(), IoOut(0x80, 1, 1, b"\0")]
         assert guest.vcpu.stats().kicks == 1
+
+
+def test_a_kick_finds_the_thread_of_a_forked_child():
+    """The thread that forked has another number in the child, where kicks of new vCPUs go."""
+    with TinyGuest(HLT) as guest:
+        assert guest.vcpu.run() == Hlt()
+    pid = os.fork()
+    if pid == 0:
+        with TinyGuest(SPIN) as guest:
+            kicker = threading.Timer(0.1, guest.vcpu.kick)
+            kicker.start()
+            signal.alarm(20)  # a kick that goes elsewhere must not hang the run
+            os._exit(0 if guest.vcpu.run() == Intr() else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0
 
 
 def _spinner(guest, table=None):
