@@ -4,6 +4,7 @@ import statistics
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Literal, Self
@@ -172,9 +173,11 @@ class Served:
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
-        self._process.stdin.write(f"{count}\n")
-        self._process.stdin.flush()
-        line = self._process.stdout.readline()
+        line = ""
+        with suppress(BrokenPipeError):
+            self._process.stdin.write(f"{count}\n")
+            self._process.stdin.flush()
+            line = self._process.stdout.readline()
         if not line:
             raise RuntimeError(f"{self._process.args!r} ended with status {self._process.wait()}")
         return [float(word) for word in line.split()]
@@ -188,4 +191,6 @@ class Served:
         # A process still at work is not waited for when something else went wrong.
         if error is not None:
             self._process.kill()
-        self._process.communicate()
+        with suppress(BrokenPipeError):  # what was written to one that had ended is still in the buffer
+            self._process.communicate()
+        self._process.wait()
