@@ -67,7 +67,10 @@ class Running:
 
 @pytest.fixture
 def boot(tmp_path: Path) -> Callable[..., object]:
-    """Return a context manager that boots a guest with our init, and then a busybox shell script."""
+    """Return a context manager that boots a guest with our init, and then a busybox shell script.
+
+    `prepare` is called with the machine just before it runs.
+    """
 
     @contextmanager
     def booted(
@@ -78,6 +81,7 @@ def boot(tmp_path: Path) -> Callable[..., object]:
         devices: Sequence[PlatformDevice] = (),
         disks: Sequence[DiskConfig] = (),
         script: str | None = None,
+        prepare: Callable[[Vmm], object] = lambda _: None,
         **config: object,
     ) -> Iterator[Running]:
         chosen = kernel or guest.debian_guest()
@@ -90,6 +94,7 @@ def boot(tmp_path: Path) -> Callable[..., object]:
             kernel=chosen.image, initramfs=image, cmdline=" ".join(words), disks=disks, **config
         )
         with Vmm(machine, serial_out=console.write, devices=devices) as vmm:
+            prepare(vmm)
             vmm.boot()
             yield Running(vmm, console)
 

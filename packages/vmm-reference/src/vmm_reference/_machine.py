@@ -177,9 +177,12 @@ class Machine:
         self._create_vcpus()
 
     def _create_vm(self) -> KvmVm:
+        irqchip = Irqchip(self.config.platform.irqchip.value)
         try:
-            return self.hypervisor.create_vm(irqchip=Irqchip(self.config.platform.irqchip.value))
+            return self.hypervisor.create_vm(irqchip=irqchip)
         except UnsupportedFeatureError as error:
+            if irqchip is Irqchip.KERNEL:
+                raise
             raise ConfigError("--platform irqchip", f"{error} (irqchip=kernel)") from None
 
     def _close_memory(self) -> None:

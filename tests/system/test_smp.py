@@ -1,0 +1,65 @@
+"""Several vCPUs: all online, each really executing, each thread where it was told to be."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+from vmm_reference import CpusConfig, EndReason, Irqchip, PlatformConfig
+
+pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(300)]
+
+# Field 39 of a process's stat is the CPU it ran on last; -c of taskset is younger than Debian's busybox.
+SCRIPT = r"""
+echo guest: online $(cat /sys/devices/system/cpu/online)
+echo guest: count $(grep -c ^processor /proc/cpuinfo)
+echo guest: apicids $(grep ^apicid /proc/cpuinfo | cut -d: -f2)
+echo guest: packages $(sort -u /sys/devices/system/cpu/cpu*/topology/physical_package_id)
+for cpu in $(seq 0 $(($(nproc) - 1))); do
+  echo guest: ran $cpu $(taskset $(printf %x $((1 << cpu))) awk '{ print $39 }' /proc/self/stat)
+done
+echo guest: timers $(grep LOC: /proc/interrupts)
+poweroff -f
+"""
+
+
+def threads() -> dict[str, set[int]]:
+    """Return the host CPUs that each of our threads may use, by the name that the kernel has."""
+    found = {}
+    for task in Path("/proc/self/task").iterdir():
+        name = (task / "comm").read_text().strip()
+        found[name] = os.sched_getaffinity(int(task.name))
+    return found
+
+
+@pytest.mark.parametrize(
+    ("count", "irqchip"),
+    [(1, Irqchip.KERNEL), (2, Irqchip.KERNEL), (4, Irqchip.SPLIT), (8, Irqchip.KERNEL)],
+    ids=["1", "2", "4-split", "8"],
+)
+def test_all_cpus_are_online_and_execute(boot, count, irqchip):
+    """The guest has as many CPUs as asked for, a process runs on each, and each takes timer interrupts."""
+    usable = sorted(os.sched_getaffinity(0))
+    pinned = {vcpu: frozenset({usable[vcpu % len(usable)]}) for vcpu in range(0, count, 2)}
+    with boot(
+        modules=(),
+        cpus=CpusConfig(count, count, pinned),
+        platform=PlatformConfig(irqchip),
+        script=SCRIPT,
+    ) as machine:
+        machine.console.expect("guest: count")
+        allowed = threads()
+        assert machine.end().reason is EndReason.POWEROFF
+        text = machine.console.text
+    last = count - 1
+    assert f"guest: online {'0' if count == 1 else f'0-{last}'}\n" in text
+    assert f"guest: count {count}\n" in text
+    assert f"guest: apicids {' '.join(map(str, range(count)))}\n" in text
+    assert "guest: packages 0\n" in text
+    assert re.findall(r"guest: ran (\d+) (\d+)\n", text) == [(str(cpu),) * 2 for cpu in range(count)]
+    ticks = re.search(r"guest: timers LOC: ((?:\d+ )+)", text)
+    assert ticks
+    assert len(ticks[1].split()) == count
+    assert "0" not in ticks[1].split()
+    for vcpu in range(count):
+        assert allowed[f"vcpu{vcpu}"] == pinned.get(vcpu, frozenset(usable))
