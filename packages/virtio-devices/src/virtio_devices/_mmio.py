@@ -184,11 +184,6 @@ class VirtioMmio:
     # For the machine that the device is part of
 
     @property
-    def device(self) -> VirtioDevice:
-        """The device behind the registers, for its counters."""
-        return self._host.device
-
-    @property
     def id(self) -> str:
         """The device's id."""
         return self._host.device.id
