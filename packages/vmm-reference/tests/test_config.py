@@ -71,7 +71,7 @@ BAD = [
     (
         MemoryConfig,
         "hugepages=on,shared=off",
-        "--memory hugepages: needs shared=on: huge pages come from a hugetlb memfd",
+        "--memory hugepages: on with shared=off; give shared=on: huge pages come from a hugetlb memfd",
     ),
     (MemoryConfig, "shared=yes", "--memory shared: 'yes' is neither on nor off"),
     (
@@ -103,7 +103,11 @@ BAD = [
     (RngConfig, "src=", "--rng: src= is missing"),
     (PlatformConfig, "irqchip=pic", "--platform irqchip: 'pic' is neither kernel nor split"),
     (PlatformConfig, "irqchip=on,iommu=on", "--platform iommu: unknown key; --platform takes irqchip"),
-    (EventMonitorConfig, "path=a,fd=3", "--event-monitor: give exactly one of path= and fd="),
+    (
+        EventMonitorConfig,
+        "path=a,fd=3",
+        "--event-monitor: path=a and fd=3 was given; give exactly one of path= and fd=",
+    ),
     (EventMonitorConfig, "fd=-1", "--event-monitor fd: '-1' is not a number"),
     (EventMonitorConfig, "path=", "--event-monitor: path= is missing"),
     (

@@ -137,7 +137,10 @@ class MemoryConfig:
             near = f"{self.size // page * page} is, and {(self.size // page + 1) * page}"
             raise ConfigError("--memory size", f"{self.size} bytes is not a multiple of {page} ({near})")
         if self.hugepages and not self.shared:
-            raise ConfigError("--memory hugepages", "needs shared=on: huge pages come from a hugetlb memfd")
+            raise ConfigError(
+                "--memory hugepages",
+                "on with shared=off; give shared=on: huge pages come from a hugetlb memfd",
+            )
 
 
 @attrs.frozen
@@ -242,7 +245,8 @@ class EventMonitorConfig:
 
     def __attrs_post_init__(self) -> None:
         if (self.path is None) == (self.fd is None):
-            raise ConfigError("--event-monitor", "give exactly one of path= and fd=")
+            given = "neither" if self.path is None else f"path={self.path} and fd={self.fd}"
+            raise ConfigError("--event-monitor", f"{given} was given; give exactly one of path= and fd=")
 
 
 @attrs.frozen

@@ -31,9 +31,14 @@ def _cache_file() -> Path:
 
 
 def _boot_id() -> str:
-    # A reboot may bring another kernel or another machine below us, a user another access.
+    # A reboot may bring another kernel or another machine below us, a user another access, a container
+    # another /dev/kvm.
     boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    return f"{boot}:{os.getuid()}"
+    try:
+        device = Path("/dev/kvm").stat().st_rdev
+    except OSError:
+        device = 0
+    return f"{boot}:{os.getuid()}:{device:#x}"
 
 
 def _read(file: Path, key: str) -> KvmReport | None:
