@@ -23,6 +23,8 @@ ENDS = {
     "halt": b"",  # what every kernel here comes to: cli; hlt; for ever
     "device": b"\xa1" + DEVICE.to_bytes(4, "little"),  # mov eax, [DEVICE]
     "spin": b"\xeb\xfe",
+    # edx = 0x3fd; wait for data; edx = 0x3f8; in; out; back
+    "echo": bytes.fromhex("ba fd030000 ec a801 74fb ba f8030000 ec ee eb ed"),
 }
 
 
