@@ -1,7 +1,7 @@
 """P4: bulk guest memory read and write, 1 MiB, beside memcpy and the Rust crates."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Final
 
@@ -16,7 +16,10 @@ FLOOR, BEST = "memcpy", "vm-memory 0.16.2"
 
 
 class Ours:
-    """A region of guest memory and a buffer."""
+    """A region of guest memory and a buffer.
+
+    Fresh for each figure: which physical pages one gets decides how well they share a cache.
+    """
 
     def __init__(self) -> None:
         """Touch every page of both."""
@@ -51,52 +54,41 @@ def rate(ns: float) -> float:
 
 def run(options: Options) -> list[Row]:
     """Measure both ways."""
-    ours, count = Ours(), options.work(_COPIES)
-    commands: dict[str, list[object]] = {FLOOR: [*yardsticks.floor("copy"), _BYTES]}
+    count = options.work(_COPIES)
+    commands: dict[str, list[str]] = {FLOOR: [str(yardsticks.floor("copy")[0]), str(_BYTES)]}
     if (peer := yardsticks.peer("best")) is not None:
-        commands[BEST] = [peer, "memory", _BYTES, 1]
-    both: dict[str, list[tuple[float, float]]] = {name: [] for name in commands}
+        commands[BEST] = [str(peer), "memory", str(_BYTES), "1"]
+    rates: dict[str, list[tuple[float, ...]]] = {}
     with ExitStack() as stack:
-        served = {
-            name: stack.enter_context(Served([str(word) for word in words]))
-            for name, words in commands.items()
-        }
+        served = {name: stack.enter_context(Served(words)) for name, words in commands.items()}
 
-        def other(name: str) -> float:
-            read, write = served[name].ask(count)
-            both[name].append((rate(read), rate(write)))
-            return read
+        def theirs(name: str) -> tuple[float, ...]:
+            return tuple(rate(ns) for ns in served[name].ask(count))
 
-        contenders: dict[str, Callable[[], float]] = {
-            "read": lambda: ours.read(count),
-            "write": lambda: ours.write(count),
-            "read_new": lambda: ours.read_new(count),
-        }
-        contenders |= {name: lambda name=name: other(name) for name in served}  # type: ignore[misc]
-        times = interleave(contenders, options.rounds, progress="P4 1 MiB")
+        def mine() -> tuple[float, ...]:
+            ours = Ours()
+            return ours.read(count), ours.write(count), ours.read_new(count)
+
+        turns: dict[str, Callable[[], tuple[float, ...]]] = {"ours": mine}
+        turns |= {name: lambda name=name: theirs(name) for name in served}  # type: ignore[misc]
+
+        def keep(name: str) -> float:
+            rates.setdefault(name, []).append(turns[name]())
+            return rates[name][-1][0]
+
+        contenders = {name: lambda name=name: keep(name) for name in turns}
+        interleave(contenders, options.rounds, progress="P4 1 MiB")  # type: ignore[arg-type]
+    return report({name: list(zip(*rounds[1:], strict=True)) for name, rounds in rates.items()})
+
+
+def report(rates: Mapping[str, Sequence[Sequence[float]]]) -> list[Row]:
+    """Make rows of the rates of each one's reads, writes and, for us, reads of new bytes."""
+    ways = ("read of 1 MiB into a buffer", "write of 1 MiB, marked dirty")
     rows = []
-    for name in (FLOOR, BEST):
-        pairs = both.get(name, [])[1:]  # the first is the warm-up round
-        for way, index, what in (
-            ("read", 0, "read of 1 MiB into a buffer"),
-            ("write", 1, "write of 1 MiB, marked dirty"),
-        ):
-            figures = [pair[index] for pair in pairs]
-            rows.append(
-                compare(
-                    "P4",
-                    what,
-                    times[way],
-                    name,
-                    figures,
-                    unit="GiB/s",
-                    goal=_GOAL if name == FLOOR else None,
-                    better="higher",
-                )
-            )
-    reads = [pair[0] for pair in both[FLOOR][1:]]
-    what = "read of 1 MiB as new bytes"
-    return [
-        *rows,
-        compare("P4", what, times["read_new"], FLOOR, reads, unit="GiB/s", goal=None, better="higher"),
-    ]
+    for name, goal in ((FLOOR, _GOAL), (BEST, None)):
+        for way, what in enumerate(ways):
+            other = rates[name][way] if name in rates else None
+            mine = rates["ours"][way]
+            rows.append(compare("P4", what, mine, name, other, unit="GiB/s", goal=goal, better="higher"))
+    what, new, reads = "read of 1 MiB as new bytes", rates["ours"][2], rates[FLOOR][0]
+    return [*rows, compare("P4", what, new, FLOOR, reads, unit="GiB/s", goal=None, better="higher")]

@@ -88,10 +88,11 @@ macro_rules! contender {
 
         fn $memory(bytes: usize) {
             let size = 4 * bytes;
-            let mem = GuestMemoryMmap::<$bitmap>::from_ranges(&ranges(size, 1)).expect("memory");
-            mem.write_slice(&vec![1; size], GuestAddress(0)).expect("fill");
-            let mut buffer = vec![2; bytes];
             serve(|rounds| {
+                // Fresh for each line: which physical pages one gets decides how well they share a cache.
+                let mem = GuestMemoryMmap::<$bitmap>::from_ranges(&ranges(size, 1)).expect("memory");
+                mem.write_slice(&vec![1; size], GuestAddress(0)).expect("fill");
+                let mut buffer = vec![2; bytes];
                 let start = Instant::now();
                 for _ in 0..rounds {
                     mem.read_slice(black_box(&mut buffer), GuestAddress(bytes as u64)).expect("read");
