@@ -225,4 +225,9 @@ class TestTaps:
             while net.link_up and time.monotonic() < end:
                 time.sleep(0.01)
             assert not net.link_up
+            driver.reset()  # a driver that begins again finds a card without a link
+            driver.initialise(queues=(0, 1, 2))
+            NetDriver(driver).send(frame)
+            assert not net.link_up
             assert not driver.needs_reset
+            assert device.stats().tx.refused == 3

@@ -17,7 +17,7 @@ from virtio_devices._context import DeviceContext
 from virtio_devices._device import StateValue
 from virtio_devices._errors import SavedStateError
 from virtio_devices._ffi import NativePort
-from virtio_devices._log import LOGGER, GuestLog
+from virtio_devices._log import GuestLog
 from virtio_devices._net_port import NetBackend, NetCounters, Offload, Port, PortFlag
 from virtio_devices._net_python import PythonReceiver, PythonTransmitter
 from virtio_devices._net_work import RECEIVE_CHAINS, TRANSMIT_CHAINS, ReceiveWork, TransmitWork
@@ -187,17 +187,13 @@ class VirtioNet:
         """Nothing to write."""
 
     def activate(self, context: DeviceContext) -> None:
-        """Serve both directions, and the control queue if it was negotiated.
-
-        Raises:
-            OSError: the back end refuses the offloads.
-        """
+        """Serve both directions, and the control queue if it was negotiated."""
         self._context = context
         self.negotiated = context.features
         offloads = self._guest_offloads
         if offloads is None:
             offloads = _offloads(context.features, _TO_GUEST)
-        self._backend.set_offload(offloads)
+        self._offload(offloads)
         merge = PortFlag.MRG if context.features & NetFeature.MRG_RXBUF else PortFlag(0)
         self._receiver = self._port("receive", PortFlag(offloads) | merge)
         self._serve_receive(context, self._receiver)
@@ -210,10 +206,7 @@ class VirtioNet:
         self.negotiated = 0
         self._guest_offloads = None
         self._context = self._receiver = None
-        try:
-            self._backend.set_offload(Offload(0))
-        except OSError as error:
-            LOGGER.warning("%s: offloads stay on: %s", self.id, error.strerror)
+        self._offload(Offload(0))
 
     def describe(self) -> Mapping[str, StateValue]:
         """No properties."""
@@ -271,6 +264,13 @@ class VirtioNet:
 
     # Inside
 
+    def _offload(self, offload: Offload) -> None:
+        """Tell the back end; frames that ask for less, or for more, are dealt with one by one."""
+        try:
+            self._backend.set_offload(offload)
+        except OSError as error:
+            self._log.warning("offloads %#x refused: %s", int(offload), error.strerror)
+
     def _port(self, direction: Literal["receive", "transmit"], flags: PortFlag) -> Port:
         receive = direction == "receive"
         fd = self._backend.fd if receive else self._transmit_fd
@@ -310,7 +310,8 @@ class VirtioNet:
         self._log.warning("frame dropped, the host refused it: %s (%s)", name, os.strerror(code))
 
     def _backend_closed(self, code: int) -> None:
-        LOGGER.error("%s: link down, no more frames: %s", self.id, os.strerror(code) if code else "closed")
+        # Rate-limited: a driver that resets and begins again finds it closed each time.
+        self._log.warning("link down, no more frames: %s", os.strerror(code) if code else "closed")
         self.link_up = False
 
     def _control(self, memory: GuestMemory, chain: DescriptorChain) -> int:  # noqa: ARG002 - the chain has it
