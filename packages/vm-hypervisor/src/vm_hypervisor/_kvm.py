@@ -364,7 +364,8 @@ class KvmVcpu:
         lapic = bytearray(self._fd.get_lapic())
         # KVM itself leaves LINT0 as ExtINT, whether there is a PIC or not.
         lint0 = _EXTINT if self._vm.ioapic is None else _LVT_MASKED
-        for offset, value in ((_LVT_LINT0, lint0), (_LVT_LINT1, _NMI)):
+        for offset, wiring in ((_LVT_LINT0, lint0), (_LVT_LINT1, _NMI)):
+            value = int.from_bytes(lapic[offset : offset + 4], "little") & ~0x700 | wiring
             lapic[offset : offset + 4] = value.to_bytes(4, "little")
         self._fd.set_lapic(bytes(lapic))
 
