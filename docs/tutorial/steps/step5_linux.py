@@ -70,7 +70,7 @@ class Machine:
 def main() -> None:
     """Boot, and say how it ended."""
     with ExitStack() as stack:
-        kernel, initramfs = stock.guest(stack, SCRIPT)
+        kernel, initramfs = stock.guest(stack, SCRIPT, modules=())
         machine = Machine(kernel, initramfs, stack)
         last = machine.run()
         sys.stdout.flush()

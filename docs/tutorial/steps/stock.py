@@ -4,6 +4,7 @@ A kernel and an initramfs of your own do as well: `python step5_linux.py KERNEL 
 """
 
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,14 +16,14 @@ OWN = sys.argv[1:3]
 INIT = "" if OWN else "rdinit=/vmm-init vmm.end=exec"  # ours loads the modules, then runs the script
 
 
-def guest(stack: ExitStack, script: str) -> tuple[Path, Path]:
+def guest(stack: ExitStack, script: str, *, modules: Sequence[str] = files.MODULES) -> tuple[Path, Path]:
     """Return (kernel, initramfs): those on the command line, or Debian's kernel and one for `script`."""
     if OWN:
         kernel, initramfs = map(Path, OWN)
         return kernel, initramfs
     debian = files.debian_guest()
     initramfs = Path(stack.enter_context(TemporaryDirectory()), "initramfs")
-    initramfs.write_bytes(files.initramfs(debian, image=files.busybox_image(script)))
+    initramfs.write_bytes(files.initramfs(debian, modules=modules, image=files.busybox_image(script)))
     return debian.image, initramfs
 
 
