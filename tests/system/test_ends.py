@@ -281,6 +281,8 @@ def test_linux_ends_it(tmp_path, job, modules, row):
 
 FILL = """
 dd if=/dev/zero of=/dev/vda bs=64k count=64 conv=fsync 2>/dev/null || echo guest: the disk refused
+echo 3 >/proc/sys/vm/drop_caches
+dd if=/dev/vda of=/dev/null bs=4k count=1 && echo guest: still reads
 poweroff -f
 """
 
@@ -303,6 +305,7 @@ def test_a_full_disk_is_the_guests_error_not_our_end(tmp_path):
         console = (tmp_path / "console").read_text()
         assert done.returncode == promised("host disk full")[0], done.stderr + console
         assert "guest: the disk refused" in console
+        assert "guest: still reads" in console, console
         records = [json.loads(line) for line in (place / "events").read_text().splitlines()]
         assert [record["event"] for record in records[:3]] == ["starting", "booting", "booted"]
         assert "Traceback" not in done.stderr
