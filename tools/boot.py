@@ -31,6 +31,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--memory", default="512M", help="guest RAM (default: %(default)s)")
     parser.add_argument("--cpus", default="1", help="vCPUs (default: %(default)s)")
     parser.add_argument(
+        "--irqchip", default="kernel", choices=["kernel", "split"], help="where the I/O APIC is"
+    )
+    parser.add_argument(
         "--linger",
         type=float,
         default=90.0,
@@ -49,6 +52,7 @@ def command_line(options: argparse.Namespace, image: Path, folder: Path, nonce: 
         *("--cmdline", f"{options.cmdline} vmm.nonce={nonce}{end}"),
         *("--memory", f"size={options.memory}"),
         *("--cpus", f"boot={options.cpus}"),
+        *("--platform", f"irqchip={options.irqchip}"),
         *("--disk", f"path={folder / 'root.raw'},id=root"),
         *("--event-monitor", f"path={folder / 'events.json'}"),
     ]
