@@ -143,7 +143,8 @@ def test_cores_keep_to_the_stable_abi(packages, distributions, tmp_path):
         assert "PyImport_ImportModule" in symbols
         assert {name for name in symbols if name.startswith("_Py")} <= {"_Py_Dealloc", "_Py_NoneStruct"}
         needed = re.findall(r"NEEDED.*\[(.*)\]", call("readelf", "-d", core, cwd=tmp_path))
-        assert needed == ["libc.so.6"]  # nothing that a wheel would have to bring along
+        # Nothing that a wheel would have to bring along; the loader, for thread-local storage, is libc's own.
+        assert {"libc.so.6"} <= set(needed) <= {"libc.so.6", "ld-linux-x86-64.so.2"}
 
 
 def test_it_imports_from_anywhere(package, installed, tmp_path):
