@@ -117,7 +117,9 @@ class Run:
 
     def _command(self) -> list[str]:
         require = [word for kind in self.shard.require for word in ("--require", kind)]
-        pytest = [sys.executable, "-m", "pytest", "-q", "-m", self.shard.select, *require, *self._extra]
+        # In the emulated host a test takes seconds: each is named as it ends.
+        detail = "-v" if self.shard.emulated else "-q"
+        pytest = [sys.executable, "-m", "pytest", detail, "-m", self.shard.select, *require, *self._extra]
         pytest += [f"--junitxml={self.report}", "-o", f"cache_dir={self.report.with_suffix('.cache')}"]
         named = any(Path(word.split("::")[0]).exists() for word in self._extra)
         if not self.shard.emulated:
