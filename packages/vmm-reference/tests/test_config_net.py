@@ -1,12 +1,14 @@
 """`--net`: each key, good and bad, the whole machine with cards, and what opening refuses."""
 
 import os
+import resource
 from ipaddress import IPv4Interface
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from virtio_devices.testing import SocketBackend
 from vmm_reference import ConfigError, DiskConfig, EventMonitorConfig, NetConfig, VmConfig, Vmm, _emulated
 from vmm_reference._cli import _parser, config_from
 from vmm_reference._config_net import NET_KEYS
@@ -188,6 +190,25 @@ def test_a_descriptor_that_is_no_tap(tmp_path):
             open_net("net0", NetConfig(fd=file.fileno()), print)
         assert len(os.listdir("/proc/self/fd")) == before
         file.write(b"x")
+
+
+@pytest.mark.parametrize("descriptors", [0, 1])
+def test_a_host_out_of_descriptors(tmp_path, monkeypatch, descriptors):
+    """Neither the capture file nor the card can be had: the tap is closed, and the capture with it."""
+    monkeypatch.setattr("vmm_reference._open_net._open_tap", lambda _net: backend)
+    before = sorted(os.listdir("/proc/self/fd"))
+    backend = SocketBackend()
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.dup(0)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + descriptors, hard))
+    try:
+        with pytest.raises((ConfigError, OSError), match="Too many open files"):
+            open_net("net0", NetConfig(pcap=tmp_path / "pcap"), print)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    backend.far.close()
+    assert sorted(os.listdir("/proc/self/fd")) == before
 
 
 @pytest.mark.kvm

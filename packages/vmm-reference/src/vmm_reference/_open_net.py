@@ -2,6 +2,8 @@
 
 import os
 from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
 
 from virtio_devices import CaptureError, Offload, PcapWriter, Tap, TapError, VirtioNet
 
@@ -11,17 +13,26 @@ from vmm_reference._errors import ConfigError
 
 def open_net(name: str, net: NetConfig, on_capture_failure: Callable[[str], None]) -> VirtioNet:
     """Open tap and capture file and make the card; a refusal is told in the option's words."""
-    tap = _open_tap(net)
-    try:
+    with ExitStack() as undo:
+        tap = _open_tap(net)
+        undo.callback(tap.close)
         if not net.offload_csum:
             tap.offloads = Offload(0)
         elif not net.offload_tso:
             tap.offloads = Offload.CSUM
-        capture = None if net.pcap is None else PcapWriter(net.pcap, on_failure=on_capture_failure)
+        capture = None if net.pcap is None else _open_capture(net.pcap, on_capture_failure)
+        if capture is not None:
+            undo.callback(capture.close)
+        card = VirtioNet(name, tap, mac=net.mac, mtu=net.mtu, native=net.engine == "native", capture=capture)
+        undo.pop_all()
+    return card
+
+
+def _open_capture(path: Path, on_failure: Callable[[str], None]) -> PcapWriter:
+    try:
+        return PcapWriter(path, on_failure=on_failure)
     except CaptureError as error:
-        tap.close()
         raise ConfigError("--net pcap", str(error)) from None
-    return VirtioNet(name, tap, mac=net.mac, mtu=net.mtu, native=net.engine == "native", capture=capture)
 
 
 def _open_tap(net: NetConfig) -> Tap:
