@@ -106,12 +106,23 @@ static size_t rx_window(struct work *w, struct iovec *iov)
     return used;
 }
 
+/* How much of the window a read of `size` bytes, or -errno, may have changed. */
+static uint64_t rx_filled(const struct work *w, ssize_t size)
+{
+    uint64_t body = size > (ssize_t)VNET_HEADER ? (uint64_t)size - VNET_HEADER : 0;
+
+    if (size < 0 && size != -EAGAIN)
+        return w->in_place; /* it failed half way: the kernel does not say how far it came */
+    return body < w->in_place ? body : w->in_place;
+}
+
 /* Read the next frame: header into scratch, body into its buffers as far as rx_window knows them, the rest into scratch
  * as well, where it would lie if all of it was there. The size, 0 at the end of the descriptor, or -errno. */
 static ssize_t rx_read(struct work *w)
 {
     struct iovec iov[VNET_IOVS];
     size_t n = rx_window(w, iov);
+    uint64_t filled;
     ssize_t size;
 
     iov[0] = (struct iovec){w->port->scratch, VNET_HEADER};
@@ -122,13 +133,13 @@ static ssize_t rx_read(struct work *w)
         size = readv(w->port->fd, iov, (int)n + 1);
     while (size < 0 && errno == EINTR);
     if (size < 0)
-        return -errno;
-    if (size > (ssize_t)VNET_HEADER && w->in_place != 0) {
+        size = -errno;
+    filled = rx_filled(w, size);
+    if (filled != 0) {
         struct span p = span_open(w, w->report->used, w->usable);
-        uint64_t body = (uint64_t)size - VNET_HEADER;
 
         span_skip(&p, VNET_HEADER);
-        span_mark_dirty(&p, body < w->in_place ? body : w->in_place);
+        span_mark_dirty(&p, filled);
     }
     return size;
 }

@@ -1,5 +1,6 @@
 """The two data paths of the network card are the same card: equal on every batch Hypothesis can think of."""
 
+import errno
 import itertools
 import struct
 import tempfile
@@ -227,6 +228,25 @@ def test_dirty_pages_are_marked(native):
     dirty = [page for page in range(64) if region.bitmap.is_bit_set(page)]
     assert dirty == [3, 5, 7, 9, 11]
     world.close()
+
+
+def test_dirty_pages_of_a_read_that_failed_half_way():
+    """RAM whose file was cut short: the kernel fills what there is of it before it fails."""
+    with tempfile.TemporaryFile() as ram:
+        ram.truncate(0x4000)
+        region = GuestRegionMmap.from_file(0, 0x4000, FileOffset(ram.fileno(), 0), dirty=True)
+        ram.truncate(0x2000)
+    backend, batch = SocketBackend(), ChainBatch(1, 1)
+    port = NativePort("n", "receive", backend.fd, NetCounters(), capture=None, flags=PortFlag(0))
+    memory = GuestMemoryMmap([region])
+    batch.append(0, [(0x1000, 0x3000, True)])
+    backend.give(b"\xaa" * 6000)
+    turn = port.run(memory, batch)
+    assert (turn.stop, turn.error) == (Stop.CLOSED, errno.EFAULT)
+    assert memory.read(0x1100, 4) == b"\xaa" * 4
+    assert region.bitmap.is_bit_set(1)
+    backend.close()
+    backend.far.close()
 
 
 def test_the_core_refuses_other_versions():
