@@ -2,7 +2,10 @@
 
 import json
 import os
+import signal
+import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -128,6 +131,7 @@ def test_serial_relay_out_and_in(tmp_path):
 
     path = tmp_path / "console"
     relay = _emulated._SerialRelay(SerialConfig(SerialMode.SOCKET, path))
+    relay.start()
     with socket.socket(socket.AF_UNIX) as user:
         user.connect(str(path))
         os.write(relay.inner_out, b"login: ")
@@ -211,3 +215,34 @@ def test_a_folder_for_temporary_files_that_cannot_be_shared_is_refused(monkeypat
     with pytest.raises(HostError, match=r"^emulated host: writable /dev/shm"):
         _emulated.run(config)
     assert list(tmp_path.iterdir()) == []
+
+
+SLOW_HOST = """
+import sys, time, vmm_testhost
+from vmm_reference._cli import main
+
+vmm_testhost.run = lambda *_, **__: time.sleep(60)  # as one whose parts are still being fetched
+sys.exit(main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_before_the_emulated_host_is_there(kernel, tmp_path, number):
+    """The terminal is what it was, the folder for temporary files is empty, the status says which."""
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    main, slave = os.openpty()
+    before = termios.tcgetattr(slave)
+    words = [sys.executable, "-c", SLOW_HOST, "run", "--host", "emulated", "--kernel", str(kernel("count"))]
+    process = subprocess.Popen(
+        words, stdin=slave, stdout=slave, stderr=subprocess.PIPE, env=os.environ | {"TMPDIR": str(scratch)}
+    )
+    while termios.tcgetattr(slave)[3] & termios.ICANON and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(number)
+    assert (process.wait(30), process.stderr.read()) == (128 + number, b"")
+    assert termios.tcgetattr(slave) == before
+    assert list(scratch.iterdir()) == []
+    process.stderr.close()
+    os.close(main)
+    os.close(slave)

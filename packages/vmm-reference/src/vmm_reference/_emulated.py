@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 import vmm_testhost
@@ -30,6 +30,7 @@ from vmm_reference._files import new_outputs_removed
 from vmm_reference._grammar import quote
 from vmm_reference._serial import SerialBackend, open_backend
 from vmm_reference._serial_input import ConsoleInput
+from vmm_reference._signals import abandoned_by_signals
 
 _HOST_CPUS = 1
 _HOST_OVERHEAD_MIB = 1024  # the host's own kernel, Python and page cache beside guest RAM
@@ -244,10 +245,14 @@ class _SerialRelay:
         self._backend: SerialBackend | None = open_backend(config, _interrupt)
         self.inner_in, self._to_inner = os.pipe2(os.O_CLOEXEC)
         self._from_inner, self.inner_out = os.pipe2(os.O_CLOEXEC)
-        fcntl.fcntl(self._from_inner, fcntl.F_SETPIPE_SZ, 1 << 20)
+        with suppress(OSError):  # a user's pipes have a limit together
+            fcntl.fcntl(self._from_inner, fcntl.F_SETPIPE_SZ, 1 << 20)
         self._events = EventManager("serial-relay")
         self._thread = threading.Thread(target=self._pump, name="serial-out", daemon=True)
         self._thread.start()
+
+    def start(self) -> None:
+        """Take the console over; whatever comes of it, `close` gives it back."""
         if self._backend is not None:
             port = _InputPipe(self._to_inner, self._events, self._backend.resume_input)
             self._backend.attach(self._events, port)
@@ -291,6 +296,7 @@ def _streams(config: VmConfig) -> Iterator[tuple[_SerialRelay, Path | None]]:
         try:
             serial = _SerialRelay(config.serial)
             try:
+                serial.start()
                 yield serial, events
             finally:
                 serial.close()
@@ -313,6 +319,12 @@ def run(config: VmConfig, *, verbose: int = 0) -> int:
         HostError: the emulated host cannot be had, or it crashed.
     """
     _check_crossing(config)
+    if threading.current_thread() is not threading.main_thread():
+        return _run(config, verbose, forward_signals=False)
+    return abandoned_by_signals(lambda: _run(config, verbose, forward_signals=True))
+
+
+def _run(config: VmConfig, verbose: int, *, forward_signals: bool) -> int:
     command = [sys.executable, "-m", "vmm_reference", "run", "--host", "kvm"]
     with new_outputs_removed(config, only_empty=True), ExitStack() as stack:
         _lock_disks(config, stack)
@@ -326,7 +338,7 @@ def run(config: VmConfig, *, verbose: int = 0) -> int:
                 stdout=serial.inner_out,
                 memory=_host_memory(config),
                 cpus=_HOST_CPUS,
-                forward_signals=threading.current_thread() is threading.main_thread(),
+                forward_signals=forward_signals,
             )
         except (ValueError, vmm_testhost.EmulatedHostError) as error:
             # ValueError: the folder for temporary files cannot be shared.

@@ -153,7 +153,7 @@ class FdBackend:
 
 
 class TtyBackend(FdBackend):
-    """Standard input and output; a terminal is put into raw mode, and Ctrl-A x ends the VMM."""
+    """Standard input and output; a terminal is in raw mode while attached, and Ctrl-A x ends the VMM."""
 
     def __init__(self, on_quit: Callable[[], None]) -> None:
         """Use this process's descriptors 0 and 1.
@@ -167,9 +167,13 @@ class TtyBackend(FdBackend):
         self._on_quit = on_quit
         self._escape = EscapeFilter(on_quit)
         self._is_terminal = os.isatty(0)
+
+    def attach(self, events: EventManager, port: ConsoleInput) -> None:
+        """Put the terminal into raw mode, only now that somebody will `close` this, and feed `port`."""
         if self._is_terminal and _in_foreground(0):
             self._saved = termios.tcgetattr(0)
             tty.setraw(0, termios.TCSANOW)
+        super().attach(events, port)
 
     def _reader_gone(self) -> None:
         if not self._is_terminal:

@@ -21,6 +21,7 @@ from vmm_reference._errors import HostError, StateError
 from vmm_reference._files import new_outputs_removed
 from vmm_reference._machine import PlatformDevice
 from vmm_reference._serial import SerialBackend, open_backend
+from vmm_reference._signals import SIGNALS, abandoned_by_signals
 from vmm_reference._vmm import End, EndReason, Vmm
 
 STATUS: Final = {
@@ -31,7 +32,6 @@ STATUS: Final = {
     EndReason.PANIC: 6,
     EndReason.STOPPED: 130,
 }
-_SIGNALS: Final = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 _GIVE_UP_AFTER: Final = 2.0  # seconds for a console's reader to take the last output
 
 # What the packages below refuse at creation: the user's options or host, not a bug of ours.
@@ -60,7 +60,7 @@ class _Session:
                 devices=devices,
                 host="emulated" if "VMM_TESTHOST" in os.environ else "kvm",
             )
-            for number in _SIGNALS:
+            for number in SIGNALS:
                 signal.signal(number, self._on_signal)
         except BaseException:
             if self._backend is not None:
@@ -121,17 +121,6 @@ class _Session:
         return STATUS[end.reason]
 
 
-class _SignalledError(BaseException):
-    """A signal came while the machine was being built."""
-
-    def __init__(self, number: int) -> None:
-        self.number = number
-
-
-def _abandon(number: int, _frame: FrameType | None) -> None:
-    raise _SignalledError(number)
-
-
 def _build(config: VmConfig, devices: Sequence[PlatformDevice]) -> _Session:
     with new_outputs_removed(config, only_empty=False):
         try:
@@ -150,12 +139,4 @@ def run(config: VmConfig, devices: Sequence[PlatformDevice] = ()) -> int:
     Raises:
         VmmError: it could not be created; nothing is left behind.
     """
-    # From the first moment: a terminal in raw mode must not outlive us, whenever the signal comes.
-    before = {number: signal.signal(number, _abandon) for number in _SIGNALS}
-    try:
-        return _build(config, devices).run()
-    except _SignalledError as error:
-        return 128 + error.number
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    return abandoned_by_signals(lambda: _build(config, devices).run())
