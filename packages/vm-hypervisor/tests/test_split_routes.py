@@ -126,3 +126,24 @@ def test_a_refused_irqfd_gives_the_gsi_back():
         with pytest.raises(OSError, match="refused"):
             lines.line(3)
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_refused_route_leaves_no_line():
+    """A pin that is programmed but cannot be routed has no line, and later one as if nothing had been."""
+    vm = FakeVm()
+    lines = SplitLines(vm, routes := GsiRoutes(vm, ()))
+    lines.set_pin(3, PinMessage(0xFEE0_0000, 0x31), False)
+    before = sorted(os.listdir("/proc/self/fd"))
+    works = vm.set_gsi_routing
+
+    def refuse(_routes):
+        raise KvmOSError(errno.ENOMEM, "KVM_SET_GSI_ROUTING", "a fake VM")
+
+    vm.set_gsi_routing = refuse
+    with pytest.raises(KvmOSError, match="KVM_SET_GSI_ROUTING"):
+        lines.line(3)
+    assert (vm.irqfds, sorted(os.listdir("/proc/self/fd"))) == ({}, before)
+    vm.set_gsi_routing = works
+    lines.set_pin(3, PinMessage(0xFEE0_0000, 0x32), False)
+    assert vm.table == ()
+    assert routes.allocate() == 24

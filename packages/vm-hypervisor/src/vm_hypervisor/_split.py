@@ -8,6 +8,7 @@ its route while the pin is masked: edges go from a device to a local APIC withou
 
 import errno
 import threading
+from contextlib import ExitStack
 
 from kvm_ioctls import KvmOSError, VmFd
 from kvm_ioctls import MsiRoute as MsiEntry
@@ -53,16 +54,15 @@ class SplitLines:
 
     def line(self, pin: int) -> "SplitLine":
         """Return a new line of `pin`, which has none yet."""
-        gsi = self._routes.allocate()
-        try:
+        with self._lock, ExitStack() as undo:
+            gsi = self._gsis[pin] = self._routes.allocate()
+            undo.callback(self._routes.free, gsi)
+            undo.callback(self._gsis.pop, pin)
             edges = IrqLine(self._vm, gsi)
-        except BaseException:
-            self._routes.free(gsi)
-            raise
-        with self._lock:
-            self._gsis[pin] = gsi
+            undo.callback(edges.close)
             if pin in self._pins:
                 self._route(pin)
+            undo.pop_all()
         return SplitLine(self.ioapic, pin, edges)
 
 
