@@ -5,7 +5,8 @@ costs milliseconds. ``/run/vmm-testhost/run.py`` defines ARGV, CWD, ENV, TTY, ST
 frames (type, length, payload; little-endian) both ways; the port ``stdin`` carries raw bytes inwards.
 
 Frames inwards: ``k`` signal number for the command's process group, ``w`` rows and columns of the terminal,
-``z`` how many bytes stdin had when it ended (QEMU loses bytes in flight when a port's far end closes).
+``z`` how many bytes stdin had when it ended (QEMU loses bytes in flight when a port's far end closes), ``n``
+nothing, for the interrupt that comes with it (see _relay.py).
 Frames outwards: ``r`` the command was started, ``o`` and ``e`` its stdout and stderr, ``x`` its exit status.
 """
 
