@@ -487,7 +487,15 @@ def test_state_round_trip(card, native):
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("mac", b"short"), ("mac", b"\1" + bytes(5)), ("link_up", 2), ("guest_offloads", 1 << 9)],
+    [
+        ("mac", b"short"),
+        ("mac", b"\1" + bytes(5)),
+        ("mac", bytes(6)),
+        ("link_up", 2),
+        ("guest_offloads", 1 << 9),
+        ("guest_offloads", int(Offload.TSO4)),
+        ("guest_offloads", int(Offload.CSUM | Offload.ECN)),
+    ],
 )
 def test_impossible_states_are_refused(card, field, value):
     """The field and its value are named, and nothing changed."""

@@ -102,6 +102,10 @@ def _offloads(features: int, table: Mapping[NetFeature, Offload]) -> Offload:
     for feature, offload in table.items():
         if features & feature:
             found |= offload
+    return _consistent(found)
+
+
+def _consistent(found: Offload) -> Offload:
     # VIRTIO 1.2 section 5.1.3.1: none of the others without CSUM, ECN not without TSO.
     if not found & Offload.CSUM:
         return Offload(0)
@@ -224,14 +228,16 @@ class VirtioNet:
             SavedStateError: a value is impossible; nothing changed.
         """
         mac, link, offloads = state.get("mac"), state.get("link_up"), state.get("guest_offloads")
-        if not isinstance(mac, bytes) or len(mac) != _MAC_SIZE or mac[0] & 1:
-            raise SavedStateError("mac", mac, "6 bytes, unicast")
+        if not isinstance(mac, bytes) or len(mac) != _MAC_SIZE or mac[0] & 1 or not any(mac):
+            raise SavedStateError("mac", mac, "6 bytes, unicast, not all zero")
         if link not in (0, 1):
             raise SavedStateError("link_up", link, "0 or 1")
         if not isinstance(offloads, int) or (offloads & ~int(self._backend.offloads) and offloads != -1):
             raise SavedStateError(
                 "guest_offloads", offloads, f"-1 or bits of {int(self._backend.offloads):#x}"
             )
+        if offloads != -1 and _consistent(Offload(offloads)) != offloads:
+            raise SavedStateError("guest_offloads", offloads, "CSUM (1) with any, TSO with ECN (8)")
         self.mac, self._link_up = mac, bool(link)
         self._guest_offloads = None if offloads == -1 else Offload(offloads)
 
