@@ -118,6 +118,45 @@ def resize(fd: int, rows: int, columns: int) -> None:
 
 @pytest.mark.kvm_full
 @pytest.mark.timeout(300)
+def test_a_session_on_a_terminal(command):
+    """Log in, work, interrupt, paste 64 KiB while the window changes its size, leave by Ctrl-A x."""
+    with terminal() as (main, slave):
+        before = termios.tcgetattr(slave)
+        process = subprocess.Popen(
+            command,
+            stdin=slave,
+            stdout=slave,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        )
+        try:
+            user = Typist(main)
+            user.log_in()
+            assert user.run("echo $((6 * 7)) $(tty)") == "42 /dev/ttyS0\n"
+            resize(main, 50, 132)
+            user.type("echo sle''eping; sleep 1000\r")
+            user.expect("sleeping\n")
+            user.type("\x03")  # to the guest, not to us
+            user.expect("# ")
+            user.type("echo status $?\r")
+            user.expect("status 130\n.*# ")
+            resize(main, 24, 80)
+            process.send_signal(signal.SIGWINCH)
+            user.paste(64 << 10)
+            user.type("\x01\x01")  # one Ctrl-A for the guest's line editor
+            user.type("\x01x")
+            assert process.wait(60) == 130
+            assert process.stderr.read() == b""
+            assert termios.tcgetattr(slave) == before
+        finally:
+            process.kill()
+            process.wait()
+            process.stderr.close()
+
+
+@pytest.mark.kvm_full
+@pytest.mark.timeout(300)
 def test_a_session_on_a_pty(command):
     """`--serial pty`: whoever opens the path it names has the console, may leave and come back."""
     with subprocess.Popen(
