@@ -1,5 +1,8 @@
 """Typed access to /dev/kvm: see README.md for a guest in thirty lines."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from kvm_ioctls._caps import (
     Cap,
 )
@@ -18,32 +21,8 @@ from kvm_ioctls._errors import (
     UnsupportedError,
     VcpuBusyError,
 )
-from kvm_ioctls._exits import (
-    Debug,
-    Exception_,
-    Exit,
+from kvm_ioctls._exit_reason import (
     ExitReason,
-    FailEntry,
-    Hlt,
-    Hypercall,
-    InternalError,
-    Intr,
-    IoapicEoi,
-    IoIn,
-    IoOut,
-    IrqWindowOpen,
-    MemoryFault,
-    MmioRead,
-    MmioWrite,
-    Nmi,
-    Notify,
-    RdMsr,
-    SetTpr,
-    Shutdown,
-    SystemEvent,
-    TprAccess,
-    Unknown,
-    WrMsr,
 )
 from kvm_ioctls._kvm import (
     API_VERSION,
@@ -98,6 +77,34 @@ from kvm_ioctls._x86_64._state import (
 from kvm_ioctls._x86_64._vm import (
     IrqchipId,
 )
+
+if TYPE_CHECKING:
+    from kvm_ioctls._exits import (
+        Debug,
+        Exception_,
+        Exit,
+        FailEntry,
+        Hlt,
+        Hypercall,
+        InternalError,
+        Intr,
+        IoapicEoi,
+        IoIn,
+        IoOut,
+        IrqWindowOpen,
+        MemoryFault,
+        MmioRead,
+        MmioWrite,
+        Nmi,
+        Notify,
+        RdMsr,
+        SetTpr,
+        Shutdown,
+        SystemEvent,
+        TprAccess,
+        Unknown,
+        WrMsr,
+    )
 
 __all__ = (
     "API_VERSION",
@@ -173,3 +180,45 @@ __all__ = (
     "Xcr",
     "block_signals",
 )
+
+# A loop on `run_raw` and `IoRecord` needs no class of an exit.
+_EXITS = frozenset(
+    {
+        "Debug",
+        "Exception_",
+        "Exit",
+        "FailEntry",
+        "Hlt",
+        "Hypercall",
+        "InternalError",
+        "Intr",
+        "IoapicEoi",
+        "IoIn",
+        "IoOut",
+        "IrqWindowOpen",
+        "MemoryFault",
+        "MmioRead",
+        "MmioWrite",
+        "Nmi",
+        "Notify",
+        "RdMsr",
+        "SetTpr",
+        "Shutdown",
+        "SystemEvent",
+        "TprAccess",
+        "Unknown",
+        "WrMsr",
+    }
+)
+
+if not TYPE_CHECKING:  # for a type checker each name has its type, and a wrong one is an error
+
+    def __getattr__(name: str) -> object:
+        """Load the classes of exits when one is first used (PEP 562)."""
+        if name in _EXITS:
+            value = globals()[name] = getattr(import_module("kvm_ioctls._exits"), name)
+            return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_EXITS})

@@ -6,16 +6,18 @@ addresses as ints, data as little-endian bytes. An exit is a snapshot; keeping o
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import TypeAlias
+
+from kvm_ioctls._exit_reason import ExitReason
+from kvm_ioctls._record import HEAD, WORDS_AT
 
 __all__ = (
     "Debug",
     "Exception_",
     "Exit",
-    "ExitReason",
     "FailEntry",
     "Hlt",
     "Hypercall",
@@ -37,36 +39,8 @@ __all__ = (
     "TprAccess",
     "Unknown",
     "WrMsr",
-    "build_exit",
+    "exit_of",
 )
-
-
-class ExitReason(IntEnum):
-    """KVM_EXIT_* as ``run_raw`` returns it; ``INTR`` stands for the -EINTR of a kick."""
-
-    UNKNOWN = 0
-    EXCEPTION = 1
-    IO = 2
-    HYPERCALL = 3
-    DEBUG = 4
-    HLT = 5
-    MMIO = 6
-    IRQ_WINDOW_OPEN = 7
-    SHUTDOWN = 8
-    FAIL_ENTRY = 9
-    INTR = 10
-    SET_TPR = 11
-    TPR_ACCESS = 12
-    NMI = 16
-    INTERNAL_ERROR = 17
-    SYSTEM_EVENT = 24
-    IOAPIC_EOI = 26
-    X86_RDMSR = 29
-    X86_WRMSR = 30
-    DIRTY_RING_FULL = 31
-    X86_BUS_LOCK = 33
-    NOTIFY = 37
-    MEMORY_FAULT = 39
 
 
 @dataclass(slots=True)
@@ -308,7 +282,21 @@ _BUILDERS: dict[int, Callable[[tuple[int, ...]], Exit]] = {
 }
 
 
-def build_exit(reason: int, words: tuple[int, ...]) -> Exit:
+def _build_exit(reason: int, words: tuple[int, ...]) -> Exit:
     """Build the object of any exit that is not port or MMIO; `words` as csrc/core.c orders them."""
     builder = _BUILDERS.get(reason)
     return Unknown(reason) if builder is None else builder(words)
+
+
+def exit_of(view: memoryview, data: Callable[[int], bytes]) -> Exit:
+    """Build the typed exit of a filled record; `data(n)` fetches n bytes, for string output only."""
+    reason, mmio, write, size, count, nwords, addr, value = HEAD.unpack_from(view)
+    if not count:
+        return _build_exit(reason, struct.unpack_from(f"<{nwords}Q", view, WORDS_AT))
+    if not write:
+        return MmioRead(addr, size) if mmio else IoIn(addr, size, count)
+    if mmio:
+        return MmioWrite(addr, size, value.to_bytes(size, "little"))
+    if count == 1:
+        return IoOut(addr, size, 1, value.to_bytes(size, "little"))
+    return IoOut(addr, size, count, data(size * count))

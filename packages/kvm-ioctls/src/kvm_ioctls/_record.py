@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
 from functools import partial
-from typing import final
+from typing import TYPE_CHECKING, final
 
-from kvm_ioctls._exits import Exit, IoIn, IoOut, MmioRead, MmioWrite, build_exit
 from kvm_ioctls._ffi import CData, check, ffi, lib
 
-__all__ = ("IoRecord", "exit_of")
+if TYPE_CHECKING:
+    from kvm_ioctls._exits import Exit
+
+__all__ = ("HEAD", "WORDS_AT", "IoRecord")
 
 # struct kvmx_exit of csrc/core.h: reason, is_mmio, is_write, size, count, nwords, addr, value
-_HEAD = struct.Struct("<IBBBxIIQQ")
-_WORDS_AT = 40
-
-
-def exit_of(view: memoryview, data: Callable[[int], bytes]) -> Exit:
-    """Build the typed exit of a filled record; `data(n)` fetches n bytes, for string output only."""
-    reason, mmio, write, size, count, nwords, addr, value = _HEAD.unpack_from(view)
-    if not count:
-        return build_exit(reason, struct.unpack_from(f"<{nwords}Q", view, _WORDS_AT))
-    if not write:
-        return MmioRead(addr, size) if mmio else IoIn(addr, size, count)
-    if mmio:
-        return MmioWrite(addr, size, value.to_bytes(size, "little"))
-    if count == 1:
-        return IoOut(addr, size, 1, value.to_bytes(size, "little"))
-    return IoOut(addr, size, count, data(size * count))
+HEAD = struct.Struct("<IBBBxIIQQ")
+WORDS_AT = 40
 
 
 @final
@@ -49,7 +36,7 @@ class IoRecord:
         # keeps alive as long as this record lives.
         self._view = memoryview(ffi.buffer(exit_))
         # (reason, is_mmio, is_write, size, count, words, addr, value), as numbers, without a Python frame.
-        self.head = partial(_HEAD.unpack_from, self._view)
+        self.head = partial(HEAD.unpack_from, self._view)
 
     def fields(self) -> tuple[bool, bool, int, int, int, int]:
         """Return (is_mmio, is_write, addr, size, count, value) in one step."""
@@ -112,4 +99,7 @@ class IoRecord:
 
     def exit(self) -> Exit:
         """Build the typed exit of this record."""
+        # Late: 25 classes, of which a loop on `run_raw` and this record never needs one.
+        from kvm_ioctls._exits import exit_of  # noqa: PLC0415
+
         return exit_of(self._view, lambda _size: self.data)

@@ -7,18 +7,21 @@ import os
 import warnings
 import weakref
 from collections.abc import Mapping
-from typing import Self, final
+from typing import TYPE_CHECKING, Self, final
 
 import attrs
 
 from kvm_ioctls._errors import ClosedError, ForkedError, KvmOSError, VcpuBusyError
-from kvm_ioctls._exits import Exit, ExitReason, Intr
+from kvm_ioctls._exit_reason import ExitReason
 from kvm_ioctls._fd import generation
 from kvm_ioctls._ffi import CData, buffer, check, ffi, lib
 from kvm_ioctls._native import NativeExits
 from kvm_ioctls._record import IoRecord
 from kvm_ioctls._signals import install_kick
 from kvm_ioctls._x86_64._vcpu import X86Vcpu
+
+if TYPE_CHECKING:
+    from kvm_ioctls._exits import Exit
 
 __all__ = ("RunStats", "VcpuFd")
 
@@ -97,7 +100,11 @@ class VcpuFd(X86Vcpu):
             KvmAbiError: The run page was malformed.
             KvmStateError: Closed, forked, or another thread is inside.
         """
-        return Intr() if self.run_raw(native) == ExitReason.INTR else self.io.exit()
+        if self.run_raw(native) != ExitReason.INTR:
+            return self.io.exit()
+        from kvm_ioctls._exits import Intr  # noqa: PLC0415 - as IoRecord.exit does
+
+        return Intr()
 
     def run_raw(self, native: NativeExits | None = None) -> int:
         """As ``run``, but build no object: return the KVM_EXIT_* number and leave the rest in ``io``.

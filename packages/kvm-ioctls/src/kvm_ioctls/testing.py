@@ -13,11 +13,11 @@ from typing import Self, final
 
 import attrs
 
-from kvm_ioctls._exits import Exit, ExitReason
+from kvm_ioctls._exit_reason import ExitReason
+from kvm_ioctls._exits import Exit, exit_of
 from kvm_ioctls._ffi import check, ffi, lib
 from kvm_ioctls._kvm import Kvm
 from kvm_ioctls._native import Counter, Drop, Eventfd, Latch, NativeExits, NativeRange
-from kvm_ioctls._record import exit_of
 from kvm_ioctls._x86_64._state import Regs, Segment
 
 __all__ = ("PAGE_SIZE", "FakeRunPage", "TinyGuest", "TwinNative")

@@ -51,7 +51,7 @@ def kvm_native_range(answer: NativeAnswer) -> kvm.NativeRange:
     )
 
 
-def failure_reason(exit_: kvm.Exit) -> str:
+def failure_reason(exit_: "kvm.Exit") -> str:
     """Say in words why KVM cannot go on."""
     match exit_:
         case kvm.FailEntry(reason, cpu):
