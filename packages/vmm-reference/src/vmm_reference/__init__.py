@@ -1,5 +1,8 @@
 """The reference VMM: the toolkit's packages, wired."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from vmm_reference._config import (
     BootProtocol,
     CpusConfig,
@@ -15,8 +18,10 @@ from vmm_reference._config import (
 )
 from vmm_reference._config_net import NetConfig
 from vmm_reference._errors import ConfigError, HostError, StateError, VmmError
-from vmm_reference._machine import Machine, PlatformDevice
-from vmm_reference._vmm import End, EndReason, Vmm
+
+if TYPE_CHECKING:
+    from vmm_reference._machine import Machine, PlatformDevice
+    from vmm_reference._vmm import End, EndReason, Vmm
 
 __all__ = (
     "BootProtocol",
@@ -41,3 +46,24 @@ __all__ = (
     "Vmm",
     "VmmError",
 )
+
+# A configuration, a refused option or `vmm --help` needs none of the packages that make a machine.
+_LATE = {
+    "End": "_vmm",
+    "EndReason": "_vmm",
+    "Machine": "_machine",
+    "PlatformDevice": "_machine",
+    "Vmm": "_vmm",
+}
+
+if not TYPE_CHECKING:  # for a type checker each name has its type, and a wrong one is an error
+
+    def __getattr__(name: str) -> object:
+        """Load the module of a name when it is first used (PEP 562)."""
+        if name in _LATE:
+            value = globals()[name] = getattr(import_module(f"{__name__}.{_LATE[name]}"), name)
+            return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_LATE})

@@ -4,7 +4,6 @@ import errno
 import grp
 import os
 import pwd
-import socket
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -234,6 +233,8 @@ def socket_left_over(path: Path) -> bool:
     try:
         if not path.is_socket():
             return False
+        import socket  # noqa: PLC0415 - only here, and 2 ms of every start
+
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
             return probe.connect_ex(os.fsencode(path)) == errno.ECONNREFUSED
     except (OSError, ValueError):

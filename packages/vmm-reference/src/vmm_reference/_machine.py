@@ -58,7 +58,6 @@ from vmm_memory import GuestMemoryAtomic, RegionBusyError
 from vmm_reference._config import VmConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._open import BIOS_AREA, guest_ram, loader_protocol, open_disk, open_kernel, open_rng
-from vmm_reference._open_net import open_net
 
 _ACPI_TABLES: Final = 0xE_0000  # where a guest that is not told looks for the RSDP
 _FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
@@ -167,9 +166,8 @@ class Machine:
             self._add_fixed(device, device.describe())
         for name, disk in zip(config.disk_ids(), config.disks, strict=True):
             self._add_virtio(open_disk(name, disk))
-        for name, net in zip(config.net_ids(), config.nets, strict=True):
-            failed = partial(requests.device_event, name, "capture-failed")
-            self._add_virtio(open_net(name, net, failed))
+        if config.nets:
+            self._add_nets(requests)
         self._add_virtio(open_rng(config.rng))
         self._standard = frozenset(node.id for node in self._nodes if node.id not in callers)
         self._answer_unclaimed_ports()
@@ -268,6 +266,14 @@ class Machine:
                 serial_out, self.vm.irq_line(node.interrupts[0].gsi), defer=_soon(self.events)
             )
             self._add_fixed(self.serial, node)
+
+    def _add_nets(self, requests: GuestRequests) -> None:
+        # A machine without a card starts without the code for it.
+        from vmm_reference._open_net import open_net  # noqa: PLC0415
+
+        for name, net in zip(self.config.net_ids(), self.config.nets, strict=True):
+            failed = partial(requests.device_event, name, "capture-failed")
+            self._add_virtio(open_net(name, net, failed))
 
     def _add_virtio(self, device: VirtioDevice) -> None:
         # The transport closes it too, which is harmless; before there is one, the image's lock would stay.

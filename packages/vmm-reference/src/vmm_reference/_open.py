@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from linux_loader import BootProtocol as LoaderProtocol
 from linux_loader import (
@@ -15,12 +15,15 @@ from linux_loader import (
     PlacementError,
     check,
 )
-from virtio_devices import DiskImage, EntropySource, ImageError, SourceError, VirtioBlk, VirtioRng
+from virtio_devices import EntropySource, ImageError, SourceError, VirtioRng
 from vmm_memory import GuestRegionMmap, MappingError
 from vmm_memory.arch.x86_64 import ram_ranges
 
 from vmm_reference._config import BootProtocol, DiskConfig, MemoryConfig, RngConfig, VmConfig
 from vmm_reference._errors import ConfigError
+
+if TYPE_CHECKING:
+    from virtio_devices import VirtioBlk
 
 BIOS_AREA: Final = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
 _SERIAL_SIZE: Final = 20
@@ -115,8 +118,11 @@ def _kernel_refusal(config: VmConfig, error: LoaderError | OSError) -> ConfigErr
     return ConfigError(option, f"{path}: {error}")
 
 
-def open_disk(name: str, disk: DiskConfig) -> VirtioBlk:
+def open_disk(name: str, disk: DiskConfig) -> "VirtioBlk":
     """Open a disk's image and make the device; a refusal is told in the option's words."""
+    # A machine without a disk starts without the code for it.
+    from virtio_devices import DiskImage, VirtioBlk  # noqa: PLC0415
+
     try:
         image = DiskImage(disk.path, read_only=disk.readonly)
     except ImageError as error:

@@ -23,7 +23,6 @@ from vmm_reference._config import SerialConfig, SerialMode
 from vmm_reference._errors import ConfigError
 from vmm_reference._files import open_for_output
 from vmm_reference._serial_input import ConsoleInput, EscapeFilter, Feeder
-from vmm_reference._serial_socket import SocketBackend
 
 _log = logging.getLogger(__name__)
 
@@ -247,7 +246,11 @@ def open_backend(config: SerialConfig, on_quit: Callable[[], None]) -> SerialBac
         case SerialMode.PTY:
             return PtyBackend()
     assert config.path is not None
-    return FileBackend(config.path) if config.mode is SerialMode.FILE else SocketBackend(config.path)
+    if config.mode is SerialMode.FILE:
+        return FileBackend(config.path)
+    from vmm_reference._serial_socket import SocketBackend  # noqa: PLC0415 - for sockets only
+
+    return SocketBackend(config.path)
 
 
 def _in_foreground(fd: int) -> bool:

@@ -1,5 +1,6 @@
 """`vmm run` in the foreground: a machine, this process's signals, a serial console, an exit status."""
 
+import gc
 import os
 import signal
 import sys
@@ -82,6 +83,10 @@ class _Session:
         assert vmm is not None
         try:
             self._attach_serial(vmm)
+            # What exists now lives as long as the machine: no collection need look at it again, and none
+            # of the first ones holds up a device.
+            gc.freeze()
+            gc.enable()
             with suppress(StateError):  # a signal has ended it already
                 vmm.boot()
             end = vmm.wait()
