@@ -15,7 +15,7 @@ def test_first_example_runs(capsys):
     """What a newcomer copies works and prints what it promises."""
     code = re.search(r"```python\n(.*?)```", README, flags=re.S).group(1)
     exec(compile(code, "README.md", "exec"), {"__name__": "__main__"})
-    assert capsys.readouterr().out == "guest: hello\nended: poweroff\n"
+    assert capsys.readouterr().out == "ended: poweroff\nguest: hello\n"
 
 
 def test_threat_table_has_its_columns():
