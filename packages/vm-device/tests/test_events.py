@@ -1,5 +1,6 @@
 """The event loop."""
 
+import contextlib
 import os
 import selectors
 import signal
@@ -183,3 +184,29 @@ def test_close_from_a_callback():
         manager.call_soon(print)
     os.close(read_end)
     os.close(write_end)
+
+
+def test_a_start_that_a_signal_handler_ends_can_be_closed():
+    """The handler's exception comes out of start(), the signal mask is as before, and close() is no error."""
+
+    class Interrupted(Exception):
+        pass
+
+    def handler(number, frame):
+        if frame.f_code.co_name == "start":
+            raise Interrupted
+
+    before = signal.signal(signal.SIGALRM, handler)
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    try:
+        for delay in range(300):
+            manager = EventManager("interrupted")
+            signal.setitimer(signal.ITIMER_REAL, 1e-6 + delay / 2e6)
+            with contextlib.suppress(Interrupted):
+                manager.start()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            manager.close()
+            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)

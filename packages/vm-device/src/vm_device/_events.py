@@ -164,8 +164,10 @@ class EventManager:
             self._thread = threading.Thread(target=self.run_forever, name=self.name, daemon=True)
             # The mask is inherited: blocking before the start leaves no moment in which a signal could land
             # there.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+            before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
             try:
+                # Inside: it runs what handlers are due, and one of them may raise.
+                signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
                 self._thread.start()
             finally:
                 signal.pthread_sigmask(signal.SIG_SETMASK, before)
@@ -177,7 +179,8 @@ class EventManager:
             self._wake.write()
         thread = self._thread
         if thread is not None and thread is not threading.current_thread():
-            thread.join()
+            if thread.ident is not None:  # else a signal handler's exception came before its start
+                thread.join()
             self._thread = None
 
     def close(self) -> None:
