@@ -201,6 +201,8 @@ def busybox_image(script: str) -> bytes:
     prologue = ["#!/bin/busybox sh", "/bin/busybox --install -s /bin"]
     prologue += ["mkdir -p /dev /proc /sys"]
     prologue += [f"mount -t {kind} {kind} {where}" for kind, where in _MOUNTS.items()]
+    # `poweroff -f` does not wait for the serial port; stty does (TCSADRAIN).
+    prologue.append('poweroff() { stty -F /dev/ttyS0 -echo; /bin/poweroff "$@"; }')
     archive.file("/init", "\n".join([*prologue, script, ""]).encode(), 0o755)
     return archive.build()
 

@@ -283,7 +283,6 @@ FILL = """
 dd if=/dev/zero of=/dev/vda bs=64k count=64 conv=fsync 2>/dev/null || echo guest: the disk refused
 echo 3 >/proc/sys/vm/drop_caches
 dd if=/dev/vda of=/dev/null bs=4k count=1 && echo guest: still reads
-stty -F /dev/ttyS0 -echo  # waits until all of it is out, which `poweroff -f` does not
 poweroff -f
 """
 
