@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
@@ -36,6 +36,7 @@ TOOLS = {
     "xz": "xz-utils",
     "zstd": "zstd",
 }
+FAILURE_CHARACTERS = 4000
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -159,6 +160,15 @@ class Run:
             skipped += int(suite.get("skipped", 0))
         return total - failed - skipped, failed, skipped
 
+    def failures(self) -> Iterator[tuple[str, str]]:
+        """Yield (test, the end of what it reported)."""
+        if not self.report.exists():
+            yield "no test", "the shard left no report"
+            return
+        for case in ET.parse(self.report).getroot().iter("testcase"):
+            for result in (*case.iter("failure"), *case.iter("error")):
+                yield f"{case.get('classname')}::{case.get('name')}", result.text or ""
+
 
 def empty_folder(name: str) -> Path:
     """Return build/NAME, made anew."""
@@ -203,6 +213,9 @@ def main() -> int:
 
 def summary(runs: Sequence[Run]) -> int:
     """Print what came out; return the exit status."""
+    failures = [(run.shard.name, test, text) for run in runs for test, text in run.failures()]
+    for shard, test, text in failures:
+        print(f"\n[{shard}] {test}\n{text[-FAILURE_CHARACTERS:]}")
     print()
     ok = True
     totals = [0, 0, 0]
@@ -216,6 +229,10 @@ def summary(runs: Sequence[Run]) -> int:
         outcome = f"{passed} passed, {failed} failed, {skipped} skipped, {run.seconds:.0f} s"
         print(f"{run.shard.name:14} on {where}: {outcome}")
     print(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
+    # Last, because the end is what a log that was cut still shows.
+    for shard, test, text in failures:
+        errors = [line for line in text.splitlines() if line.startswith("E  ")]
+        print(f"FAILED [{shard}] {test}", *errors[:4], *text.splitlines()[-1:], sep="\n    ")
     return 0 if ok and not totals[1] else 1
 
 
