@@ -21,7 +21,7 @@ static int available(const struct rings *r, struct virtq *q, uint16_t *ret)
 {
 	uint16_t idx, busy = in_flight(q), room = busy < r->size ? (uint16_t)(r->size - busy) : 0;
 
-	/* Acquire: the ring entries and descriptors that this index announces are read after it. */
+	/* FENCE split-avail: acquire. The ring entries, descriptors and buffers that this index announces are read after it. */
 	if (load16(&r->avail, RING_IDX, __ATOMIC_ACQUIRE, &idx) != 0)
 		return fault(q, VIRTQ_E_RING, VIRTQ_NO_HEAD, 1, q->avail, avail_bytes(r->size));
 	*ret = (uint16_t)(idx - q->next_avail);
@@ -141,7 +141,8 @@ static void mark_used_dirty(const struct rings *r, uint16_t from, uint32_t count
 /* Make `count` elements, already written from next_used on, visible. Nothing of q changes on failure. */
 static int publish(const struct rings *r, struct virtq *q, uint32_t count)
 {
-	/* Release: the elements, and the data the device wrote into the buffers, are visible before the index is. */
+	/* FENCE split-used: release. The elements, and the data the device wrote into the buffers, are visible before the
+	 * index is; what it read from them was read before. */
 	int rc = store16(&r->used, RING_IDX, __ATOMIC_RELEASE, (uint16_t)(q->next_used + count));
 
 	if (rc != 0)
@@ -160,8 +161,8 @@ static int decide(const struct rings *r, struct virtq *q, int *ret)
 	uint16_t word;
 	int event_idx = (q->flags & VIRTQ_EVENT_IDX) != 0;
 
-	/* Full fence, store -> load: used.idx is visible before the driver's wish is read. The driver does the mirror
-	 * image (writes its wish, fence, reads used.idx), so at least one of the two sees the other. */
+	/* FENCE split-decide: full, store -> load. used.idx is visible before the driver's wish is read. The driver does the
+	 * mirror image (writes its wish, fence, reads used.idx), so at least one of the two sees the other. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	if (load16(&r->avail, event_idx ? used_event_offset(r->size) : RING_FLAGS, __ATOMIC_RELAXED, &word) != 0)
 		return fault(q, VIRTQ_E_RING, VIRTQ_NO_HEAD, 1, q->avail, avail_bytes(r->size));
@@ -264,8 +265,8 @@ int virtq_enable_notification(const struct vmm_map *map, struct virtq *q, int *r
 		rc = hint_store(&r, q, RING_FLAGS, 0);
 	if (rc != 0)
 		return rc;
-	/* Full fence, store -> load: the wish for a kick is visible before avail.idx is read again. The driver writes
-	 * avail.idx, fence, reads the wish; so either it sees the wish and kicks, or we see its index here. */
+	/* FENCE split-enable: full, store -> load. The wish for a kick is visible before avail.idx is read again. The driver
+	 * writes avail.idx, fence, reads the wish; so either it sees the wish and kicks, or we see its index here. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	/* Relaxed: only compared here; the pop that follows loads it again with acquire. */
 	if (load16(&r.avail, RING_IDX, __ATOMIC_RELAXED, &idx) != 0)

@@ -5,6 +5,9 @@
  * One thread at a time per `struct virtq`. Guest memory is hostile and changes at any moment: each word is read
  * once into a local, the local is checked, the local is used. Every loop is bounded by the queue size.
  *
+ * Each place that orders memory accesses has a name, in a comment `FENCE name: kind. what it orders`; the programs that
+ * the notification checker explores have the same names (a test compares them). Several names: commas between them.
+ *
  * Functions return 0, -VIRTIO_E_* or -VIRTQ_E_* (the guest broke a rule; `fault` says which), -EINVAL (the caller
  * did) or -EPROTO (map or batch come from another ABI). Results leave through the last parameter.
  */
