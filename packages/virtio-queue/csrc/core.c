@@ -19,13 +19,13 @@ int virtq_check(const struct vmm_map *map, struct virtq *q)
  * believing it would let a guest make the device hold any number of requests. */
 static int available(const struct rings *r, struct virtq *q, uint16_t *ret)
 {
-	uint16_t idx, busy = in_flight(q), room = busy < r->size ? (uint16_t)(r->size - busy) : 0;
+	uint16_t idx, busy = MUTANT(IN_FLIGHT, in_flight(q), 0), room = busy < r->size ? (uint16_t)(r->size - busy) : 0;
 
 	/* FENCE split-avail: acquire. The ring entries, descriptors and buffers that this index announces are read after it. */
 	if (load16(&r->avail, RING_IDX, __ATOMIC_ACQUIRE, &idx) != 0)
 		return fault(q, VIRTQ_E_RING, VIRTQ_NO_HEAD, 1, q->avail, avail_bytes(r->size));
 	*ret = (uint16_t)(idx - q->next_avail);
-	if (*ret > room)
+	if (MUTANT(INDEX_JUMP, *ret > room, 0))
 		return break_queue(q, fault(q, VIRTQ_E_AVAILABLE, VIRTQ_NO_HEAD, 0, *ret, room));
 	return 0;
 }
@@ -39,16 +39,18 @@ static int pop_one(const struct rings *r, struct virtq *q, struct virtio_batch *
 
 	if (load16(&r->avail, RING_ELEMENTS + 2u * (uint64_t)(q->next_avail & (r->size - 1u)), __ATOMIC_RELAXED, &head) != 0)
 		return fault(q, VIRTQ_E_RING, VIRTQ_NO_HEAD, 1, q->avail, avail_bytes(r->size));
-	if (head >= r->size)
+	if (MUTANT(HEAD, head >= r->size, 0))
 		return break_queue(q, fault(q, VIRTQ_E_HEAD, head, 0, head, r->size));
 	*c = (struct virtio_chain){.first_seg = b->nsegs, .head = head};
 	rc = walk_chain(r, q, head, b->segs + b->nsegs, b->max_segs - b->nsegs, hint, c);
-	if (rc == NO_ROOM)
+	if (rc == NO_ROOM) {
+		q->next_avail += MUTANT(ROOM_LOST, 0, 1);
 		return rc;
+	}
 	c->error = rc;
 	b->nsegs += c->nsegs;
 	b->nchains++;
-	q->next_avail++;
+	q->next_avail += MUTANT(STUCK, 1, rc == 0);
 	return 0;
 }
 
@@ -117,7 +119,7 @@ int virtq_pop_batch(const struct vmm_map *map, struct virtq *q, struct virtio_ba
 		waiting -= pop_plain(&r, q, b, hint, waiting, &bytes);
 	}
 	/* Chains popped before the queue broke are good and are delivered; the next call reports the breakage. */
-	return rc == NO_ROOM || b->nchains != 0 ? 0 : rc;
+	return rc == NO_ROOM || MUTANT(BATCH_LOST, b->nchains != 0, 0) ? 0 : rc;
 }
 
 static int put_used(const struct rings *r, uint16_t position, uint16_t head, uint32_t len)
@@ -125,7 +127,7 @@ static int put_used(const struct rings *r, uint16_t position, uint16_t head, uin
 	uint64_t offset = used_offset(r->size, position);
 	int rc = store32(&r->used, offset, head);
 
-	return rc != 0 ? rc : store32(&r->used, offset + 4, len);
+	return rc != 0 ? rc : store32(&r->used, offset + 4, MUTANT(USED_ZERO, len, 0));
 }
 
 static void mark_used_dirty(const struct rings *r, uint16_t from, uint32_t count)
@@ -148,9 +150,10 @@ static int publish(const struct rings *r, struct virtq *q, uint32_t count)
 	if (rc != 0)
 		return rc;
 	/* Marked after the stores: a harvester that clears a bit in between will find it set again. */
-	if (r->used.host != NULL)
+	if (MUTANT(USED_CLEAN, r->used.host != NULL, 0))
 		mark_used_dirty(r, q->next_used, count);
 	q->next_used = (uint16_t)(q->next_used + count);
+	count = MUTANT(EVENT_BATCH, count, 1);
 	q->num_added = q->num_added + count > 65536u ? 65536u : q->num_added + count;
 	return 0;
 }
@@ -169,10 +172,11 @@ static int decide(const struct rings *r, struct virtq *q, int *ret)
 	/* 2.7.7.2 and 2.7.10: did next_used pass used_event since the last decision? Exact for any number of elements,
 	 * because num_added is wider than the indices: after 65536 of them every event was passed. */
 	if (event_idx)
-		*ret = (uint16_t)(q->next_used - word - 1u) < added;
+		*ret = MUTANT(EVENT_WRAP, (uint16_t)(q->next_used - word - 1u) < added,
+			      word < q->next_used && q->next_used <= word + added);
 	else
-		*ret = added != 0 && !(word & AVAIL_NO_INTERRUPT);
-	q->num_added = 0;
+		*ret = added != 0 && MUTANT(NO_INTERRUPT, !(word & AVAIL_NO_INTERRUPT), 1);
+	q->num_added = MUTANT(EVENT_REPEAT, 0, added);
 	return 0;
 }
 
@@ -190,7 +194,7 @@ static int completion_check(const struct rings *r, const struct virtq *q, const 
 	if (b->nchains > in_flight(q))
 		return -EINVAL;
 	for (uint32_t i = 0; i < b->nchains; i++)
-		if (b->chains[i].head >= r->size || b->chains[i].written > b->chains[i].writable)
+		if (b->chains[i].head >= r->size || MUTANT(USED_EXCESS, b->chains[i].written > b->chains[i].writable, 0))
 			return -EINVAL;
 	return 0;
 }
@@ -220,7 +224,7 @@ int virtq_add_used(const struct vmm_map *map, struct virtq *q, uint16_t head, ui
 
 	if (rc != 0)
 		return rc;
-	if (head >= r.size || in_flight(q) == 0)
+	if (head >= r.size || MUTANT(USED_UNPOPPED, in_flight(q) == 0, 0))
 		return -EINVAL;
 	if (put_used(&r, q->next_used, head, len) != 0 || publish(&r, q, 1) != 0)
 		return used_fault(&r, q);
@@ -254,13 +258,13 @@ int virtq_enable_notification(const struct vmm_map *map, struct virtq *q, int *r
 
 	*ret = 0;
 	/* Nothing will be popped from a broken queue: to say "there is more" would make its owner spin. */
-	if (q->broken.error != 0)
+	if (MUTANT(LIVELOCK, q->broken.error != 0, 0))
 		return 0;
 	rc = rings_open(map, q, &r);
 	if (rc != 0)
 		return rc;
 	if (q->flags & VIRTQ_EVENT_IDX)
-		rc = hint_store(&r, q, avail_event_offset(r.size), q->next_avail);
+		rc = hint_store(&r, q, avail_event_offset(r.size), MUTANT(EVENT_POSITION, q->next_avail, q->next_used));
 	else
 		rc = hint_store(&r, q, RING_FLAGS, 0);
 	if (rc != 0)
@@ -271,7 +275,7 @@ int virtq_enable_notification(const struct vmm_map *map, struct virtq *q, int *r
 	/* Relaxed: only compared here; the pop that follows loads it again with acquire. */
 	if (load16(&r.avail, RING_IDX, __ATOMIC_RELAXED, &idx) != 0)
 		return fault(q, VIRTQ_E_RING, VIRTQ_NO_HEAD, 1, q->avail, avail_bytes(r.size));
-	*ret = idx != q->next_avail;
+	*ret = MUTANT(NO_RECHECK, idx != q->next_avail, 0);
 	return 0;
 }
 

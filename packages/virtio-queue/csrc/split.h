@@ -5,6 +5,7 @@
 #define VIRTQ_SPLIT_H
 
 #include "core.h"
+#include "mutants.h"
 
 #define DESC_NEXT 1u
 #define DESC_WRITE 2u
