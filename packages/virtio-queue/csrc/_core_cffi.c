@@ -660,8 +660,9 @@ static void *_cffi_types[] = {
 /* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 23), // struct virtio_seg *
 /* 23 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct virtio_seg
 /* 24 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct virtq
-/* 25 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct virtq_fault
-/* 26 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 25 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct virtq_counters
+/* 26 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct virtq_fault
+/* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 };
 
 static int _cffi_d_virtq_selftest_overrun(void)
@@ -1142,8 +1143,22 @@ static void _cffi_checkfld_struct_virtq(struct virtq *p)
   (void)((p->num_added) | 0);  /* check that 'struct virtq.num_added' is an integer */
   { struct virtq_fault *tmp = &p->fault; (void)tmp; }
   { struct virtq_fault *tmp = &p->broken; (void)tmp; }
+  { struct virtq_counters *tmp = &p->counters; (void)tmp; }
 }
 struct _cffi_align_struct_virtq { char x; struct virtq y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_virtq_counters(struct virtq_counters *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->chains) | 0);  /* check that 'struct virtq_counters.chains' is an integer */
+  (void)((p->tables) | 0);  /* check that 'struct virtq_counters.tables' is an integer */
+  (void)((p->wraps) | 0);  /* check that 'struct virtq_counters.wraps' is an integer */
+  (void)((p->notified) | 0);  /* check that 'struct virtq_counters.notified' is an integer */
+  (void)((p->suppressed) | 0);  /* check that 'struct virtq_counters.suppressed' is an integer */
+}
+struct _cffi_align_struct_virtq_counters { char x; struct virtq_counters y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_virtq_fault(struct virtq_fault *p)
@@ -1178,7 +1193,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
 static const struct _cffi_field_s _cffi_fields[] = {
   { "abi", offsetof(struct virtio_batch, abi),
            sizeof(((struct virtio_batch *)0)->abi),
-           _CFFI_OP(_CFFI_OP_NOOP, 26) },
+           _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "max_chains", offsetof(struct virtio_batch, max_chains),
                   sizeof(((struct virtio_batch *)0)->max_chains),
                   _CFFI_OP(_CFFI_OP_NOOP, 8) },
@@ -1214,13 +1229,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 17) },
   { "readable", offsetof(struct virtio_chain, readable),
                 sizeof(((struct virtio_chain *)0)->readable),
-                _CFFI_OP(_CFFI_OP_NOOP, 26) },
+                _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "writable", offsetof(struct virtio_chain, writable),
                 sizeof(((struct virtio_chain *)0)->writable),
-                _CFFI_OP(_CFFI_OP_NOOP, 26) },
+                _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "addr", offsetof(struct virtio_seg, addr),
             sizeof(((struct virtio_seg *)0)->addr),
-            _CFFI_OP(_CFFI_OP_NOOP, 26) },
+            _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "len", offsetof(struct virtio_seg, len),
            sizeof(((struct virtio_seg *)0)->len),
            _CFFI_OP(_CFFI_OP_NOOP, 8) },
@@ -1229,13 +1244,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 8) },
   { "desc", offsetof(struct virtq, desc),
             sizeof(((struct virtq *)0)->desc),
-            _CFFI_OP(_CFFI_OP_NOOP, 26) },
+            _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "avail", offsetof(struct virtq, avail),
              sizeof(((struct virtq *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 26) },
+             _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "used", offsetof(struct virtq, used),
             sizeof(((struct virtq *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 26) },
+            _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "max_size", offsetof(struct virtq, max_size),
                 sizeof(((struct virtq *)0)->max_size),
                 _CFFI_OP(_CFFI_OP_NOOP, 7) },
@@ -1256,10 +1271,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 8) },
   { "fault", offsetof(struct virtq, fault),
              sizeof(((struct virtq *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 25) },
+             _CFFI_OP(_CFFI_OP_NOOP, 26) },
   { "broken", offsetof(struct virtq, broken),
               sizeof(((struct virtq *)0)->broken),
-              _CFFI_OP(_CFFI_OP_NOOP, 25) },
+              _CFFI_OP(_CFFI_OP_NOOP, 26) },
+  { "counters", offsetof(struct virtq, counters),
+                sizeof(((struct virtq *)0)->counters),
+                _CFFI_OP(_CFFI_OP_NOOP, 25) },
+  { "chains", offsetof(struct virtq_counters, chains),
+              sizeof(((struct virtq_counters *)0)->chains),
+              _CFFI_OP(_CFFI_OP_NOOP, 27) },
+  { "tables", offsetof(struct virtq_counters, tables),
+              sizeof(((struct virtq_counters *)0)->tables),
+              _CFFI_OP(_CFFI_OP_NOOP, 27) },
+  { "wraps", offsetof(struct virtq_counters, wraps),
+             sizeof(((struct virtq_counters *)0)->wraps),
+             _CFFI_OP(_CFFI_OP_NOOP, 27) },
+  { "notified", offsetof(struct virtq_counters, notified),
+                sizeof(((struct virtq_counters *)0)->notified),
+                _CFFI_OP(_CFFI_OP_NOOP, 27) },
+  { "suppressed", offsetof(struct virtq_counters, suppressed),
+                  sizeof(((struct virtq_counters *)0)->suppressed),
+                  _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "error", offsetof(struct virtq_fault, error),
              sizeof(((struct virtq_fault *)0)->error),
              _CFFI_OP(_CFFI_OP_NOOP, 17) },
@@ -1274,10 +1307,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 8) },
   { "value", offsetof(struct virtq_fault, value),
              sizeof(((struct virtq_fault *)0)->value),
-             _CFFI_OP(_CFFI_OP_NOOP, 26) },
+             _CFFI_OP(_CFFI_OP_NOOP, 27) },
   { "limit", offsetof(struct virtq_fault, limit),
              sizeof(((struct virtq_fault *)0)->limit),
-             _CFFI_OP(_CFFI_OP_NOOP, 26) },
+             _CFFI_OP(_CFFI_OP_NOOP, 27) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
@@ -1288,9 +1321,11 @@ static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
   { "virtio_seg", 23, 0,
     sizeof(struct virtio_seg), offsetof(struct _cffi_align_struct_virtio_seg, y), 14, 3 },
   { "virtq", 24, 0,
-    sizeof(struct virtq), offsetof(struct _cffi_align_struct_virtq, y), 17, 11 },
-  { "virtq_fault", 25, 0,
-    sizeof(struct virtq_fault), offsetof(struct _cffi_align_struct_virtq_fault, y), 28, 6 },
+    sizeof(struct virtq), offsetof(struct _cffi_align_struct_virtq, y), 17, 12 },
+  { "virtq_counters", 25, 0,
+    sizeof(struct virtq_counters), offsetof(struct _cffi_align_struct_virtq_counters, y), 29, 5 },
+  { "virtq_fault", 26, 0,
+    sizeof(struct virtq_fault), offsetof(struct _cffi_align_struct_virtq_fault, y), 34, 6 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -1301,11 +1336,11 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   NULL,  /* no enums */
   NULL,  /* no typenames */
   13,  /* num_globals */
-  5,  /* num_struct_unions */
+  6,  /* num_struct_unions */
   0,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  27,  /* num_types */
+  28,  /* num_types */
   0,  /* flags */
 };
 

@@ -152,6 +152,8 @@ static int publish(const struct rings *r, struct virtq *q, uint32_t count)
 	/* Marked after the stores: a harvester that clears a bit in between will find it set again. */
 	if (MUTANT(USED_CLEAN, r->used.host != NULL, 0))
 		mark_used_dirty(r, q->next_used, count);
+	q->counters.chains += count;
+	q->counters.wraps += (q->next_used & (r->size - 1u)) + count >= r->size;
 	q->next_used = (uint16_t)(q->next_used + count);
 	count = MUTANT(EVENT_BATCH, count, 1);
 	q->num_added = q->num_added + count > 65536u ? 65536u : q->num_added + count;
@@ -176,6 +178,8 @@ static int decide(const struct rings *r, struct virtq *q, int *ret)
 			      word < q->next_used && q->next_used <= word + added);
 	else
 		*ret = added != 0 && MUTANT(NO_INTERRUPT, !(word & AVAIL_NO_INTERRUPT), 1);
+	q->counters.notified += *ret != 0;
+	q->counters.suppressed += *ret == 0 && added != 0;
 	q->num_added = MUTANT(EVENT_REPEAT, 0, added);
 	return 0;
 }

@@ -41,6 +41,15 @@ struct virtq_fault {
 	...;
 };
 
+struct virtq_counters {
+	uint64_t chains;
+	uint64_t tables;
+	uint64_t wraps;
+	uint64_t notified;
+	uint64_t suppressed;
+	...;
+};
+
 struct virtq {
 	uint64_t desc, avail, used;
 	uint16_t max_size, size;
@@ -49,6 +58,7 @@ struct virtq {
 	uint32_t num_added;
 	struct virtq_fault fault;
 	struct virtq_fault broken;
+	struct virtq_counters counters;
 	...;
 };
 

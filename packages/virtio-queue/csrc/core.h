@@ -48,6 +48,15 @@ struct virtq_fault {
 	uint64_t limit; /* what would have been allowed */
 };
 
+/* What happened since the queue was made or reset: for statistics, and no part of its state. */
+struct virtq_counters {
+	uint64_t chains;     /* completed */
+	uint64_t tables;     /* indirect tables walked; once more for a chain that was given back */
+	uint64_t wraps;      /* times that the used position passed the end of the ring */
+	uint64_t notified;   /* decisions to interrupt the driver */
+	uint64_t suppressed; /* decisions not to, although chains had been completed since the last one */
+};
+
 struct virtq {
 	uint64_t desc, avail, used; /* guest addresses */
 	uint16_t max_size, size;
@@ -56,6 +65,7 @@ struct virtq {
 	uint32_t num_added; /* used elements since the last notification decision, saturating at 65536 */
 	struct virtq_fault fault;  /* the last fault */
 	struct virtq_fault broken; /* the fault after which nothing is popped any more (error 0: none) */
+	struct virtq_counters counters;
 };
 
 /* Is the queue ready, and are its rings well formed and in memory? Fills `fault` when not. */

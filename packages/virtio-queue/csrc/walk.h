@@ -130,6 +130,7 @@ static int walk_chain(const struct rings *r, struct virtq *q, uint16_t head, str
 			break;
 		w.index = d.next;
 	}
+	q->counters.tables += (uint64_t)w.indirect;
 	c->nsegs = (uint16_t)n;
 	c->readable = rc == 0 ? readable : 0;
 	c->writable = rc == 0 ? sum - readable : 0;

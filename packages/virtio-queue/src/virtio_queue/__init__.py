@@ -5,6 +5,7 @@ See the README for a first example. The driver side and a pure-Python twin are i
 
 from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain, Segment
+from virtio_queue._counters import QueueCounters
 from virtio_queue._errors import AbiMismatchError, DriverError, InvalidStateError, Reason, VirtioQueueError
 from virtio_queue._protocol import VirtQueue
 from virtio_queue._queue import Queue
@@ -18,6 +19,7 @@ __all__ = (
     "DriverError",
     "InvalidStateError",
     "Queue",
+    "QueueCounters",
     "QueueState",
     "Reader",
     "Reason",

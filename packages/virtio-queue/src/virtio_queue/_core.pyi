@@ -8,6 +8,13 @@ class Fault(Protocol):
     value: int
     limit: int
 
+class Counters(Protocol):
+    chains: int
+    tables: int
+    wraps: int
+    notified: int
+    suppressed: int
+
 class Virtq(Protocol):
     desc: int
     avail: int
@@ -22,6 +29,8 @@ class Virtq(Protocol):
     def fault(self) -> Fault: ...
     @property
     def broken(self) -> Fault: ...
+    @property
+    def counters(self) -> Counters: ...
 
 class Batch(Protocol):
     abi: int

@@ -6,6 +6,7 @@ from vmm_memory import GuestMemory
 
 from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain
+from virtio_queue._counters import QueueCounters
 from virtio_queue._state import QueueState
 
 
@@ -36,6 +37,10 @@ class VirtQueue(Protocol):
     @property
     def next_used(self) -> int:
         """Free-running 16-bit index of the next used element."""
+
+    @property
+    def counters(self) -> QueueCounters:
+        """What the queue did since it was made or reset."""
 
     def is_valid(self, mem: GuestMemory) -> bool:
         """Whether the queue can be used."""

@@ -7,6 +7,7 @@ from vmm_memory import GuestMemory
 
 from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain
+from virtio_queue._counters import QueueCounters
 from virtio_queue._errors import DriverError, Reason
 from virtio_queue._ffi import driver_error, fail, lib, new_virtq
 from virtio_queue._layout import U16, U64, check_max_size, check_register
@@ -134,6 +135,12 @@ class Queue:
     def broken(self) -> DriverError | None:
         """Why nothing is popped any more, None for a sound queue."""
         return driver_error(self._vq.broken) if self._vq.broken.error else None
+
+    @property
+    def counters(self) -> QueueCounters:
+        """What the queue did since it was made or reset; other threads' numbers may be a moment old."""
+        raw = self._vq.counters
+        return QueueCounters(raw.chains, raw.tables, raw.wraps, raw.notified, raw.suppressed)
 
     def _set_flag(self, flag: int, value: bool) -> None:
         self._vq.flags = self._vq.flags | flag if value else self._vq.flags & ~flag

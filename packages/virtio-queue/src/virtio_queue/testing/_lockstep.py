@@ -61,13 +61,15 @@ class Lockstep:
         return result if isinstance(result, Exception) else batches[0]
 
     def compare(self) -> None:
-        """Compare states and watched memory.
+        """Compare states, counters and watched memory.
 
         Raises:
             AssertionError: They differ.
         """
         left, right = (queue.state() for queue in self.queues)
         assert left == right, _difference(left, right)
+        counted, expected = (queue.counters for queue in self.queues)
+        assert counted == expected, _difference(counted, expected)
         for addr, size in self.watched:
             first, second = (memory.read(addr, size) for memory in self.memories)
             if first != second:

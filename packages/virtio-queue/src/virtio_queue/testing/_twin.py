@@ -6,6 +6,7 @@ from vmm_memory import GuestMemory, MemoryOrder
 
 from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain
+from virtio_queue._counters import QueueCounters
 from virtio_queue._errors import DriverError, Reason
 from virtio_queue._layout import (
     AVAIL_NO_INTERRUPT,
@@ -56,6 +57,7 @@ class TwinQueue:
         self.ready = self.event_idx = self.indirect = False
         self._next_avail = self._next_used = self._num_added = 0
         self._broken: DriverError | None = None
+        self._counters = QueueCounters()
 
     @property
     def max_size(self) -> int:
@@ -81,6 +83,11 @@ class TwinQueue:
     def broken(self) -> DriverError | None:
         """See `Queue.broken`."""
         return self._broken
+
+    @property
+    def counters(self) -> QueueCounters:
+        """See `Queue.counters`."""
+        return self._counters
 
     @property
     def size(self) -> int:
@@ -149,7 +156,10 @@ class TwinQueue:
             return None
         walk = self._start_walk(mem, self._size)
         self._next_avail = (self._next_avail + 1) & U16  # taken, even when broken
-        return DescriptorChain(walk.head, tuple(walk.run()), mem)
+        try:
+            return DescriptorChain(walk.head, tuple(walk.run()), mem)
+        finally:
+            self._counters += QueueCounters(tables=walk.tables)
 
     def pop_batch(self, mem: GuestMemory, batch: ChainBatch) -> int:
         """See `Queue.pop_batch`."""
@@ -201,6 +211,7 @@ class TwinQueue:
             walk.run()
         except DriverError as broken:
             error = -broken.reason
+        self._counters += QueueCounters(tables=walk.tables)
         batch.append(walk.head, walk.segments, error=error)
         self._next_avail = (self._next_avail + 1) & U16
         return 0 if error else sum(length for _addr, length, _writable in walk.segments)
@@ -245,6 +256,8 @@ class TwinQueue:
         # Sequentially consistent, for two reasons: as a release it comes after the elements and the data
         # in the buffers; and it comes before the load of the driver's wish in _decide.
         mem.store(self._used_ring + RING_IDX, 2, index, MemoryOrder.SEQ_CST)
+        wrapped = self._next_used % self._size + count >= self._size
+        self._counters += QueueCounters(chains=count, wraps=int(wrapped))
         self._next_used = index
         self._num_added = min(self._num_added + count, _MANY)
 
@@ -257,9 +270,12 @@ class TwinQueue:
         added, self._num_added = self._num_added, 0
         if self.event_idx:
             event = mem.load(self._avail_ring + used_event_offset(self._size), 2, MemoryOrder.SEQ_CST)
-            return (self._next_used - event - 1) & U16 < added
-        flags = mem.load(self._avail_ring + RING_FLAGS, 2, MemoryOrder.SEQ_CST)
-        return added > 0 and not flags & AVAIL_NO_INTERRUPT
+            notify = (self._next_used - event - 1) & U16 < added
+        else:
+            flags = mem.load(self._avail_ring + RING_FLAGS, 2, MemoryOrder.SEQ_CST)
+            notify = added > 0 and not flags & AVAIL_NO_INTERRUPT
+        self._counters += QueueCounters(notified=int(notify), suppressed=int(added > 0 and not notify))
+        return notify
 
     def enable_notification(self, mem: GuestMemory) -> bool:
         """See `Queue.enable_notification`."""

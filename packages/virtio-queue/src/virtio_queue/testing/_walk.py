@@ -42,6 +42,7 @@ class ChainWalk:
         size: Entries of the queue.
         indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
         room: Segments the caller has room for.
+        tables: Indirect tables entered.
     """
 
     memory: GuestMemory
@@ -51,6 +52,7 @@ class ChainWalk:
     indirect: bool
     room: int
     segments: list[Segment] = attrs.Factory(list)
+    tables: int = 0
 
     def run(self) -> list[Segment]:
         """All segments of the chain.
@@ -93,6 +95,7 @@ class ChainWalk:
             raise self._fault(Reason.TABLE_SIZE, length, DESCRIPTOR.size)
         if not self.memory.check_range(addr, length):
             raise self._fault(Reason.TABLE_ADDRESS, addr, length)
+        self.tables += 1
         return _Table(self.memory, addr, length // DESCRIPTOR.size, indirect=True)
 
     def _accept(self, segment: Segment) -> None:
