@@ -8,6 +8,7 @@ skipped kvm_full test fails the run. Skips are counted and explained at the end 
 import argparse
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -183,6 +184,8 @@ def main() -> int:
     parser.add_argument("--long", action="store_true", help="full counts, and a dated log under logs/")
     parser.add_argument("extra", nargs="*", help="further pytest arguments or test paths")
     options = parser.parse_args()
+    # In the background of a shell script interrupts are ignored, also by what the tests start and interrupt.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["VMM_HYPOTHESIS_PROFILE"] = "long" if options.long else "ci"
     os.environ.setdefault("VMM_TEST_LONG", "1" if options.long else "")
     log = None

@@ -1,9 +1,10 @@
 """The event loop."""
 
-import contextlib
 import os
 import selectors
 import signal
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -186,27 +187,41 @@ def test_close_from_a_callback():
     os.close(write_end)
 
 
-def test_a_start_that_a_signal_handler_ends_can_be_closed():
-    """The handler's exception comes out of start(), the signal mask is as before, and close() is no error."""
+INTERRUPTED_STARTS = """
+import signal
+from vm_device import EventManager
 
-    class Interrupted(Exception):
-        pass
+class Interrupted(Exception):
+    pass
 
-    def handler(number, frame):
-        if frame.f_code.co_name == "start":
-            raise Interrupted
+def handler(number, frame):
+    if frame.f_code.co_name == "start":
+        raise Interrupted
 
-    before = signal.signal(signal.SIGALRM, handler)
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+signal.signal(signal.SIGALRM, handler)
+mask = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+interrupted = 0
+for delay in range(300):
+    manager = EventManager("interrupted")
+    signal.setitimer(signal.ITIMER_REAL, 1e-6 + delay / 5e5)
     try:
-        for delay in range(300):
-            manager = EventManager("interrupted")
-            signal.setitimer(signal.ITIMER_REAL, 1e-6 + delay / 2e6)
-            with contextlib.suppress(Interrupted):
-                manager.start()
-            signal.setitimer(signal.ITIMER_REAL, 0)
-            manager.close()
-            assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+        manager.start()
+    except Interrupted:
+        interrupted += 1
+    signal.setitimer(signal.ITIMER_REAL, 0)
+    manager.close()
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == mask
+print(interrupted)
+"""
+
+
+def test_a_start_that_a_signal_handler_ends_can_be_closed():
+    """The handler's exception comes out of start(), the signal mask is as before, and close() is no error.
+
+    In a process of its own: where another thread takes the signal, the exception meets Thread.start()
+    in the middle, which CPython (3.11 to 3.13) answers with KeyErrors of its own.
+    """
+    command = [sys.executable, "-c", INTERRUPTED_STARTS]
+    child = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (child.returncode, child.stderr) == (0, "")
+    assert int(child.stdout) > 0
