@@ -1,0 +1,165 @@
+"""Which paths a script reached: judged by what happened, not by what its author meant."""
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+
+from virtio_queue import Reason
+
+from differential.device import QUEUE_FAULTS, Chain, Fault, Record, Trace
+from differential.generate import INDIRECT
+from differential.script import (
+    BASE,
+    PAGE,
+    Complete,
+    CompleteBatch,
+    Decide,
+    Disable,
+    Enable,
+    Gather,
+    Restore,
+    Scatter,
+    Script,
+    Step,
+    Store,
+    Undo,
+)
+
+# The least share of the scripts that must reach a path: 30 % for one that matters. The others are variants of
+# such paths, and one script cannot take all of them.
+HONEST = {
+    "direct chain": 0.3,
+    "indirect chain": 0.3,
+    "event index": 0.3,
+    "no event index": 0.3,
+    "interrupt wanted": 0.3,
+    "interrupt suppressed": 0.3,
+    "out-of-order completion": 0.3,
+    "batch of several chains": 0.3,
+    "ring wrapped": 0.3,
+    "kicks enabled or disabled": 0.3,
+    "bytes through a chain": 0.3,
+    "buffer of length 0": 0.3,
+    "index wrapped": 0.1,
+    "chains given back to the ring": 0.1,
+    "saved and restored": 0.1,
+    "rings over a region's end": 0.1,
+    "more chains came before the kick": 0.1,
+}
+HOSTILE = {
+    "bad chain": 0.3,
+    "broken queue": 0.3,
+    "sound chain beside": 0.3,
+    "direct chain": 0.3,
+    "indirect chain": 0.3,
+    "event index": 0.3,
+    "invalid registers": 0.03,
+    **{reason.name: 0.005 for reason in Reason if reason not in (Reason.READ_ONLY, Reason.TOO_SHORT)},
+}
+
+
+def count(reached: Iterable[set[str]]) -> Counter[str]:
+    """How many scripts reached each path."""
+    total: Counter[str] = Counter()
+    for paths in reached:
+        total.update(paths)
+    return total
+
+
+def reached(script: Script, trace: Trace) -> set[str]:
+    """The paths that a script took."""
+    paths = {"event index" if script.event_idx else "no event index"}
+    if not trace.valid:
+        paths.add("invalid registers")
+    end = script.used_ring + 6 + 8 * script.size
+    if script.desc_table < BASE + PAGE < end:
+        paths.add("rings over a region's end")
+    rows: dict[int, int] = {}  # address of a descriptor -> its flags
+    records = iter(trace.records)
+    state = _State()
+    for step in trace.steps:
+        if type(step) is Store:
+            if len(step.data) == 16:
+                rows[step.addr] = int.from_bytes(step.data[12:14], "little")
+            continue
+        record = next(records)
+        paths.update(_shown(script, rows, record), state.step(script, step, record))
+    return paths
+
+
+def _shown(script: Script, rows: dict[int, int], record: Record) -> Iterator[str]:
+    """What a pop showed."""
+    outcome = record.outcome
+    if isinstance(outcome, Fault):
+        yield outcome.reason.name
+        if outcome.reason in (Reason.AVAILABLE_INDEX, Reason.HEAD):
+            yield "broken queue"
+        assert outcome.reason in QUEUE_FAULTS
+    elif isinstance(outcome, tuple):
+        if len(outcome) > 1:
+            yield "batch of several chains"
+        for chain in outcome:
+            yield from _chain(script, rows, chain)
+
+
+def _chain(script: Script, rows: dict[int, int], chain: Chain) -> Iterator[str]:
+    if chain.error is not None:
+        yield from ("bad chain", chain.error.name)
+        return
+    yield "sound chain beside"
+    flags = rows.get(script.desc_table + 16 * chain.head, 0)
+    yield "indirect chain" if flags & INDIRECT else "direct chain"
+    if any(length == 0 for _addr, length, _writable in chain.segments or ()):
+        yield "buffer of length 0"
+
+
+class _State:
+    """Completions since the last decision, and where the used index was."""
+
+    def __init__(self) -> None:
+        self.added = 0
+        self.used: int | None = None
+
+    def step(self, script: Script, step: Step, record: Record) -> Iterator[str]:
+        """What the device did."""
+        before = script.start if self.used is None else self.used
+        self.used = record.next_used
+        if record.next_used < before:
+            yield "index wrapped"
+        if script.size and record.next_used // script.size != before // script.size:
+            yield "ring wrapped"
+        match step:
+            case Complete(which, _):
+                self.added += 1
+                yield from ["out-of-order completion"] * (which > 0)
+            case CompleteBatch(chains):
+                self.added += len(chains)
+                yield from ["out-of-order completion"] * any(which > 0 for which, _ in chains)
+                yield from self._decided(record)
+            case Decide():
+                yield from self._decided(record)
+            case Enable() | Disable():
+                yield "kicks enabled or disabled"
+                if record.outcome is True:
+                    yield "more chains came before the kick"
+            case Gather() | Scatter():
+                yield "bytes through a chain"
+            case Restore():
+                yield "saved and restored"
+            case Undo():
+                yield "chains given back to the ring"
+
+    def _decided(self, record: Record) -> Iterator[str]:
+        if record.outcome is True:
+            yield "interrupt wanted"
+        elif record.outcome is False and self.added:
+            yield "interrupt suppressed"
+        self.added = 0
+
+
+def shortfalls(counted: Counter[str], scripts: int, wanted: dict[str, float]) -> list[str]:
+    """The paths that too few of the scripts took."""
+    return [
+        f"{path}: {counted[path]} of {scripts}, at least {share:.1%} wanted"
+        for path, share in wanted.items()
+        if counted[path] < share * scripts
+    ]

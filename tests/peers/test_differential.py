@@ -1,0 +1,132 @@
+"""The same scripts through our queue, its twin and the Rust crate: equal, or different for a known reason."""
+
+import os
+from collections import Counter
+from pathlib import Path
+
+import attrs
+import pytest
+from differential import differences, generate, paths, rust, script
+from differential.device import Device
+from differential.play import DifferenceError, Players, seeded
+from hypothesis import given
+from hypothesis import strategies as st
+from virtio_queue import Queue
+from virtio_queue.testing import TwinQueue
+
+LONG = os.environ.get("VMM_HYPOTHESIS_PROFILE") == "long"
+COUNT = 60_000 if LONG else 3_000  # of each kind
+PAGE = Path(__file__).parents[2] / "docs" / "virtio-queue-differences.md"
+KINDS = {"honest": (generate.honest, paths.HONEST), "hostile": (generate.hostile, paths.HOSTILE)}
+BUILD = 600  # seconds in which cargo has fetched and compiled some twenty small crates
+
+
+@pytest.fixture(scope="module")
+def peer():
+    """The Rust crate behind a pipe; the one reason to skip is that cargo cannot build it here."""
+    try:
+        program = rust.build()
+    except rust.MissingPeerError as missing:
+        pytest.skip(str(missing))
+    with rust.Peer(program) as running:
+        yield running
+
+
+@pytest.mark.timeout(BUILD)
+@pytest.mark.parametrize("kind", KINDS)
+def test_scripts_of_a_seed(peer, kind, record_property):
+    """Every path is taken by its share of many scripts; with an honest driver two differences exist."""
+    make, wanted = KINDS[kind]
+    tally = Players(Queue, TwinQueue, peer).check(seeded(make, kind, COUNT))
+    record_property("paths", dict(tally.paths.most_common()))
+    record_property("differences", dict(tally.rules.most_common()))
+    assert tally.scripts == COUNT
+    assert paths.shortfalls(tally.paths, tally.scripts, wanted) == []
+    expected = {rule.name for rule in differences.RULES.values() if rule.honest or kind == "hostile"}
+    assert set(tally.rules) == expected, (
+        "a rule that nothing needs any more, or one that an honest driver must not need"
+    )
+
+
+@pytest.mark.timeout(BUILD)
+@given(random=st.randoms(use_true_random=False), kind=st.sampled_from(list(KINDS)))
+def test_scripts_that_shrink(peer, random, kind):
+    """The same with Hypothesis as the source of chance, which remembers and shrinks what it found."""
+    Players(Queue, TwinQueue, peer).check([KINDS[kind][0](random)])
+
+
+def test_twins_without_rust():
+    """Where there is no cargo, our two implementations are compared all the same."""
+    for kind, (make, wanted) in KINDS.items():
+        tally = Players(Queue, TwinQueue, None).check(seeded(make, f"{kind} alone", 500))
+        assert (
+            paths.shortfalls(tally.paths, tally.scripts, {path: share / 4 for path, share in wanted.items()})
+            == []
+        )
+
+
+class _LateQueue(TwinQueue):
+    """A twin that is one late with its interrupts."""
+
+    def _decide(self, mem):
+        self._next_used, real = (self._next_used - 1) & 0xFFFF, self._next_used
+        try:
+            return super()._decide(mem)
+        finally:
+            self._next_used = real
+
+
+def test_a_bug_is_found_and_made_short():
+    """An off-by-one in one of them is seen, and the message is a script of a few steps."""
+    with pytest.raises(DifferenceError) as found:
+        Players(Queue, _LateQueue, None).check(seeded(generate.honest, "late", 500))
+    assert len(found.value.script.steps) <= 10
+    assert "Script(size=" in str(found.value)
+    assert eval(repr(found.value.script), vars(script)) == found.value.script
+
+
+@pytest.mark.timeout(BUILD)
+@pytest.mark.parametrize(
+    "field", ["next_avail", "next_used", "used_ring", "outcome", "dirty", "memory", "valid"]
+)
+def test_each_observation_counts(peer, field):
+    """A change to any one thing that the crate showed is told: nothing is collected and then not compared."""
+    noticed = 0
+    device = Device(Queue)
+    for one in seeded(generate.honest, field, 50):
+        trace = device.play(attrs.evolve(one, steps=(*one.steps, script.Enable())))
+        (answer,) = peer.play([(script.encode(one, tuple(trace.steps)), trace.steps)])
+        differences.compare(one, trace, answer)
+        try:
+            differences.compare(one, trace, _changed(answer, field))
+        except differences.UnexplainedError:
+            noticed += 1
+    assert noticed >= 45
+
+
+def _changed(answer, field):
+    if field in ("dirty", "memory", "valid"):
+        other = {"dirty": (*answer.dirty, 1), "memory": answer.memory[:-1] + b"?", "valid": not answer.valid}
+        return attrs.evolve(answer, **{field: other[field]})
+    at = next((at for at, record in enumerate(answer.records) if field != "outcome" or record.outcome), 0)
+    record = answer.records[at]
+    values = {"next_avail": record.next_avail ^ 1, "next_used": record.next_used ^ 1, "outcome": b"other"}
+    values["used_ring"] = bytes([record.used_ring[0] ^ 1]) + record.used_ring[1:]
+    return attrs.evolve(
+        answer,
+        records=[*answer.records[:at], record._replace(**{field: values[field]}), *answer.records[at + 1 :]],
+    )
+
+
+def test_a_shortfall_is_told():
+    """A path that too few scripts took fails, whatever else was met."""
+    assert paths.shortfalls(Counter({"a": 29, "b": 31}), 100, {"a": 0.3, "b": 0.3}) == [
+        "a: 29 of 100, at least 30.0% wanted"
+    ]
+
+
+def test_the_documentation_has_every_rule():
+    """The table of differences is the one that the comparison applies."""
+    assert differences.table() in PAGE.read_text(), (
+        "differential/differences.py and its page say different things"
+    )
