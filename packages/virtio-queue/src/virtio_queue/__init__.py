@@ -9,7 +9,7 @@ from virtio_queue._counters import QueueCounters
 from virtio_queue._errors import AbiMismatchError, DriverError, InvalidStateError, Reason, VirtioQueueError
 from virtio_queue._protocol import VirtQueue
 from virtio_queue._queue import Queue
-from virtio_queue._state import QueueState
+from virtio_queue._state import HeldChain, QueueState
 from virtio_queue._stream import Reader, Writer
 
 __all__ = (
@@ -17,6 +17,7 @@ __all__ = (
     "ChainBatch",
     "DescriptorChain",
     "DriverError",
+    "HeldChain",
     "InvalidStateError",
     "Queue",
     "QueueCounters",

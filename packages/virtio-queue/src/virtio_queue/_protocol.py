@@ -25,6 +25,7 @@ class VirtQueue(Protocol):
     used_ring: int
     event_idx: bool
     indirect: bool
+    packed: bool
 
     @property
     def max_size(self) -> int:
@@ -32,11 +33,15 @@ class VirtQueue(Protocol):
 
     @property
     def next_avail(self) -> int:
-        """Free-running 16-bit index of the next chain."""
+        """Where the next chain is popped."""
 
     @property
     def next_used(self) -> int:
-        """Free-running 16-bit index of the next used element."""
+        """Where the next used element goes."""
+
+    @property
+    def in_flight(self) -> int:
+        """Chains popped and not completed."""
 
     @property
     def counters(self) -> QueueCounters:

@@ -7,11 +7,11 @@ from vmm_memory import GuestMemory
 
 from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain
+from virtio_queue._completion import refusal
 from virtio_queue._counters import QueueCounters
 from virtio_queue._errors import DriverError, Reason
 from virtio_queue._ffi import driver_error, fail, lib, new_virtq
 from virtio_queue._layout import U16, U64, check_max_size, check_register
-from virtio_queue._protocol import VirtQueue
 from virtio_queue._state import QueueState
 
 _U32 = 0xFFFF_FFFF
@@ -115,6 +115,16 @@ class Queue:
     @indirect.setter
     def indirect(self, value: bool) -> None:
         self._set_flag(lib.VIRTQ_INDIRECT, value)
+
+    @property
+    def packed(self) -> bool:
+        """VIRTIO_F_RING_PACKED was negotiated; settable."""
+        return False
+
+    @packed.setter
+    def packed(self, value: bool) -> None:
+        if value:
+            raise NotImplementedError(f"packed is {value}")
 
     @property
     def next_avail(self) -> int:
@@ -241,7 +251,7 @@ class Queue:
         view = mem.access_map()
         rc = lib.vq_add_used(view.address, self._vq, head, written)
         if rc < 0:
-            fail(rc, self._vq, f"chain {head} of queue size {self.size}, {self.in_flight} chains in flight")
+            fail(rc, self._vq, str(refusal([head], self.size, self.in_flight)))
 
     def complete_batch(self, mem: GuestMemory, batch: ChainBatch) -> bool:
         """Complete every chain of the batch, in its order, with one index store, in one crossing into C.
@@ -261,10 +271,16 @@ class Queue:
         view = mem.access_map()
         rc = _complete_batch(view.address, self._vq, batch.address)
         if rc == -errno.EINVAL:
-            raise ValueError(completion_error(self, batch))
+            raise ValueError(self._completion_error(batch))
         if rc < 0:
             fail(rc, self._vq, "")
         return rc == 1
+
+    def _completion_error(self, batch: ChainBatch) -> str:
+        for _first, _count, head, written, _error, _readable, writable in batch.records():
+            if written > writable:
+                return f"chain {head}: {written} bytes written, {writable} writable"
+        return str(refusal([record[2] for record in batch.records()], self.size, self.in_flight))
 
     def needs_notification(self, mem: GuestMemory) -> bool:
         """Decide whether the driver must be interrupted for what was completed since the last decision.
@@ -349,14 +365,3 @@ class Queue:
         if mem is not None and state.ready:
             queue.check(mem)
         return queue
-
-
-def completion_error(queue: VirtQueue, batch: ChainBatch) -> str:
-    """Which rule of `complete_batch` the caller broke."""
-    in_flight = (queue.next_avail - queue.next_used) & U16
-    for _first, _count, head, written, _error, _readable, writable in batch.records():
-        if head >= queue.size:
-            return f"chain {head} is no index of a queue of {queue.size}"
-        if written > writable:
-            return f"chain {head}: {written} bytes written, {writable} writable"
-    return f"batch completes {len(batch)} chains, {in_flight} are in flight"

@@ -7,7 +7,7 @@ The Hypothesis parts are apart, so that these work without it: `virtio_queue.tes
 from virtio_queue.testing._arena import Arena
 from virtio_queue.testing._driver import Completion, DeviceFaultError, Driver
 from virtio_queue.testing._lockstep import Lockstep
-from virtio_queue.testing._rings import RawRings, RingLayout
+from virtio_queue.testing._rings import PackedRings, RawRings, RingLayout
 from virtio_queue.testing._twin import TwinQueue
 from virtio_queue.testing._workload import BatchWorkload
 
@@ -18,6 +18,7 @@ __all__ = (
     "DeviceFaultError",
     "Driver",
     "Lockstep",
+    "PackedRings",
     "RawRings",
     "RingLayout",
     "TwinQueue",

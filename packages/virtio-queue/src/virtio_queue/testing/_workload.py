@@ -5,7 +5,7 @@ from vmm_memory import GuestMemory
 from virtio_queue._chain import Segment
 from virtio_queue._protocol import VirtQueue
 from virtio_queue.testing._driver import Driver
-from virtio_queue.testing._rings import RingLayout
+from virtio_queue.testing._rings import RawRings, RingLayout
 
 
 class BatchWorkload:
@@ -43,6 +43,7 @@ class BatchWorkload:
         layout = RingLayout.at(base, size)
         layout.configure(queue, event_idx=event_idx, indirect=indirect)
         arena = (layout.end, base + room - layout.end)
+        self._raw = RawRings(memory, layout)
         self._driver = Driver(memory, layout, event_idx=event_idx, indirect=indirect, arena=arena)
         self._chains = chains
         self._index = 0
@@ -50,7 +51,7 @@ class BatchWorkload:
         heads = [self._add(data, index, descriptors, buffer, indirect) for index in range(chains)]
         # The same heads in every slot of the ring: a refill is then nothing but a new index.
         for slot in range(size):
-            self._driver.raw.write_available(slot, heads[slot % chains])
+            self._raw.write_available(slot, heads[slot % chains])
 
     def _add(self, data: int, index: int, descriptors: int, buffer: int, indirect: bool) -> int:
         start = data + index * descriptors * buffer
@@ -63,4 +64,4 @@ class BatchWorkload:
     def refill(self) -> None:
         """Announce `chains` further chains; all earlier ones must have been completed."""
         self._index = (self._index + self._chains) & 0xFFFF
-        self._driver.raw.set_avail_idx(self._index)
+        self._raw.set_avail_idx(self._index)

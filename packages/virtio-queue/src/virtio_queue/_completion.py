@@ -1,0 +1,24 @@
+"""Why chains cannot be completed, in words."""
+
+from collections.abc import Callable, Sequence
+
+
+def refusal(
+    heads: Sequence[int], size: int, in_flight: int, held: Callable[[int], bool] | None = None
+) -> str | None:
+    """Which rule a completion of `heads` breaks.
+
+    Args:
+        heads: The chains to be completed together.
+        size: Entries of the queue.
+        in_flight: Chains that may be completed.
+        held: For a packed ring, whether a buffer id is in flight.
+    """
+    for index, head in enumerate(heads):
+        if held is None and head >= size:
+            return f"chain {head} is no index of a queue of {size}"
+        if held is not None and (head in heads[:index] or not held(head)):
+            return f"chain {head} is not in flight"
+    if len(heads) > in_flight:
+        return f"{len(heads)} chains to complete, {in_flight} are in flight"
+    return None
