@@ -13,11 +13,13 @@ from vmm_reference import (
     Irqchip,
     MemoryConfig,
     PlatformConfig,
+    RingConfig,
     RngConfig,
     SerialConfig,
     SerialMode,
     VmConfig,
 )
+from vmm_reference._config_rings import RING_KEYS
 
 M, G = 1 << 20, 1 << 30
 
@@ -44,10 +46,21 @@ GOOD = [
     (SerialConfig, "file=/tmp/a=b", SerialConfig(SerialMode.FILE, Path("/tmp/a=b"))),
     (SerialConfig, "socket=s", SerialConfig(SerialMode.SOCKET, Path("s"))),
     (RngConfig, "src=/dev/random", RngConfig(Path("/dev/random"))),
+    (
+        DiskConfig,
+        "path=a,event_idx=off,in_order=on",
+        DiskConfig(Path("a"), rings=RingConfig(event_idx=False, in_order=True)),
+    ),
+    (
+        RngConfig,
+        "indirect_desc=off,notification_data=on,queue_reset=off",
+        RngConfig(rings=RingConfig(indirect_desc=False, notification_data=True, queue_reset=False)),
+    ),
     (RngConfig, "id=entropy", RngConfig(id="entropy")),
     (EventMonitorConfig, "path=e.json", EventMonitorConfig(Path("e.json"))),
     (EventMonitorConfig, "fd=3", EventMonitorConfig(fd=3)),
 ]
+RINGS = ", ".join(RING_KEYS)
 SERIAL = "is none of off, null, tty, pty, file=PATH, socket=PATH"
 BAD = [
     (CpusConfig, "boot=0", "--cpus boot: 0 is not within 1 … 254"),
@@ -90,8 +103,8 @@ BAD = [
     (DiskConfig, "path=a,serial=\udcff", "--disk serial: '\\udcff' is not at most 20 ASCII bytes"),
     (
         DiskConfig,
-        "path=a,direct=on",
-        "--disk direct: unknown key; --disk takes path, readonly, id, serial, engine",
+        "path=a,cache=on",
+        f"--disk cache: unknown key; --disk takes path, readonly, id, serial, engine, {RINGS}",
     ),
     (SerialConfig, "", f"--serial: '' {SERIAL}"),
     (SerialConfig, "TTY", f"--serial: 'TTY' {SERIAL}"),
@@ -99,7 +112,12 @@ BAD = [
     (SerialConfig, "tty=", f"--serial: 'tty=' {SERIAL}"),
     (SerialConfig, "file", f"--serial: 'file' {SERIAL}"),
     (SerialConfig, "file=", f"--serial: 'file=' {SERIAL}"),
-    (RngConfig, "source=/dev/random", "--rng source: unknown key (did you mean src?); --rng takes src, id"),
+    (
+        RngConfig,
+        "source=/dev/random",
+        f"--rng source: unknown key (did you mean src?); --rng takes src, id, {RINGS}",
+    ),
+    (RngConfig, "event_idx=1", "--rng event_idx: '1' is neither on nor off"),
     (RngConfig, "src=", "--rng: src= is missing"),
     (PlatformConfig, "irqchip=pic", "--platform irqchip: 'pic' is neither kernel nor split"),
     (PlatformConfig, "irqchip=on,iommu=on", "--platform iommu: unknown key; --platform takes irqchip"),

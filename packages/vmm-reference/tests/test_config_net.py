@@ -5,11 +5,21 @@ import resource
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from virtio_devices.testing import SocketBackend
-from vmm_reference import ConfigError, DiskConfig, EventMonitorConfig, NetConfig, VmConfig, Vmm, _emulated
+from vmm_reference import (
+    ConfigError,
+    DiskConfig,
+    EventMonitorConfig,
+    NetConfig,
+    RingConfig,
+    VmConfig,
+    Vmm,
+    _emulated,
+)
 from vmm_reference._cli import _parser, config_from
 from vmm_reference._config_net import NET_KEYS
 from vmm_reference._open_net import open_net
@@ -30,6 +40,7 @@ KEYS = ", ".join(NET_KEYS)
             'tap=a,mtu=9000,id=lan,pcap="a,b.pcap",engine=python,offload_csum=off,offload_tso=off',
             NetConfig("a", None, None, None, 9000, "lan", Path("a,b.pcap"), "python", False, False),
         ),
+        ("event_idx=off", NetConfig(rings=RingConfig(event_idx=False))),
     ],
 )
 def test_good(text, expected):
@@ -133,6 +144,7 @@ def test_cards_are_numbered():
         engine=st.sampled_from(["native", "python"]),
         offload_csum=st.booleans(),
         offload_tso=st.booleans(),
+        rings=st.builds(RingConfig, *[st.booleans()] * len(attrs.fields(RingConfig))),
     )
 )
 def test_inner_command_line_means_the_same_card(net):

@@ -19,10 +19,11 @@ from virtio_devices._device import VirtioDevice
 from virtio_devices._errors import SavedStateError, TransportStateError
 from virtio_devices._host_state import HostState, QueueRegisters
 from virtio_devices._log import LOGGER, GuestLog
+from virtio_devices._rings import QueueStats, QueueTally, RingOptions
 from virtio_devices._spec import Feature, Status
 
-TRANSPORT_FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.RING_RESET
 _U32 = (1 << 32) - 1
+_U16 = (1 << 16) - 1
 # The driver sets these one after the other (VIRTIO 1.2 section 3.1.1); each needs all the ones before it.
 _STEPS = (Status.ACKNOWLEDGE, Status.DRIVER, Status.FEATURES_OK, Status.DRIVER_OK)
 
@@ -36,6 +37,7 @@ class DeviceHost:
         memory: guest memory.
         interrupts: how to interrupt the driver.
         loop: event loop to work on; None starts one of its own, with its own thread, at the first activation.
+        rings: what the driver may negotiate about the rings.
     """
 
     def __init__(
@@ -45,14 +47,16 @@ class DeviceHost:
         memory: GuestAddressSpace,
         interrupts: Interrupts,
         loop: EventManager | None,
+        rings: RingOptions,
     ) -> None:
         self.device = device
         self.log = GuestLog(device.id)
         self.queues: list[VirtQueue] = [Queue(size) for size in device.queue_sizes]
         self.registers = [QueueRegisters(size) for size in device.queue_sizes]
         self.kicks = tuple(EventFd() for _ in device.queue_sizes)
-        self.offered = device.features | TRANSPORT_FEATURES
+        self.offered = device.features | Feature.VERSION_1 | rings.features
         self.driver_features = 0
+        self._tallies = [QueueTally() for _ in device.queue_sizes]
         self._memory = memory
         self._interrupts = interrupts
         self._loop = loop
@@ -163,16 +167,24 @@ class DeviceHost:
         """Stop using a queue and forget its ring (QueueReady = 0, or a queue reset); synchronous."""
         if self._context is not None:
             self._context.stop_queue(index)
+        self._tallies[index].retire(self.queues[index])
         self.queues[index].reset()
         self.registers[index] = QueueRegisters(self.device.queue_sizes[index])
 
-    def kick(self, index: int) -> None:
-        """The driver's notification, when it did not come through an ioeventfd."""
+    def kick(self, value: int) -> None:
+        """The driver's notification, when it did not come through an ioeventfd; `value` as written."""
+        # VIRTIO 1.2 section 4.2.2: with NOTIFICATION_DATA, the upper half says how far the driver has come.
+        # So does the ring, and it cannot be out of date.
+        index = value & _U16 if self.driver_features & Feature.NOTIFICATION_DATA else value
         if 0 <= index < len(self.kicks):
             with suppress(ClosedError):  # a vCPU may still run while the machine is taken down
                 self.kicks[index].write()
         else:
             self.log.warning("notification for queue %d of %d ignored", index, len(self.kicks))
+
+    def queue_stats(self) -> tuple[QueueStats, ...]:
+        """What each queue did so far; those in work may be a moment behind."""
+        return tuple(tally.stats(queue) for tally, queue in zip(self._tallies, self.queues, strict=True))
 
     # Configuration space
 
@@ -227,6 +239,7 @@ class DeviceHost:
             features=self.driver_features,
             queues=self.queues,
             kicks=self.kicks,
+            tallies=self._tallies,
             interrupts=self._interrupts,
             config=self,
             loop=self._ensure_loop(),
@@ -270,6 +283,7 @@ class DeviceHost:
         except Exception as error:  # noqa: BLE001 - the driver waits for status 0 and must get it
             LOGGER.error("%s: reset failed", self.device.id, exc_info=error)
         for index, kick in enumerate(self.kicks):
+            self._tallies[index].retire(self.queues[index])
             self.queues[index] = Queue(self.device.queue_sizes[index])
             self.registers[index] = QueueRegisters(self.device.queue_sizes[index])
             kick.read()

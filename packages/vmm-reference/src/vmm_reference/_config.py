@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 
 from vmm_reference._config_net import NetConfig
+from vmm_reference._config_rings import RING_KEYS, RingConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._grammar import Options, parse_affinity, parse_count, parse_size, parse_toggle
 
@@ -40,11 +41,12 @@ DISK_KEYS = {
     "id": "name in events and errors",
     "serial": "what the guest reads as serial number, up to 20 bytes",
     "engine": "data path: native (C, batched) or python",
+    **RING_KEYS,
 }
 PLATFORM_KEYS = {
     "irqchip": "kernel (default), or split: the I/O APIC in this process, no PIC, no PIT",
 }
-RNG_KEYS = {"src": "where entropy comes from", "id": "name in events and errors"}
+RNG_KEYS = {"src": "where entropy comes from", "id": "name in events and errors", **RING_KEYS}
 EVENT_MONITOR_KEYS = {"path": "file or FIFO to write to", "fd": "descriptor to write to"}
 
 
@@ -152,6 +154,7 @@ class DiskConfig:
     id: str = ""
     serial: str = ""
     engine: str = "native"
+    rings: RingConfig = attrs.Factory(RingConfig)
 
     @classmethod
     def parse(cls, text: str) -> "DiskConfig":
@@ -163,6 +166,7 @@ class DiskConfig:
             options.take("id", str, ""),
             options.take("serial", str, ""),
             options.take("engine", str, "native"),
+            RingConfig.take(options),
         )
         options.finish(DISK_KEYS)
         return config
@@ -198,13 +202,14 @@ class RngConfig:
 
     src: Path = Path("/dev/urandom")
     id: str = "rng0"
+    rings: RingConfig = attrs.Factory(RingConfig)
 
     @classmethod
     def parse(cls, text: str) -> "RngConfig":
         """Read "src=/dev/urandom,id=rng0"; raises `ConfigError`."""
         options = Options("--rng", text)
         source = options.require("src") if options.has("src") else "/dev/urandom"
-        config = cls(Path(source), options.take("id", str, "rng0"))
+        config = cls(Path(source), options.take("id", str, "rng0"), RingConfig.take(options))
         options.finish(RNG_KEYS)
         return config
 

@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from vmm_reference._config_rings import RING_KEYS, RingConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._grammar import Options, parse_count, parse_toggle
 
@@ -22,6 +23,7 @@ NET_KEYS = {
     "engine": "data path: native (C, batched) or python",
     "offload_csum": "leave checksums to the receiver (default on)",
     "offload_tso": "leave segmentation to the receiver (default on)",
+    **RING_KEYS,
 }
 DEFAULT_ADDRESS: Final = IPv4Interface("192.168.249.1/24")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE | re.ASCII)
@@ -45,6 +47,7 @@ class NetConfig:
     engine: str = "native"
     offload_csum: bool = True
     offload_tso: bool = True
+    rings: RingConfig = attrs.Factory(RingConfig)
 
     @classmethod
     def parse(cls, text: str) -> "NetConfig":
@@ -63,6 +66,7 @@ class NetConfig:
             engine=options.take("engine", str, "native"),
             offload_csum=options.take("offload_csum", parse_toggle, default=True),
             offload_tso=options.take("offload_tso", parse_toggle, default=True),
+            rings=RingConfig.take(options),
         )
         options.finish(NET_KEYS)
         return config

@@ -250,7 +250,10 @@ class MmioDriver:
         """
         needed = self.queues[index].kick_needed()
         if needed or always:
-            self.write(MmioRegister.QUEUE_NOTIFY, index)
+            ahead = 0
+            if self.features & Feature.NOTIFICATION_DATA:  # VIRTIO 1.2 section 4.2.3.3
+                ahead = self.queues[index].raw.avail_idx() << 16
+            self.write(MmioRegister.QUEUE_NOTIFY, ahead | index)
         return needed or always
 
     def acknowledge(self) -> InterruptBit:
