@@ -86,6 +86,11 @@ class Driver:
             self._side = SplitSide(self.raw, event_idx, start)
 
     @property
+    def next_avail(self) -> int:
+        """Where the next chain goes, as the device's `next_avail` counts."""
+        return self._side.next_avail
+
+    @property
     def last_used(self) -> int:
         """Where the next used element is expected, as the device's `next_used` counts."""
         return self._side.last_used

@@ -25,7 +25,7 @@ class PackedSide:
         size = raw.layout.size
         self.raw = raw
         self.free = size
-        self.last_used = self._next = self._announced = ring_position(start, size, packed=True)
+        self.last_used = self.next_avail = self._announced = ring_position(start, size, packed=True)
         self._event_idx = event_idx
         self._placed = 0  # descriptors since the last decision about a kick
         self._ids = list(range(size))
@@ -33,7 +33,7 @@ class PackedSide:
         self._held_back: tuple[int, int] | None = None  # slot and flags of the first unannounced element
         # As if the device had used all of it: this lap up to here, the lap before from here on.
         for slot in range(size):
-            wrap = bool(self._next & WRAP) == (slot < self._next & ~WRAP)
+            wrap = bool(self.next_avail & WRAP) == (slot < self.next_avail & ~WRAP)
             raw.set_flags(slot, DESC_AVAIL | DESC_USED if wrap else 0)
 
     def table(self, rows: Sequence[Row]) -> list[tuple[int, int, int, int]]:
@@ -44,15 +44,15 @@ class PackedSide:
         """Write a chain of at most `free` descriptors into the ring, not yet announced; returns its id."""
         head = self._ids.pop(0)
         for offset, (addr, length, kind) in enumerate(rows):
-            slot = self._next & ~WRAP
-            available = DESC_AVAIL if self._next & WRAP else DESC_USED
+            slot = self.next_avail & ~WRAP
+            available = DESC_AVAIL if self.next_avail & WRAP else DESC_USED
             flags = kind | available | (DESC_NEXT if offset < len(rows) - 1 else 0)
             self.raw.write_body(slot, addr, length, head)
             if self._held_back is None:
                 self._held_back = slot, flags
             else:
                 self.raw.set_flags(slot, flags)
-            self._next = packed_move(self._next, 1, self.raw.layout.size)
+            self.next_avail = packed_move(self.next_avail, 1, self.raw.layout.size)
         self._taken[head] = len(rows)
         self._placed += len(rows)
         self.free -= len(rows)
@@ -74,7 +74,7 @@ class PackedSide:
         if kind != EVENT_DESC:
             return placed > 0
         # Backwards over what was placed since: is the one that the device named among it?
-        passed = [packed_back_by(self._next, back, size) for back in range(1, min(placed, 2 * size) + 1)]
+        passed = [packed_back_by(self.next_avail, back, size) for back in range(1, min(placed, 2 * size) + 1)]
         return event in passed
 
     def used(self) -> tuple[int, int] | None:

@@ -22,7 +22,7 @@ class SplitSide:
 
     def __init__(self, raw: RawRings, event_idx: bool, start: int) -> None:
         self.raw = raw
-        self.last_used = self._next = self._announced = start & U16
+        self.last_used = self.next_avail = self._announced = start & U16
         self._event_idx = event_idx
         self._free = list(range(raw.layout.size))
         self._taken: dict[int, tuple[int, ...]] = {}
@@ -44,21 +44,21 @@ class SplitSide:
         for index, raw in zip(taken, linked(rows, taken), strict=True):
             self.raw.write_descriptor(index, *raw)
         self._taken[taken[0]] = taken
-        self.raw.write_available(self._next, taken[0])
-        self._next = (self._next + 1) & U16
+        self.raw.write_available(self.next_avail, taken[0])
+        self.next_avail = (self.next_avail + 1) & U16
         return taken[0]
 
     def publish(self) -> None:
         """Announce what was placed."""
-        self.raw.set_avail_idx(self._next)
+        self.raw.set_avail_idx(self.next_avail)
 
     def kick_needed(self) -> bool:
         """See `Driver.kick_needed`."""
-        old, self._announced = self._announced, self._next
+        old, self._announced = self._announced, self.next_avail
         if self._event_idx:
             # Did the index pass the entry that the device named?
-            return (self._next - self.raw.avail_event() - 1) & U16 < (self._next - old) & U16
-        return self._next != old and not self.raw.used_flags() & USED_NO_NOTIFY
+            return (self.next_avail - self.raw.avail_event() - 1) & U16 < (self.next_avail - old) & U16
+        return self.next_avail != old and not self.raw.used_flags() & USED_NO_NOTIFY
 
     def used(self) -> tuple[int, int] | None:
         """The next (head, written) that the device has published, None when there is none."""
