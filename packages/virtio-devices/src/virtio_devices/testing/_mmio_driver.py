@@ -252,7 +252,7 @@ class MmioDriver:
         if needed or always:
             ahead = 0
             if self.features & Feature.NOTIFICATION_DATA:  # VIRTIO 1.2 section 4.2.3.3
-                ahead = self.queues[index].raw.avail_idx() << 16
+                ahead = self.queues[index].next_avail << 16
             self.write(MmioRegister.QUEUE_NOTIFY, ahead | index)
         return needed or always
 
