@@ -16,7 +16,7 @@ flags = SANITIZE if os.environ.get("VMM_SANITIZE") else ["-O3"]
 strict = ["-Wall", "-Wextra", "-Werror"] if os.environ.get("VMM_STRICT_C") else []
 ext = Extension(
     "virtio_queue._core",
-    ["csrc/_core_cffi.c", "csrc/core.c"],
+    ["csrc/_core_cffi.c", "csrc/core.c", "csrc/copy.c"],
     include_dirs=["csrc"],
     depends=[
         "csrc/core.h",

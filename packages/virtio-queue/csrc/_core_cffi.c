@@ -631,38 +631,68 @@ static int vq_disable_notification(uintptr_t map, struct virtq *q)
 	return virtq_disable_notification(MAP(map), q);
 }
 
+static int64_t vq_gather(uintptr_t map, uintptr_t batch, uint8_t *to, uint64_t size)
+{
+	uint64_t done;
+	int rc = virtq_gather(MAP(map), BATCH(batch), to, size, &done);
+
+	return rc != 0 ? rc : (int64_t)done;
+}
+
+static int64_t vq_scatter(uintptr_t map, uintptr_t batch, const uint8_t *from, uint64_t size, const uint32_t *sizes)
+{
+	uint64_t done;
+	int rc = virtq_scatter(MAP(map), BATCH(batch), from, size, sizes, &done);
+
+	return rc != 0 ? rc : (int64_t)done;
+}
+
 
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // int()(uintptr_t, struct virtq *)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 32), // int()(uintptr_t, struct virtq *)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26), // uintptr_t
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 24), // struct virtq *
+/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 38), // struct virtq *
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // int()(uintptr_t, struct virtq *, uint16_t, uint32_t)
+/*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION, 32), // int()(uintptr_t, struct virtq *, uint16_t, uint32_t)
 /*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
 /*  6 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
 /*  8 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // int()(uintptr_t, struct virtq *, uintptr_t)
+/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 32), // int()(uintptr_t, struct virtq *, uintptr_t)
 /* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
 /* 12 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
 /* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // int()(void)
+/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 32), // int()(void)
 /* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 19 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct virtio_batch
-/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 21), // struct virtio_chain *
-/* 21 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct virtio_chain
-/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 23), // struct virtio_seg *
-/* 23 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct virtio_seg
-/* 24 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct virtq
-/* 25 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct virtq_counters
-/* 26 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct virtq_fault
-/* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 31), // int64_t()(uintptr_t, uintptr_t, uint8_t *, uint64_t)
+/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 41), // uint8_t *
+/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION, 31), // int64_t()(uintptr_t, uintptr_t, uint8_t const *, uint64_t, uint32_t const *)
+/* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 41), // uint8_t const *
+/* 27 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 28 */ _CFFI_OP(_CFFI_OP_POINTER, 8), // uint32_t const *
+/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/* 33 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct virtio_batch
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 35), // struct virtio_chain *
+/* 35 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct virtio_chain
+/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 37), // struct virtio_seg *
+/* 37 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct virtio_seg
+/* 38 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct virtq
+/* 39 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct virtq_counters
+/* 40 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct virtq_fault
+/* 41 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
 };
 
 static int _cffi_d_virtq_selftest_overrun(void)
@@ -949,6 +979,66 @@ _cffi_f_vq_enable_notification(PyObject *self, PyObject *args)
 #  define _cffi_f_vq_enable_notification _cffi_d_vq_enable_notification
 #endif
 
+static int64_t _cffi_d_vq_gather(uintptr_t x0, uintptr_t x1, uint8_t * x2, uint64_t x3)
+{
+  return vq_gather(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vq_gather(PyObject *self, PyObject *args)
+{
+  uintptr_t x0;
+  uintptr_t x1;
+  uint8_t * x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "vq_gather", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uintptr_t);
+  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x1 = _cffi_to_c_int(arg1, uintptr_t);
+  if (x1 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(20), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(20), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vq_gather(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vq_gather _cffi_d_vq_gather
+#endif
+
 static int _cffi_d_vq_needs_notification(uintptr_t x0, struct virtq * x1)
 {
   return vq_needs_notification(x0, x1);
@@ -1049,6 +1139,77 @@ _cffi_f_vq_pop_batch(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_vq_pop_batch _cffi_d_vq_pop_batch
+#endif
+
+static int64_t _cffi_d_vq_scatter(uintptr_t x0, uintptr_t x1, uint8_t const * x2, uint64_t x3, uint32_t const * x4)
+{
+  return vq_scatter(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vq_scatter(PyObject *self, PyObject *args)
+{
+  uintptr_t x0;
+  uintptr_t x1;
+  uint8_t const * x2;
+  uint64_t x3;
+  uint32_t const * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "vq_scatter", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uintptr_t);
+  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x1 = _cffi_to_c_int(arg1, uintptr_t);
+  if (x1 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(26), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(26), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(28), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(28), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vq_scatter(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vq_scatter _cffi_d_vq_scatter
 #endif
 
 static int _cffi_const_VIRTIO_BATCH_ABI(unsigned long long *o)
@@ -1186,14 +1347,16 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "vq_complete_batch", (void *)_cffi_f_vq_complete_batch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_vq_complete_batch },
   { "vq_disable_notification", (void *)_cffi_f_vq_disable_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vq_disable_notification },
   { "vq_enable_notification", (void *)_cffi_f_vq_enable_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vq_enable_notification },
+  { "vq_gather", (void *)_cffi_f_vq_gather, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_vq_gather },
   { "vq_needs_notification", (void *)_cffi_f_vq_needs_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vq_needs_notification },
   { "vq_pop_batch", (void *)_cffi_f_vq_pop_batch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_vq_pop_batch },
+  { "vq_scatter", (void *)_cffi_f_vq_scatter, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 23), (void *)_cffi_d_vq_scatter },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
   { "abi", offsetof(struct virtio_batch, abi),
            sizeof(((struct virtio_batch *)0)->abi),
-           _CFFI_OP(_CFFI_OP_NOOP, 27) },
+           _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "max_chains", offsetof(struct virtio_batch, max_chains),
                   sizeof(((struct virtio_batch *)0)->max_chains),
                   _CFFI_OP(_CFFI_OP_NOOP, 8) },
@@ -1208,10 +1371,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 8) },
   { "chains", offsetof(struct virtio_batch, chains),
               sizeof(((struct virtio_batch *)0)->chains),
-              _CFFI_OP(_CFFI_OP_NOOP, 20) },
+              _CFFI_OP(_CFFI_OP_NOOP, 34) },
   { "segs", offsetof(struct virtio_batch, segs),
             sizeof(((struct virtio_batch *)0)->segs),
-            _CFFI_OP(_CFFI_OP_NOOP, 22) },
+            _CFFI_OP(_CFFI_OP_NOOP, 36) },
   { "first_seg", offsetof(struct virtio_chain, first_seg),
                  sizeof(((struct virtio_chain *)0)->first_seg),
                  _CFFI_OP(_CFFI_OP_NOOP, 8) },
@@ -1226,16 +1389,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
                _CFFI_OP(_CFFI_OP_NOOP, 8) },
   { "error", offsetof(struct virtio_chain, error),
              sizeof(((struct virtio_chain *)0)->error),
-             _CFFI_OP(_CFFI_OP_NOOP, 17) },
+             _CFFI_OP(_CFFI_OP_NOOP, 30) },
   { "readable", offsetof(struct virtio_chain, readable),
                 sizeof(((struct virtio_chain *)0)->readable),
-                _CFFI_OP(_CFFI_OP_NOOP, 27) },
+                _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "writable", offsetof(struct virtio_chain, writable),
                 sizeof(((struct virtio_chain *)0)->writable),
-                _CFFI_OP(_CFFI_OP_NOOP, 27) },
+                _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "addr", offsetof(struct virtio_seg, addr),
             sizeof(((struct virtio_seg *)0)->addr),
-            _CFFI_OP(_CFFI_OP_NOOP, 27) },
+            _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "len", offsetof(struct virtio_seg, len),
            sizeof(((struct virtio_seg *)0)->len),
            _CFFI_OP(_CFFI_OP_NOOP, 8) },
@@ -1244,13 +1407,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 8) },
   { "desc", offsetof(struct virtq, desc),
             sizeof(((struct virtq *)0)->desc),
-            _CFFI_OP(_CFFI_OP_NOOP, 27) },
+            _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "avail", offsetof(struct virtq, avail),
              sizeof(((struct virtq *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 27) },
+             _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "used", offsetof(struct virtq, used),
             sizeof(((struct virtq *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 27) },
+            _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "max_size", offsetof(struct virtq, max_size),
                 sizeof(((struct virtq *)0)->max_size),
                 _CFFI_OP(_CFFI_OP_NOOP, 7) },
@@ -1271,31 +1434,31 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 8) },
   { "fault", offsetof(struct virtq, fault),
              sizeof(((struct virtq *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 26) },
+             _CFFI_OP(_CFFI_OP_NOOP, 40) },
   { "broken", offsetof(struct virtq, broken),
               sizeof(((struct virtq *)0)->broken),
-              _CFFI_OP(_CFFI_OP_NOOP, 26) },
+              _CFFI_OP(_CFFI_OP_NOOP, 40) },
   { "counters", offsetof(struct virtq, counters),
                 sizeof(((struct virtq *)0)->counters),
-                _CFFI_OP(_CFFI_OP_NOOP, 25) },
+                _CFFI_OP(_CFFI_OP_NOOP, 39) },
   { "chains", offsetof(struct virtq_counters, chains),
               sizeof(((struct virtq_counters *)0)->chains),
-              _CFFI_OP(_CFFI_OP_NOOP, 27) },
+              _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "tables", offsetof(struct virtq_counters, tables),
               sizeof(((struct virtq_counters *)0)->tables),
-              _CFFI_OP(_CFFI_OP_NOOP, 27) },
+              _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "wraps", offsetof(struct virtq_counters, wraps),
              sizeof(((struct virtq_counters *)0)->wraps),
-             _CFFI_OP(_CFFI_OP_NOOP, 27) },
+             _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "notified", offsetof(struct virtq_counters, notified),
                 sizeof(((struct virtq_counters *)0)->notified),
-                _CFFI_OP(_CFFI_OP_NOOP, 27) },
+                _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "suppressed", offsetof(struct virtq_counters, suppressed),
                   sizeof(((struct virtq_counters *)0)->suppressed),
-                  _CFFI_OP(_CFFI_OP_NOOP, 27) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "error", offsetof(struct virtq_fault, error),
              sizeof(((struct virtq_fault *)0)->error),
-             _CFFI_OP(_CFFI_OP_NOOP, 17) },
+             _CFFI_OP(_CFFI_OP_NOOP, 30) },
   { "head", offsetof(struct virtq_fault, head),
             sizeof(((struct virtq_fault *)0)->head),
             _CFFI_OP(_CFFI_OP_NOOP, 8) },
@@ -1307,24 +1470,24 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 8) },
   { "value", offsetof(struct virtq_fault, value),
              sizeof(((struct virtq_fault *)0)->value),
-             _CFFI_OP(_CFFI_OP_NOOP, 27) },
+             _CFFI_OP(_CFFI_OP_NOOP, 21) },
   { "limit", offsetof(struct virtq_fault, limit),
              sizeof(((struct virtq_fault *)0)->limit),
-             _CFFI_OP(_CFFI_OP_NOOP, 27) },
+             _CFFI_OP(_CFFI_OP_NOOP, 21) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "virtio_batch", 19, 0,
+  { "virtio_batch", 33, 0,
     sizeof(struct virtio_batch), offsetof(struct _cffi_align_struct_virtio_batch, y), 0, 7 },
-  { "virtio_chain", 21, 0,
+  { "virtio_chain", 35, 0,
     sizeof(struct virtio_chain), offsetof(struct _cffi_align_struct_virtio_chain, y), 7, 7 },
-  { "virtio_seg", 23, 0,
+  { "virtio_seg", 37, 0,
     sizeof(struct virtio_seg), offsetof(struct _cffi_align_struct_virtio_seg, y), 14, 3 },
-  { "virtq", 24, 0,
+  { "virtq", 38, 0,
     sizeof(struct virtq), offsetof(struct _cffi_align_struct_virtq, y), 17, 12 },
-  { "virtq_counters", 25, 0,
+  { "virtq_counters", 39, 0,
     sizeof(struct virtq_counters), offsetof(struct _cffi_align_struct_virtq_counters, y), 29, 5 },
-  { "virtq_fault", 26, 0,
+  { "virtq_fault", 40, 0,
     sizeof(struct virtq_fault), offsetof(struct _cffi_align_struct_virtq_fault, y), 34, 6 },
 };
 
@@ -1335,12 +1498,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   NULL,  /* no enums */
   NULL,  /* no typenames */
-  13,  /* num_globals */
+  15,  /* num_globals */
   6,  /* num_struct_unions */
   0,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  28,  /* num_types */
+  42,  /* num_types */
   0,  /* flags */
 };
 

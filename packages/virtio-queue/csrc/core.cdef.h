@@ -69,4 +69,6 @@ int vq_add_used(uintptr_t map, struct virtq *q, uint16_t head, uint32_t len);
 int vq_needs_notification(uintptr_t map, struct virtq *q);
 int vq_enable_notification(uintptr_t map, struct virtq *q);
 int vq_disable_notification(uintptr_t map, struct virtq *q);
+int64_t vq_gather(uintptr_t map, uintptr_t batch, uint8_t *to, uint64_t size);
+int64_t vq_scatter(uintptr_t map, uintptr_t batch, const uint8_t *from, uint64_t size, const uint32_t *sizes);
 int virtq_selftest_overrun(void);

@@ -96,6 +96,17 @@ int virtq_enable_notification(const struct vmm_map *map, struct virtq *q, int *r
 /* Ask for silence (a hint; with EVENT_IDX the stale avail_event already asks for it). */
 int virtq_disable_notification(const struct vmm_map *map, struct virtq *q);
 
+/* Copy the readable bytes of all sound chains, one behind the other, to `to`; *ret = bytes.
+ * -ENOBUFS: more than `size`. -EFAULT, -EACCES: a buffer went away since the pop. `to` may hold some of them then. */
+int virtq_gather(const struct vmm_map *map, const struct virtio_batch *b, uint8_t *to, uint64_t size, uint64_t *ret);
+
+/* Deal `size` bytes out to the writable buffers of the chains, in order: `sizes[i]` to chain i, or without `sizes` as many
+ * as it takes. Each chain's `written` becomes what it got; *ret = bytes.
+ * -EINVAL: a size exceeds its chain's writable bytes, or all of them `size`; nothing is written then.
+ * -EFAULT, -EACCES: a buffer went away since the pop; chains before it have got theirs. */
+int virtq_scatter(const struct vmm_map *map, struct virtio_batch *b, const uint8_t *from, uint64_t size,
+		  const uint32_t *sizes, uint64_t *ret);
+
 /* One deliberate heap overrun under VMM_SANITIZE (a test wants to see it reported), else -ENOSYS. */
 int virtq_selftest_overrun(void);
 

@@ -1,11 +1,12 @@
 """Caller-owned arrays for many chains at once."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
-from vmm_memory import GuestMemory
+from vmm_memory import GuestMemory, ReadableBuffer, WritableBuffer
 
 from virtio_queue._chain import DescriptorChain, Segment
+from virtio_queue._copy import gather, scatter
 from virtio_queue._errors import DriverError, Reason
 from virtio_queue._ffi import BatchArrays
 from virtio_queue._layout import MAX_QUEUE_SIZE, U16
@@ -141,6 +142,44 @@ class ChainBatch:
         first, count = CHAIN.unpack_from(self._arrays.chains, index * CHAIN.size)[:2]
         used = self._arrays.segs[first * _SEGMENT.size : (first + count) * _SEGMENT.size]
         return tuple(map(Segment._make, _SEGMENT.iter_unpack(used)))
+
+    def gather(self, memory: GuestMemory, into: WritableBuffer) -> int:
+        """Copy what the driver sent: the readable bytes of all chains, one behind the other.
+
+        Broken chains have none; `records` tells how many each chain has.
+
+        Args:
+            memory: Where the buffers lie.
+            into: Room for all of them. What the chains do not fill is left alone.
+
+        Returns:
+            How many bytes.
+
+        Raises:
+            ValueError: `into` is too small; it may hold the bytes of the first chains.
+            GuestMemoryError: The memory went away since the pop; likewise.
+        """
+        return gather(self, memory, into)
+
+    def scatter(self, memory: GuestMemory, data: ReadableBuffer, sizes: Sequence[int] | None = None) -> int:
+        """Deal bytes out to the writable buffers of the chains, in order, marking the pages dirty.
+
+        What a chain got is recorded as `set_written` does, for `complete_batch`. Broken chains get nothing.
+
+        Args:
+            memory: Where the buffers lie.
+            data: The bytes.
+            sizes: How many for each chain, 0 to its writable bytes, together at most all of `data`. Without
+                them each chain takes as many as fit into it and are left.
+
+        Returns:
+            How many bytes were dealt out.
+
+        Raises:
+            ValueError: A size is not possible; nothing is written.
+            GuestMemoryError: The memory went away since the pop; the chains before have got theirs.
+        """
+        return scatter(self, memory, data, sizes)
 
     def chain(self, index: int, memory: GuestMemory) -> DescriptorChain:
         """One chain as an object that outlives the batch.

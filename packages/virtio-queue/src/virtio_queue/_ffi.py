@@ -5,13 +5,15 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING, NoReturn, SupportsInt, cast
 
+from vmm_memory import ReadableBuffer, WritableBuffer
+
 from virtio_queue._core import ffi, lib
 from virtio_queue._errors import AbiMismatchError, DriverError, Reason
 
 if TYPE_CHECKING:  # the extension has no types: these live in _core.pyi only
     from virtio_queue._core import Batch, Fault, Virtq
 
-__all__ = ("BatchArrays", "driver_error", "fail", "lib", "new_virtq")
+__all__ = ("BatchArrays", "driver_error", "fail", "gather", "lib", "new_virtq", "scatter")
 
 
 def new_virtq(max_size: int) -> Virtq:
@@ -39,6 +41,21 @@ class BatchArrays:
         self.segs = memoryview(ffi.buffer(segs))
         # SAFETY: only the number leaves; whoever passes it to C holds this object, which owns the memory.
         self.address = int(cast(SupportsInt, ffi.cast("uintptr_t", self.batch)))
+
+
+def gather(vmm_map: int, batch: int, into: WritableBuffer) -> int:
+    """Result of vq_gather: bytes, or a negative error."""
+    # SAFETY: the buffer is pinned while `target` lives, and C gets its true length with it.
+    target = ffi.from_buffer("uint8_t[]", into, require_writable=True)
+    return lib.vq_gather(vmm_map, batch, target, len(target))
+
+
+def scatter(vmm_map: int, batch: int, data: ReadableBuffer, sizes: bytes | None) -> int:
+    """Result of vq_scatter: bytes, or a negative error; `sizes` are 32-bit integers, one a chain."""
+    # SAFETY: both buffers are pinned while these live; the caller made `sizes` as long as the batch.
+    source = ffi.from_buffer("uint8_t[]", data)
+    shares = ffi.NULL if sizes is None else ffi.from_buffer("uint32_t[]", sizes)
+    return lib.vq_scatter(vmm_map, batch, source, len(source), shares)
 
 
 def driver_error(fault: Fault) -> DriverError:
