@@ -48,7 +48,7 @@ static inline int buffer_check(const struct vmm_map *map, const struct desc *d, 
 	if (region != NULL) {
 		offset = d->addr - region->base;
 		if (offset < region->size && d->len <= region->size - offset + MUTANT(MEMORY_END, 0, 1) &&
-		    !(write && (region->flags & VMM_REGION_READONLY)))
+		    !vmm_refuses(region, write))
 			return 0;
 	}
 	return vmm_check_from(map, d->addr, d->len, write, hint);
@@ -147,7 +147,8 @@ struct plain {
 
 static inline int plain_open(const struct rings *r, const struct vmm_region *region, struct plain *ret)
 {
-	if (region == NULL || r->desc.host == NULL || r->avail.host == NULL || ((uintptr_t)r->desc.host & 7))
+	if (region == NULL || r->desc.host == NULL || r->avail.host == NULL || ((uintptr_t)r->desc.host & 7) ||
+	    (region->flags & VMM_REGION_WRITEONLY))
 		return 0;
 	*ret = (struct plain){
 		.table = (const volatile uint64_t *)r->desc.host,

@@ -16,6 +16,7 @@ from ._errors import (
     HugepageError,
     InvalidGuestAddressError,
     InvalidRegionError,
+    IommuFaultError,
     ListenerError,
     MappingError,
     MisalignedAccessError,
@@ -33,9 +34,11 @@ from ._protocols import DiscardListener, GuestAddressSpace, GuestMemory, RegionL
 from ._region import GuestRegionMmap
 from ._slice import GuestSlice
 from ._types import FileOffset, GuestAddress, MemoryOrder, ReadableBuffer, WritableBuffer
+from ._vector import AccessVector
 
 __all__ = (
     "AccessMap",
+    "AccessVector",
     "AtomicBitmap",
     "ClosedError",
     "DiscardListener",
@@ -54,6 +57,7 @@ __all__ = (
     "HugepageError",
     "InvalidGuestAddressError",
     "InvalidRegionError",
+    "IommuFaultError",
     "ListenerError",
     "MappingError",
     "MemoryOrder",
