@@ -49,10 +49,13 @@ class Typist:
         return to_send[os.write(self._fd, to_send) :] if write else to_send
 
     def type(self, text: str, seconds: float = 100) -> None:
-        """Type, and read what comes back meanwhile."""
-        data, deadline = text.encode(), time.monotonic() + seconds
+        """Type, and read what comes back meanwhile; the guest may be slow, but not stand still."""
+        data = text.encode()
         while data:
-            data = self._move(data, deadline)
+            rest, deadline = data, time.monotonic() + seconds
+            while rest == data:
+                rest = self._move(data, deadline)
+            data = rest
 
     def expect(self, pattern: str, seconds: float = 100) -> re.Match[str]:
         """Wait for something that was not yet waited for."""
@@ -117,7 +120,7 @@ def resize(fd: int, rows: int, columns: int) -> None:
 
 
 @pytest.mark.kvm_full
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_a_session_on_a_terminal(command):
     """Log in, work, interrupt, paste 64 KiB while the window changes its size, leave by Ctrl-A x."""
     with terminal() as (main, slave):

@@ -162,7 +162,7 @@ def main() -> None:
         machine.manager.start()
         if (what := events.get()) == "waiting":
             machine.manager.pause()  # no vCPU executes guest code now
-            print("paused at", *(hex(vcpu.fd.get_regs().rip) for vcpu in machine.vcpus))
+            print("paused at", *(hex(vcpu.fd.get_regs().rip) for vcpu in machine.vcpus), flush=True)
             machine.manager.resume()
             machine.serial.enqueue(b"hello\n")
             what = events.get()
