@@ -22,6 +22,8 @@ ext = Extension(
         "csrc/core.h",
         "csrc/split.h",
         "csrc/walk.h",
+        "csrc/packed.h",
+        "csrc/packed_ops.h",
         "csrc/mutants.h",
         "csrc/virtio_batch.h",
         "csrc/vmm_access.h",

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
- * See core.h. Rules: VIRTIO 1.2 section 2.7 (split virtqueues). */
+ * See core.h. Rules: VIRTIO 1.2 section 2.7 (split virtqueues); packed ones are in packed_ops.h. */
 #define _GNU_SOURCE
 #include "core.h"
 
 #include <stdlib.h>
 
+#include "packed_ops.h"
 #include "walk.h"
 
 int virtq_check(const struct vmm_map *map, struct virtq *q)
@@ -109,6 +110,8 @@ int virtq_pop_batch(const struct vmm_map *map, struct virtq *q, struct virtio_ba
 		return rc;
 	if (b->max_segs < r.size)
 		return -EINVAL;
+	if (r.packed)
+		return packed_pop_batch(&r, q, b);
 	rc = available(&r, q, &waiting);
 	while (rc == 0 && waiting != 0 && b->nchains < b->max_chains && bytes < VIRTQ_BATCH_BYTES) {
 		rc = pop_one(&r, q, b, &hint);
@@ -189,12 +192,14 @@ static int __attribute__((cold)) used_fault(const struct rings *r, struct virtq 
 	return fault(q, VIRTQ_E_RING, VIRTQ_NO_HEAD, 2, q->used, used_bytes(r->size));
 }
 
-static int completion_check(const struct rings *r, const struct virtq *q, const struct virtio_batch *b)
+static int completion_check(const struct rings *r, struct virtq *q, const struct virtio_batch *b)
 {
 	int rc = virtio_batch_check(b);
 
 	if (rc != 0)
 		return rc;
+	if (r->packed)
+		return packed_check(q, b);
 	if (b->nchains > in_flight(q))
 		return -EINVAL;
 	for (uint32_t i = 0; i < b->nchains; i++)
@@ -213,6 +218,10 @@ int virtq_complete_batch(const struct vmm_map *map, struct virtq *q, const struc
 		rc = completion_check(&r, q, b);
 	if (rc != 0)
 		return rc;
+	if (r.packed) {
+		rc = b->nchains == 0 ? 0 : packed_publish(&r, q, b);
+		return rc != 0 ? rc : packed_decide(&r, q, ret);
+	}
 	for (uint32_t i = 0; i < b->nchains; i++)
 		if (put_used(&r, (uint16_t)(q->next_used + i), b->chains[i].head, b->chains[i].written) != 0)
 			return used_fault(&r, q);
@@ -228,10 +237,27 @@ int virtq_add_used(const struct vmm_map *map, struct virtq *q, uint16_t head, ui
 
 	if (rc != 0)
 		return rc;
+	if (r.packed) {
+		struct virtio_chain chain = {.head = head, .written = len, .writable = len};
+		struct virtio_batch one = {.max_chains = 1, .nchains = 1, .chains = &chain};
+
+		rc = packed_check(q, &one);
+		return rc != 0 ? rc : packed_publish(&r, q, &one);
+	}
 	if (head >= r.size || MUTANT(USED_UNPOPPED, in_flight(q) == 0, 0))
 		return -EINVAL;
 	if (put_used(&r, q->next_used, head, len) != 0 || publish(&r, q, 1) != 0)
 		return used_fault(&r, q);
+	return 0;
+}
+
+int virtq_undo_pop(struct virtq *q, uint32_t count)
+{
+	if (q->flags & VIRTQ_PACKED)
+		return packed_undo(q, count);
+	if (count > in_flight(q))
+		return -EINVAL;
+	q->next_avail = (uint16_t)(q->next_avail - count);
 	return 0;
 }
 
@@ -241,7 +267,9 @@ int virtq_needs_notification(const struct vmm_map *map, struct virtq *q, int *re
 	int rc = rings_open(map, q, &r);
 
 	*ret = 0;
-	return rc != 0 ? rc : decide(&r, q, ret);
+	if (rc != 0)
+		return rc;
+	return r.packed ? packed_decide(&r, q, ret) : decide(&r, q, ret);
 }
 
 static int hint_store(const struct rings *r, struct virtq *q, uint64_t offset, uint16_t value)
@@ -267,6 +295,8 @@ int virtq_enable_notification(const struct vmm_map *map, struct virtq *q, int *r
 	rc = rings_open(map, q, &r);
 	if (rc != 0)
 		return rc;
+	if (r.packed)
+		return packed_enable(&r, q, ret);
 	if (q->flags & VIRTQ_EVENT_IDX)
 		rc = hint_store(&r, q, avail_event_offset(r.size), MUTANT(EVENT_POSITION, q->next_avail, q->next_used));
 	else
@@ -291,6 +321,8 @@ int virtq_disable_notification(const struct vmm_map *map, struct virtq *q)
 	if (q->broken.error != 0)
 		return 0;
 	rc = rings_open(map, q, &r);
+	if (rc == 0 && r.packed)
+		return packed_wish(&r, q, EVENT_DISABLE, 0);
 	if (rc != 0 || (q->flags & VIRTQ_EVENT_IDX))
 		return rc;
 	return hint_store(&r, q, RING_FLAGS, USED_NO_NOTIFY);

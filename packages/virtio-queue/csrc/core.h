@@ -28,6 +28,9 @@
 #define VIRTQ_READY 1u
 #define VIRTQ_EVENT_IDX 2u
 #define VIRTQ_INDIRECT 4u
+#define VIRTQ_PACKED 8u /* VIRTIO_F_RING_PACKED: `held` and `order` must be there, positions begin at VIRTQ_WRAP */
+
+#define VIRTQ_WRAP 0x8000u /* packed positions: 15 bits of index and the wrap counter, which begins as 1 (2.8.1) */
 
 /* Faults of the queue as a whole; those of one chain are VIRTIO_E_* in virtio_batch.h. */
 #define VIRTQ_E_NOT_READY ENODEV    /* used before the driver enabled it */
@@ -61,12 +64,26 @@ struct virtq_counters {
 	uint64_t suppressed; /* decisions not to, although chains had been completed since the last one */
 };
 
+/* A chain of a packed ring in flight, by its buffer id. */
+struct virtq_held {
+	uint32_t order;  /* running number of its pop */
+	uint16_t slots;  /* descriptors it takes up, 0: not in flight */
+	uint16_t chosen; /* during a completion: is in it */
+};
+
 struct virtq {
-	uint64_t desc, avail, used; /* guest addresses */
+	uint64_t desc, avail, used; /* guest addresses: descriptor, driver and device area */
 	uint16_t max_size, size;
-	uint16_t next_avail, next_used; /* free-running; their difference is the number of chains in flight */
+	uint16_t next_avail, next_used; /* split: free-running, their difference is in flight; packed: slot and wrap counter */
 	uint32_t flags;
-	uint32_t num_added; /* used elements since the last notification decision, saturating at 65536 */
+	uint32_t num_added; /* used elements (packed: descriptors) since the last notification decision, at most 65536 */
+	/* Packed only. The owner provides both tables, zeroed, for as long as the queue lives. */
+	uint32_t popped;          /* running number of the next pop */
+	uint32_t in_flight, busy; /* chains in flight, and the descriptors they take up */
+	uint32_t ids;             /* entries of held: any id (65536), or as many as the owner expects */
+	uint32_t order_mask;      /* entries of order less 1; a power of two, at least max_size */
+	struct virtq_held *held;
+	uint16_t *order; /* buffer id by number of pop */
 	struct virtq_fault fault;  /* the last fault */
 	struct virtq_fault broken; /* the fault after which nothing is popped any more (error 0: none) */
 	struct virtq_counters counters;
@@ -81,11 +98,16 @@ int virtq_check(const struct vmm_map *map, struct virtq *q);
 int virtq_pop_batch(const struct vmm_map *map, struct virtq *q, struct virtio_batch *b);
 
 /* Publish one used element for each chain of the batch, in order, then decide about the notification.
- * -EINVAL, nothing published: head >= size, written > writable, or more chains than are in flight. */
+ * -EINVAL, nothing published: head >= size (packed: not in flight, or twice), written > writable, or more chains than
+ * are in flight. */
 int virtq_complete_batch(const struct vmm_map *map, struct virtq *q, const struct virtio_batch *b, int *ret);
 
-/* Publish one used element. -EINVAL, nothing published: head >= size or nothing in flight. */
+/* Publish one used element. -EINVAL, nothing published: head >= size (packed: not in flight) or nothing in flight. */
 int virtq_add_used(const struct vmm_map *map, struct virtq *q, uint16_t head, uint32_t len);
+
+/* Give the last `count` popped chains back. -EINVAL, nothing changed: so many are not in flight, or (packed, where it is
+ * known) one of them is complete. */
+int virtq_undo_pop(struct virtq *q, uint32_t count);
 
 /* Must the driver be told about the elements published since the last call? Clears num_added. */
 int virtq_needs_notification(const struct vmm_map *map, struct virtq *q, int *ret);

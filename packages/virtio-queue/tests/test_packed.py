@@ -2,8 +2,8 @@
 
 import attrs
 import pytest
-from virtio_queue import ChainBatch, DriverError, Reason
-from virtio_queue.testing import Driver, PackedRings, RingLayout, TwinQueue
+from virtio_queue import ChainBatch, DriverError, Reason, Segment
+from virtio_queue.testing import Driver, PackedRings, RingLayout
 from vmm_memory import GuestMemoryMmap
 from vmm_memory.testing import guarded_region
 
@@ -41,12 +41,6 @@ class PackedBench:
         """(id, length, flags) of an element."""
         _addr, length, head, flags = self.raw.descriptor(slot)
         return head, length, flags
-
-
-@pytest.fixture
-def queue_class():
-    """The twin; the C core follows."""
-    return TwinQueue
 
 
 @pytest.fixture
@@ -395,3 +389,15 @@ def test_saved_and_restored_in_the_middle(queue_class, make_packed):
     for index in (2, 0):
         restored.add_used(packed.mem, chains[index].head, 1)
     assert [done.head for done in driver.completed()] == [chains[index].head for index in (1, 2, 0)]
+
+
+def test_chain_not_yet_announced(make_packed):
+    """Nothing is visible before it is published, with one store."""
+    packed = make_packed(3, start=2)
+    driver = packed.driver()
+    for _ in range(2):
+        driver.add([Segment(DATA, 1, False)], announce=False)
+    assert driver.next_avail == 1
+    assert packed.pop() is None
+    driver.publish()
+    assert packed.queue.pop_batch(packed.mem, packed.batch) == 2

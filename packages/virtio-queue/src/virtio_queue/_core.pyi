@@ -1,3 +1,4 @@
+from collections.abc import MutableSequence, Sequence
 from typing import Protocol
 
 class CData:
@@ -18,6 +19,11 @@ class Counters(Protocol):
     notified: int
     suppressed: int
 
+class Held(Protocol):
+    order: int
+    slots: int
+    chosen: int
+
 class Virtq(Protocol):
     desc: int
     avail: int
@@ -28,6 +34,13 @@ class Virtq(Protocol):
     next_used: int
     flags: int
     num_added: int
+    popped: int
+    in_flight: int
+    busy: int
+    ids: int
+    order_mask: int
+    held: Sequence[Held]
+    order: MutableSequence[int]
     @property
     def fault(self) -> Fault: ...
     @property
@@ -49,11 +62,14 @@ class Lib(Protocol):
     VIRTQ_READY: int
     VIRTQ_EVENT_IDX: int
     VIRTQ_INDIRECT: int
+    VIRTQ_PACKED: int
+    VIRTQ_WRAP: int
     VIRTQ_NO_HEAD: int
     def vq_check(self, vmm_map: int, q: Virtq, /) -> int: ...
     def vq_pop_batch(self, vmm_map: int, q: Virtq, batch: int, /) -> int: ...
     def vq_complete_batch(self, vmm_map: int, q: Virtq, batch: int, /) -> int: ...
     def vq_add_used(self, vmm_map: int, q: Virtq, head: int, written: int, /) -> int: ...
+    def virtq_undo_pop(self, q: Virtq, count: int, /) -> int: ...
     def vq_needs_notification(self, vmm_map: int, q: Virtq, /) -> int: ...
     def vq_enable_notification(self, vmm_map: int, q: Virtq, /) -> int: ...
     def vq_disable_notification(self, vmm_map: int, q: Virtq, /) -> int: ...
@@ -65,6 +81,7 @@ class FFI(Protocol):
     def new(self, cdecl: str, init: object = ..., /) -> object: ...
     def cast(self, cdecl: str, source: object, /) -> object: ...
     def buffer(self, cdata: object, size: int = ..., /) -> bytearray: ...
+    def from_buffer(self, cdecl: str, buffer: object, /) -> object: ...
     def sizeof(self, cdecl: str, /) -> int: ...
     def from_buffer(self, cdecl: str, data: object, /, require_writable: bool = ...) -> CData: ...
     NULL: CData

@@ -3,25 +3,77 @@
 from __future__ import annotations
 
 import errno
+import mmap
+import struct
 from typing import TYPE_CHECKING, NoReturn, SupportsInt, cast
+from weakref import WeakKeyDictionary
 
 from vmm_memory import ReadableBuffer, WritableBuffer
 
 from virtio_queue._core import ffi, lib
 from virtio_queue._errors import AbiMismatchError, DriverError, Reason
+from virtio_queue._layout import U32
 
 if TYPE_CHECKING:  # the extension has no types: these live in _core.pyi only
-    from virtio_queue._core import Batch, Fault, Virtq
+    from collections.abc import Iterable, MutableSequence, Sequence
 
-__all__ = ("BatchArrays", "driver_error", "fail", "gather", "lib", "new_virtq", "scatter")
+    from virtio_queue._core import Batch, Fault, Held, Virtq
+
+__all__ = (
+    "BatchArrays",
+    "driver_error",
+    "fail",
+    "gather",
+    "held_chains",
+    "lib",
+    "new_virtq",
+    "restore_held",
+    "scatter",
+)
+
+_HELD = struct.Struct("<IH2x")  # struct virtq_held without `chosen`
 
 
-def new_virtq(max_size: int) -> Virtq:
-    """A zeroed `struct virtq` as after a reset."""
+_IDS = 1 << 16  # a driver of a packed ring may give any 16-bit id
+# The tables of a queue live as long as its struct does, whoever still works with that.
+_tables: WeakKeyDictionary[Virtq, object] = WeakKeyDictionary()
+
+
+def new_virtq(max_size: int, *, packed: bool = False) -> Virtq:
+    """A `struct virtq` as after a reset, of either format."""
     queue = cast("Virtq", ffi.new("struct virtq *"))
     queue.max_size = max_size
     queue.size = max_size
+    if packed:
+        # Anonymous memory: of the table of ids only the pages exist whose ids the driver uses, mostly one.
+        ids = mmap.mmap(-1, _IDS * ffi.sizeof("struct virtq_held"), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        held = ffi.from_buffer("struct virtq_held[]", ids)
+        entries = 1 << (max_size - 1).bit_length()
+        order = ffi.new("uint16_t[]", entries)
+        queue.held, queue.order = cast("Sequence[Held]", held), cast("MutableSequence[int]", order)
+        queue.ids, queue.order_mask = _IDS, entries - 1
+        queue.flags = lib.VIRTQ_PACKED
+        queue.next_avail = queue.next_used = lib.VIRTQ_WRAP
+        _tables[queue] = held, order
     return queue
+
+
+def held_chains(queue: Virtq) -> list[tuple[int, int, int]]:
+    """The (head, descriptors, order) of each chain that a packed queue has in flight, as popped."""
+    if queue.in_flight == 0:
+        return []
+    raw = memoryview(ffi.buffer(queue.held, _IDS * _HELD.size))
+    rows = ((head, slots, order) for head, (order, slots) in enumerate(_HELD.iter_unpack(raw)) if slots)
+    return sorted(rows, key=lambda row: (row[2] - queue.popped) & U32)
+
+
+def restore_held(queue: Virtq, chains: Iterable[tuple[int, int, int]]) -> None:
+    """Have these chains, as `held_chains` gives them, in flight; `popped` is set already."""
+    for head, slots, order in chains:
+        queue.held[head].slots, queue.held[head].order = slots, order
+        queue.order[order & queue.order_mask] = head
+        queue.in_flight += 1
+        queue.busy += slots
 
 
 class BatchArrays:

@@ -1,8 +1,9 @@
-"""The device side of a split virtqueue, on the C core."""
+"""The device side of a virtqueue, on the C core."""
 
 import errno
 from typing import Final, Self
 
+import attrs
 from vmm_memory import GuestMemory
 
 from virtio_queue._batch import ChainBatch
@@ -10,9 +11,9 @@ from virtio_queue._chain import DescriptorChain
 from virtio_queue._completion import refusal
 from virtio_queue._counters import QueueCounters
 from virtio_queue._errors import DriverError, Reason
-from virtio_queue._ffi import driver_error, fail, lib, new_virtq
+from virtio_queue._ffi import driver_error, fail, held_chains, lib, new_virtq, restore_held
 from virtio_queue._layout import U16, U64, check_max_size, check_register
-from virtio_queue._state import QueueState
+from virtio_queue._state import HeldChain, QueueState
 
 _U32 = 0xFFFF_FFFF
 # Bound once: an attribute lookup on lib costs a good part of a call.
@@ -21,19 +22,23 @@ _complete_batch: Final = lib.vq_complete_batch
 
 
 class Queue:
-    """Device side of a split virtqueue with indirect descriptors and event index (VIRTIO 1.2, 2.7).
+    """Device side of a virtqueue, split or packed, with indirect descriptors and event index.
 
     Guest memory is hostile. What breaks one chain (a loop, a buffer outside memory, …) is reported once: the
     chain is taken from the ring, and the device either completes it with 0 bytes or asks for a reset. What
-    breaks the ring (an available index that ran ahead, a head outside the table) breaks the queue: each later
-    pop raises the same error until `reset`, and `enable_notification` says that there is nothing to do: no
-    loop can spin. Every chain that was popped, broken ones too, has to be completed or given back: as many
-    as the queue has entries can be in flight, and a driver that announces more has broken the ring.
+    breaks the ring (an available index that ran ahead, a head outside the table; packed: a list without an
+    end, a buffer id that is in flight) breaks the queue: each later pop raises the same error until `reset`,
+    and `enable_notification` says that there is nothing to do: no loop can spin. Every chain that was popped,
+    broken ones too, has to be completed or given back: as many as the queue has entries can be in flight, and
+    a driver that announces more has broken the ring.
+
+    Which format it is, `packed` says; everything else is the same for both (VIRTIO 1.2, 2.7 and 2.8).
 
     One thread at a time. Operations release the GIL.
 
     Args:
-        max_size: Most entries a driver may choose, a power of two from 1 to 32768; `size` starts there.
+        max_size: Most entries a driver may choose, 1 to 32768; `size` starts there. The size of a split ring
+            must be a power of two, which is judged when it is used.
 
     Raises:
         ValueError: `max_size` is no queue size.
@@ -55,7 +60,7 @@ class Queue:
 
     @property
     def size(self) -> int:
-        """Entries; settable, 0 to 65535. Usable is a power of two up to `max_size`."""
+        """Entries; settable, 0 to 65535. Usable is 1 to `max_size`, in a split ring a power of two."""
         return self._vq.size
 
     @size.setter
@@ -64,7 +69,7 @@ class Queue:
 
     @property
     def desc_table(self) -> int:
-        """Guest address of the descriptor table; settable, 64 bits. Usable is a multiple of 16."""
+        """Guest address of the descriptor area; settable, 64 bits. Usable is a multiple of 16."""
         return self._vq.desc
 
     @desc_table.setter
@@ -73,7 +78,7 @@ class Queue:
 
     @property
     def avail_ring(self) -> int:
-        """Guest address of the available ring; settable, 64 bits. Usable is a multiple of 2."""
+        """Guest address of the driver area; settable, 64 bits. Usable is a multiple of 2 (packed: 4)."""
         return self._vq.avail
 
     @avail_ring.setter
@@ -82,7 +87,7 @@ class Queue:
 
     @property
     def used_ring(self) -> int:
-        """Guest address of the used ring; settable, 64 bits. Usable is a multiple of 4."""
+        """Guest address of the device area; settable, 64 bits. Usable is a multiple of 4."""
         return self._vq.used
 
     @used_ring.setter
@@ -118,28 +123,41 @@ class Queue:
 
     @property
     def packed(self) -> bool:
-        """VIRTIO_F_RING_PACKED was negotiated; settable."""
-        return False
+        """VIRTIO_F_RING_PACKED was negotiated; settable while no chain is in flight.
+
+        Another format begins at its start: both positions, `num_added`, `broken` and the counters are reset.
+        """
+        return bool(self._vq.flags & lib.VIRTQ_PACKED)
 
     @packed.setter
     def packed(self, value: bool) -> None:
-        if value:
-            raise NotImplementedError(f"packed is {value}")
+        if value == self.packed:
+            return
+        if self.in_flight:
+            raise ValueError(f"packed cannot become {value} with {self.in_flight} chains in flight")
+        old, new = self._vq, new_virtq(self._vq.max_size, packed=value)
+        new.size, new.desc, new.avail, new.used = old.size, old.desc, old.avail, old.used
+        new.flags |= old.flags & ~lib.VIRTQ_PACKED
+        self._vq = new
 
     @property
     def next_avail(self) -> int:
-        """Free-running 16-bit index of the next chain to pop."""
+        """Where the next chain is popped.
+
+        Split: a free-running 16-bit index. Packed: 15 bits of index, and the wrap counter as bit 15.
+        """
         return self._vq.next_avail
 
     @property
     def next_used(self) -> int:
-        """Free-running 16-bit index of the next used element."""
+        """Where the next used element goes, in the same form."""
         return self._vq.next_used
 
     @property
     def in_flight(self) -> int:
         """Chains popped and not completed, 0 to `size`."""
-        return (self._vq.next_avail - self._vq.next_used) & U16
+        vq = self._vq
+        return vq.in_flight if vq.flags & lib.VIRTQ_PACKED else (vq.next_avail - vq.next_used) & U16
 
     @property
     def broken(self) -> DriverError | None:
@@ -186,7 +204,7 @@ class Queue:
 
         Raises:
             DriverError: `head` is set: this chain is broken, was taken and can be completed with 0 bytes.
-                `head` None, or reason HEAD: the queue is broken or unusable and nothing was taken.
+                `broken` set, or `head` None: the queue is broken or unusable and nothing was taken.
         """
         single = self._single
         if single is None or single.max_segments < self._vq.size:
@@ -225,21 +243,23 @@ class Queue:
         """Give the last popped chains back, so that the next pop finds them again.
 
         Args:
-            count: Chains, 1 to `in_flight`; none popped after them may have been completed.
+            count: Chains, 1 to `in_flight`; none of them or popped after them may have been completed.
 
         Raises:
-            ValueError: So many are not in flight; nothing is changed.
+            ValueError: So many are not in flight, or (packed, where it is known) one of the last `count` was
+                completed; nothing is changed.
         """
         if not 1 <= count <= self.in_flight:
             raise ValueError(f"cannot give {count} chains back, {self.in_flight} are in flight")
-        self._vq.next_avail = (self._vq.next_avail - count) & U16
+        if lib.virtq_undo_pop(self._vq, count) < 0:
+            raise ValueError(f"cannot give {count} chains back, of the last {count} some were completed")
 
     def add_used(self, mem: GuestMemory, head: int, written: int) -> None:
         """Complete one chain: write a used element and publish it.
 
         Args:
             mem: The memory of the ring.
-            head: `DescriptorChain.head`, below `size`.
+            head: `DescriptorChain.head`; below `size`, or (packed) the id of a chain in flight.
             written: Bytes written into the writable segments, 0 to 2^32 - 1.
 
         Raises:
@@ -251,7 +271,7 @@ class Queue:
         view = mem.access_map()
         rc = lib.vq_add_used(view.address, self._vq, head, written)
         if rc < 0:
-            fail(rc, self._vq, str(refusal([head], self.size, self.in_flight)))
+            fail(rc, self._vq, self._refusal([head]))
 
     def complete_batch(self, mem: GuestMemory, batch: ChainBatch) -> bool:
         """Complete every chain of the batch, in its order, with one index store, in one crossing into C.
@@ -265,8 +285,9 @@ class Queue:
 
         Raises:
             DriverError: The queue is unusable; nothing is published.
-            ValueError: A head is no index of the queue, `written` exceeds the writable bytes of its chain, or
-                more chains than are in flight; nothing is published.
+            ValueError: A head is no index of the queue (packed: not in flight, or twice in the batch),
+                `written` exceeds the writable bytes of its chain, or more chains than are in flight; nothing
+                is published.
         """
         view = mem.access_map()
         rc = _complete_batch(view.address, self._vq, batch.address)
@@ -280,12 +301,18 @@ class Queue:
         for _first, _count, head, written, _error, _readable, writable in batch.records():
             if written > writable:
                 return f"chain {head}: {written} bytes written, {writable} writable"
-        return str(refusal([record[2] for record in batch.records()], self.size, self.in_flight))
+        return self._refusal([record[2] for record in batch.records()])
+
+    def _refusal(self, heads: list[int]) -> str:
+        held = self._vq.held
+        known = (lambda head: bool(held[head].slots)) if self.packed else None
+        return str(refusal(heads, self.size, self.in_flight, known))
 
     def needs_notification(self, mem: GuestMemory) -> bool:
         """Decide whether the driver must be interrupted for what was completed since the last decision.
 
-        False when nothing was. Without event index the driver's VIRTQ_AVAIL_F_NO_INTERRUPT decides (2.7.7).
+        False when nothing was. Without event index the driver's VIRTQ_AVAIL_F_NO_INTERRUPT decides (2.7.7);
+        in a packed ring its event suppression structure (2.8.10).
 
         Raises:
             DriverError: The queue is unusable.
@@ -338,9 +365,12 @@ class Queue:
             used_ring=vq.used,
             event_idx=self.event_idx,
             indirect=self.indirect,
+            packed=self.packed,
             next_avail=vq.next_avail,
             next_used=vq.next_used,
             num_added=vq.num_added,
+            popped=vq.popped,
+            held=[HeldChain(*chain) for chain in held_chains(vq)],
             broken=Reason(-vq.broken.error) if vq.broken.error else None,
         )
 
@@ -356,10 +386,13 @@ class Queue:
             DriverError: The rings are not in `mem`.
         """
         queue = cls(state.max_size)
+        queue.packed = state.packed
         vq = queue._vq
         vq.size, vq.desc, vq.avail, vq.used = state.size, state.desc_table, state.avail_ring, state.used_ring
         queue.ready, queue.event_idx, queue.indirect = state.ready, state.event_idx, state.indirect
         vq.next_avail, vq.next_used, vq.num_added = state.next_avail, state.next_used, state.num_added
+        vq.popped = state.popped
+        restore_held(vq, map(attrs.astuple, state.held))
         if state.broken is not None:
             vq.broken.error, vq.broken.head = -state.broken, lib.VIRTQ_NO_HEAD
         if mem is not None and state.ready:

@@ -25,7 +25,7 @@ class PackedSide:
         size = raw.layout.size
         self.raw = raw
         self.free = size
-        self.last_used = self.next_avail = self._announced = ring_position(start, size, packed=True)
+        self.last_used = self.next_avail = ring_position(start, size, packed=True)
         self._event_idx = event_idx
         self._placed = 0  # descriptors since the last decision about a kick
         self._ids = list(range(size))
