@@ -6,7 +6,7 @@ import attrs
 from hypothesis import given, settings
 from virtio_queue import DriverError, Reason
 from virtio_queue.testing import RingLayout, TwinQueue
-from virtio_queue.testing.strategies import hostile_rings, indices, mutations, queue_sizes, segment_lists
+from virtio_queue.testing.strategies import descriptor_chains, hostile_rings, indices, mutations, queue_sizes
 from vmm_memory.testing import ByteArrayMemory
 
 AREA = (0x1000, 0x1000)
@@ -20,7 +20,7 @@ def test_sizes_and_indices(size, index):
     assert 0 <= index <= 65535
 
 
-@given(segments=segment_lists(AREA, 6))
+@given(segments=descriptor_chains(AREA, 6))
 def test_segments_are_legal(segments):
     """Inside the area, readable before writable."""
     assert 1 <= len(segments) <= 6

@@ -178,6 +178,16 @@ class Driver:
             self.publish()
         return head
 
+    def offer(self, rows: Sequence[tuple[int, int, int, int]], head: int = 0) -> None:
+        """Make any descriptors available, as a bad driver does: nothing is checked or remembered.
+
+        Args:
+            rows: (address, length, flags, next) for the descriptor table from entry 0 on; in a packed ring
+                (address, length, flags, id) for the next elements. Rows beyond the size are left out.
+            head: What the available ring of a split queue gets, 0 to 65535.
+        """
+        self._side.offer(rows, head)
+
     def publish(self) -> None:
         """Make everything added so far visible to the device, with one store."""
         self._side.publish()

@@ -14,7 +14,7 @@ from virtio_queue._layout import (
     packed_move,
     ring_position,
 )
-from virtio_queue.testing._driver_split import Row
+from virtio_queue.testing._driver_split import RawRow, Row
 from virtio_queue.testing._rings import PackedRings
 
 
@@ -57,6 +57,19 @@ class PackedSide:
         self._placed += len(rows)
         self.free -= len(rows)
         return head
+
+    def offer(self, rows: Sequence[RawRow], _head: int) -> None:
+        """See `Driver.offer`."""
+        flags: list[tuple[int, int]] = []
+        for addr, length, kind, head in rows[: self.raw.layout.size]:
+            slot = self._next & ~WRAP
+            self.raw.write_body(slot, addr, length, head)
+            available = DESC_AVAIL if self._next & WRAP else DESC_USED
+            flags.append((slot, kind & ~(DESC_AVAIL | DESC_USED) | available))
+            self._next = packed_move(self._next, 1, self.raw.layout.size)
+        for slot, word in reversed(flags):
+            self.raw.set_flags(slot, word)
+        self.publish()
 
     def publish(self) -> None:
         """Announce what was placed: the device looks no further than the element whose flags are missing."""

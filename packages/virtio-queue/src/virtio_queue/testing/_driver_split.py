@@ -6,6 +6,7 @@ from virtio_queue._layout import AVAIL_NO_INTERRUPT, DESC_NEXT, U16, USED_NO_NOT
 from virtio_queue.testing._rings import RawRings
 
 Row = tuple[int, int, int]  # address, length, flags
+RawRow = tuple[int, int, int, int]  # address, length, flags, next or id
 
 
 def linked(rows: Sequence[Row], indices: Sequence[int]) -> list[tuple[int, int, int, int]]:
@@ -47,6 +48,14 @@ class SplitSide:
         self.raw.write_available(self.next_avail, taken[0])
         self.next_avail = (self.next_avail + 1) & U16
         return taken[0]
+
+    def offer(self, rows: Sequence[RawRow], head: int) -> None:
+        """See `Driver.offer`."""
+        for index, row in enumerate(rows[: self.raw.layout.size]):
+            self.raw.write_descriptor(index, *row)
+        self.raw.write_available(self._next, head)
+        self._next = (self._next + 1) & U16
+        self.publish()
 
     def publish(self) -> None:
         """Announce what was placed."""

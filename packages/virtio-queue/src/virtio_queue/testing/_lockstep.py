@@ -1,7 +1,7 @@
 """Runs two implementations of a queue side by side and insists that they agree."""
 
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from vmm_memory import GuestMemory
 
@@ -12,6 +12,11 @@ from virtio_queue._protocol import VirtQueue
 
 _T = TypeVar("_T")
 Outcome = tuple[object, ...]
+
+
+@runtime_checkable
+class _Tracking(Protocol):
+    def take_dirty(self) -> tuple[tuple[int, int], ...]: ...
 
 
 class Lockstep:
@@ -61,7 +66,7 @@ class Lockstep:
         return result if isinstance(result, Exception) else batches[0]
 
     def compare(self) -> None:
-        """Compare states, counters and watched memory.
+        """Compare states, counters, watched memory, and the pages that became dirty where that is tracked.
 
         Raises:
             AssertionError: They differ.
@@ -77,6 +82,8 @@ class Lockstep:
                 raise AssertionError(
                     f"memory at {addr + offset:#x}: queue {first[offset]:#x}, twin {second[offset]:#x}"
                 )
+        dirty = [memory.take_dirty() for memory in self.memories if isinstance(memory, _Tracking)]
+        assert len(dirty) < 2 or dirty[0] == dirty[1], "dirty pages" + _difference(*dirty)
 
 
 def _difference(left: object, right: object) -> str:
