@@ -110,7 +110,7 @@ def hunt(queue_class: type, seed: int, seconds: float) -> dict[str, object]:
         spent = time.process_time() - began
         if spent < seconds:  # else: stopped while it shrank
             found = f"{type(error).__name__}: {error}"
-            script = next(note for note in error.__notes__ if "\ntrial = " in note)
+            script = next((note for note in getattr(error, "__notes__", ()) if "\ntrial = " in note), "")
     return {
         "found": found,
         "seconds": round(time.process_time() - began, 1),

@@ -62,11 +62,11 @@ class PackedSide:
         """See `Driver.offer`."""
         flags: list[tuple[int, int]] = []
         for addr, length, kind, head in rows[: self.raw.layout.size]:
-            slot = self._next & ~WRAP
+            slot = self.next_avail & ~WRAP
             self.raw.write_body(slot, addr, length, head)
-            available = DESC_AVAIL if self._next & WRAP else DESC_USED
+            available = DESC_AVAIL if self.next_avail & WRAP else DESC_USED
             flags.append((slot, kind & ~(DESC_AVAIL | DESC_USED) | available))
-            self._next = packed_move(self._next, 1, self.raw.layout.size)
+            self.next_avail = packed_move(self.next_avail, 1, self.raw.layout.size)
         for slot, word in reversed(flags):
             self.raw.set_flags(slot, word)
         self.publish()

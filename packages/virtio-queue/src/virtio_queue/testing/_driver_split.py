@@ -53,8 +53,8 @@ class SplitSide:
         """See `Driver.offer`."""
         for index, row in enumerate(rows[: self.raw.layout.size]):
             self.raw.write_descriptor(index, *row)
-        self.raw.write_available(self._next, head)
-        self._next = (self._next + 1) & U16
+        self.raw.write_available(self.next_avail, head)
+        self.next_avail = (self.next_avail + 1) & U16
         self.publish()
 
     def publish(self) -> None:

@@ -172,8 +172,13 @@ class QueueTrial(Trial):
 
     @step
     def set_registers(self, layout: RingLayout) -> None:
-        """The driver moves its queue anywhere: outside memory, misaligned, one part over another."""
+        """The driver moves its queue anywhere: outside memory, misaligned, one part over another.
+
+        Args:
+            layout: Size and places; the format stays.
+        """
         self.honest = False
+        layout = attrs.evolve(layout, packed=self._layout.packed)
         for queue in self._pair.queues:
             layout.configure(queue, event_idx=self._event_idx, indirect=self._indirect)
 

@@ -2,8 +2,9 @@
 
 import functools
 import importlib
-import importlib.util
+import importlib.machinery
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 from typing import Concatenate, ParamSpec, TypeVar
@@ -147,13 +148,14 @@ def _introduction(subject: object) -> tuple[str, list[str]]:
     module, name = home
     if _has(module, name, subject) and _findable(module):
         return name, [f"from {module} import {name}"]
-    file = inspect.getsourcefile(subject) if inspect.isclass(subject) or inspect.isroutine(subject) else None
+    file = getattr(sys.modules.get(module), "__file__", None)
+    if file is None:
+        return name, [f"{name} = ...  # fill in: {module} is in no file"]
     return name, ["import runpy", "", f"{name} = runpy.run_path({file!r})[{name!r}]"]
 
 
 def _findable(module: str) -> bool:
-    """Whether another process would find it: a script or a test module is only known here."""
-    try:
-        return module != "__main__" and importlib.util.find_spec(module.split(".", maxsplit=1)[0]) is not None
-    except ValueError:
-        return False
+    """Whether another process would find it: a program or a test module is only known here."""
+    parts = module.split(".")
+    named = all(part.isidentifier() for part in parts)
+    return named and importlib.machinery.PathFinder.find_spec(parts[0]) is not None
