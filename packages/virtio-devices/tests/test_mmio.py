@@ -9,6 +9,7 @@ from virtio_devices import (
     DiskImage,
     Feature,
     InterruptBit,
+    RingOptions,
     SavedStateError,
     Status,
     TransportStateError,
@@ -97,7 +98,7 @@ def test_features_are_selected_by_page(echo):
     for page in (0, 1, 2, 0xFFFFFFFF):
         echo.driver.write(R.DEVICE_FEATURES_SEL, page)
         pages.append(echo.driver.read(R.DEVICE_FEATURES))
-    assert pages == [1 << 3 | 1 << 28 | 1 << 29, 1 | 1 << 8, 0, 0]
+    assert pages == [1 << 3 | 1 << 28 | 1 << 29, 1 | 1 << 2 | 1 << 8, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -144,20 +145,22 @@ def test_features_are_frozen_after_features_ok(echo):
     echo.driver._accept_features(1 << 3)
     echo.driver.set_up_queue(0)
     echo.driver.add_status(Status.DRIVER_OK)
-    assert agreed == Feature.VERSION_1
-    assert echo.device.context.features == Feature.VERSION_1
+    assert agreed & ~Feature.RING_PACKED == Feature.VERSION_1
+    assert echo.device.context.features == agreed
 
 
-def test_queue_registers_keep_to_their_rules(echo):
-    """QueueNum takes powers of two up to the maximum without truncating; bad selectors read as nothing."""
+def test_queue_registers_keep_to_their_rules(echo, packed):
+    """QueueNum takes legal sizes up to the maximum without truncating; bad selectors read as nothing."""
     driver = echo.driver
     driver.write(R.QUEUE_NUM, 4)  # before FEATURES_OK: ignored
     driver.negotiate()
     driver.write(R.QUEUE_SEL, 1)
     assert driver.read(R.QUEUE_NUM_MAX) == 16
-    for value in (0, 3, 32, 0x1_0004, 0xFFFF_FFFF):
+    for value in (0, 17, 32, 0x1_0004, 0xFFFF_FFFF):
         driver.write(R.QUEUE_NUM, value)
     assert echo.mmio._host.registers[1].size == 16
+    driver.write(R.QUEUE_NUM, 3)  # a packed ring may have any size (section 2.8)
+    assert echo.mmio._host.registers[1].size == (3 if packed else 16)
     driver.write(R.QUEUE_NUM, 8)
     assert echo.mmio._host.registers[1].size == 8
     driver.write(R.QUEUE_SEL, 0x1_0001)
@@ -418,14 +421,15 @@ accesses = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(script=accesses, primed=st.booleans())
-def test_random_register_accesses_never_raise(script, primed, tmp_path_factory):
+def test_random_register_accesses_never_raise(script, primed, packed, tmp_path_factory):
     """Whatever is written: values in range, no exception, and a working device after a reset."""
     path = tmp_path_factory.getbasetemp() / "fuzz.img"
     path.write_bytes(bytes(8192))
     memory = GuestMemoryMmap([guarded_region(0, 0x4_0000)])
     line = LineProbe()
-    with VirtioMmio(VirtioBlk("fuzz", DiskImage(path)), base=0, interrupt=line, memory=memory) as mmio:
-        driver = MmioDriver(mmio, memory, line, area=(0x1000, 0x2_0000))
+    disk, rings = VirtioBlk("fuzz", DiskImage(path)), RingOptions(packed=packed)
+    with VirtioMmio(disk, base=0, interrupt=line, memory=memory, rings=rings) as mmio:
+        driver = MmioDriver(mmio, memory, line, area=(0x1000, 0x2_0000), packed=packed)
         if primed:
             driver.initialise()
         for write, offset, size, value in script:

@@ -6,17 +6,24 @@ import pytest
 from virtio_devices import Feature, MmioRegister, QueueStats, RingOptions, Status, VirtioRng
 
 FLAGS = {
+    "packed": Feature.RING_PACKED,
     "event_idx": Feature.EVENT_IDX,
     "indirect_desc": Feature.INDIRECT_DESC,
     "in_order": Feature.IN_ORDER,
     "notification_data": Feature.NOTIFICATION_DATA,
     "queue_reset": Feature.RING_RESET,
 }
-CHOICES = [RingOptions(**dict(zip(FLAGS, on, strict=True))) for on in itertools.product([0, 1], repeat=5)]
+CHOICES = [RingOptions(**dict(zip(FLAGS, on, strict=True))) for on in itertools.product([0, 1], repeat=6)]
+
+
+@pytest.fixture
+def packed():
+    """Here the driver takes what it is told to, and no more."""
+    return
 
 
 def test_the_defaults_are_those_of_qemu():
-    """EVENT_IDX, INDIRECT_DESC and RING_RESET; neither IN_ORDER nor NOTIFICATION_DATA."""
+    """EVENT_IDX, INDIRECT_DESC and RING_RESET; not RING_PACKED, IN_ORDER, NOTIFICATION_DATA."""
     assert RingOptions().features == Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.RING_RESET
 
 

@@ -48,8 +48,8 @@ GOOD = [
     (RngConfig, "src=/dev/random", RngConfig(Path("/dev/random"))),
     (
         DiskConfig,
-        "path=a,event_idx=off,in_order=on",
-        DiskConfig(Path("a"), rings=RingConfig(event_idx=False, in_order=True)),
+        "path=a,queue_size=64,packed=on,event_idx=off,in_order=on",
+        DiskConfig(Path("a"), queue_size=64, rings=RingConfig(True, event_idx=False, in_order=True)),
     ),
     (
         RngConfig,
@@ -100,11 +100,19 @@ BAD = [
         "path=a,serial=123456789012345678901",
         "--disk serial: '123456789012345678901' is not at most 20 ASCII bytes",
     ),
+    *(
+        (
+            DiskConfig,
+            f"path=a,queue_size={n}",
+            f"--disk queue_size: {n} is not a power of two from 4 to 32768",
+        )
+        for n in (0, 2, 6, 65536)
+    ),
     (DiskConfig, "path=a,serial=\udcff", "--disk serial: '\\udcff' is not at most 20 ASCII bytes"),
     (
         DiskConfig,
         "path=a,cache=on",
-        f"--disk cache: unknown key; --disk takes path, readonly, id, serial, engine, {RINGS}",
+        f"--disk cache: unknown key; --disk takes path, readonly, id, serial, engine, queue_size, {RINGS}",
     ),
     (SerialConfig, "", f"--serial: '' {SERIAL}"),
     (SerialConfig, "TTY", f"--serial: 'TTY' {SERIAL}"),

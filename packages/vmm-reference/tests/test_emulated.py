@@ -58,6 +58,7 @@ def configs(draw):
         st.just(""),
         st.text(st.characters(min_codepoint=1, max_codepoint=126), max_size=20),
         st.sampled_from(["native", "python"]),
+        st.sampled_from([4, 256, 32768]),
         RINGS,
     )
     disks = draw(st.lists(disk, max_size=4))

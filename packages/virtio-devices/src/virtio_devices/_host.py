@@ -148,6 +148,7 @@ class DeviceHost:
             return
         queue.reset()
         try:
+            queue.packed = bool(self.driver_features & Feature.RING_PACKED)
             queue.size = registers.size
             queue.desc_table = registers.desc_table
             queue.avail_ring = registers.avail_ring

@@ -288,8 +288,10 @@ class VirtioMmio:
         if registers is None:
             return
         limit = self._host.device.queue_sizes[self._queue]
-        if not 0 < value <= limit or value & (value - 1):
-            self._host.log.warning("QueueNum=%d ignored: must be a power of two up to %d", value, limit)
+        any_size = self._host.driver_features & Feature.RING_PACKED  # VIRTIO 1.2 section 2.8
+        if not 0 < value <= limit or (value & (value - 1) and not any_size):
+            rule = "from 1" if any_size else "a power of two up"
+            self._host.log.warning("QueueNum=%d ignored: must be %s to %d", value, rule, limit)
             return
         registers.size = value
 

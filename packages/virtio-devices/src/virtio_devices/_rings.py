@@ -13,6 +13,7 @@ class RingOptions:
     """What a driver may negotiate about the rings; the names and defaults are QEMU's.
 
     Attributes:
+        packed: VIRTIO_F_RING_PACKED, one ring of descriptors that both sides write, in place of three.
         event_idx: VIRTIO_F_EVENT_IDX, each side names the entry at which it wants to be notified.
         indirect_desc: VIRTIO_F_INDIRECT_DESC, tables of descriptors outside the ring.
         in_order: VIRTIO_F_IN_ORDER, requests are answered in the order in which they came. The devices of
@@ -22,6 +23,7 @@ class RingOptions:
         queue_reset: VIRTIO_F_RING_RESET, one queue can be reset alone.
     """
 
+    packed: bool = False
     event_idx: bool = True
     indirect_desc: bool = True
     in_order: bool = False
@@ -39,13 +41,13 @@ class RingOptions:
 
 
 _BITS = {
+    "packed": Feature.RING_PACKED,
     "event_idx": Feature.EVENT_IDX,
     "indirect_desc": Feature.INDIRECT_DESC,
     "in_order": Feature.IN_ORDER,
     "notification_data": Feature.NOTIFICATION_DATA,
     "queue_reset": Feature.RING_RESET,
 }
-RING_FEATURES = RingOptions(**dict.fromkeys(_BITS, True)).features
 
 
 @attrs.frozen

@@ -41,6 +41,7 @@ DISK_KEYS = {
     "id": "name in events and errors",
     "serial": "what the guest reads as serial number, up to 20 bytes",
     "engine": "data path: native (C, batched) or python",
+    "queue_size": "entries of the request queue, a power of two from 4 to 32768 (default 256)",
     **RING_KEYS,
 }
 PLATFORM_KEYS = {
@@ -154,6 +155,7 @@ class DiskConfig:
     id: str = ""
     serial: str = ""
     engine: str = "native"
+    queue_size: int = 256
     rings: RingConfig = attrs.Factory(RingConfig)
 
     @classmethod
@@ -166,6 +168,7 @@ class DiskConfig:
             options.take("id", str, ""),
             options.take("serial", str, ""),
             options.take("engine", str, "native"),
+            options.take("queue_size", parse_count, 256),
             RingConfig.take(options),
         )
         options.finish(DISK_KEYS)
@@ -174,6 +177,8 @@ class DiskConfig:
     def __attrs_post_init__(self) -> None:
         if self.engine not in {"native", "python"}:
             raise ConfigError("--disk engine", f"{self.engine!r} is neither native nor python")
+        if not 4 <= self.queue_size <= 32768 or self.queue_size & (self.queue_size - 1):
+            raise ConfigError("--disk queue_size", f"{self.queue_size} is not a power of two from 4 to 32768")
         if len(self.serial) > 20 or not self.serial.isascii():
             raise ConfigError("--disk serial", f"{self.serial!r} is not at most 20 ASCII bytes")
 

@@ -7,6 +7,7 @@ import attrs
 from vmm_reference._grammar import Options, parse_toggle
 
 RING_KEYS: Final = {
+    "packed": "offer packed rings as well as split ones",
     "event_idx": "let the driver say which entry to notify it of (default on)",
     "indirect_desc": "let it use tables outside the ring (default on)",
     "in_order": "tell it that requests are answered in order",
@@ -19,6 +20,7 @@ RING_KEYS: Final = {
 class RingConfig:
     """Which ring features a device offers, in the fields and defaults of `virtio_devices.RingOptions`."""
 
+    packed: bool = False
     event_idx: bool = True
     indirect_desc: bool = True
     in_order: bool = False

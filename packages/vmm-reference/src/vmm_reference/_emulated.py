@@ -173,6 +173,7 @@ def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
         words += [
             "--disk",
             f"path={path},readonly={_toggle(disk.readonly)},id={quote(name)},engine={disk.engine}{serial}"
+            + f",queue_size={disk.queue_size}"
             + disk.rings.words(),
         ]
     for name, net in zip(config.net_ids(), config.nets, strict=True):
@@ -193,6 +194,7 @@ def _net_words(name: str, net: NetConfig) -> str:
         "id": quote(name),
         "pcap": None if net.pcap is None else quote(str(net.pcap.absolute())),
         "engine": net.engine,
+        "queue_size": net.queue_size,
         "offload_csum": _toggle(net.offload_csum),
         "offload_tso": _toggle(net.offload_tso),
     }
