@@ -17,7 +17,7 @@ help:
 	@echo "make test-long   full counts, with a dated log under logs/"
 	@echo "make lint        ruff, mypy --strict, generated C up to date"
 	@echo "make docs        the site of all documentation: build/site/index.html"
-	@echo "make sanitize    the C cores under ASan and UBSan, through the property suites"
+	@echo "make sanitize    the C cores under ASan and UBSan (TOOL=thread: TSan), through the property suites"
 	@echo "make bench       figures beside their yardsticks"
 	@echo "make pins        constraints.txt anew, from the newest versions that are allowed"
 	@echo "make doctor      what this machine's KVM can really do"
@@ -70,7 +70,7 @@ doctor: $(STAMP)
 	@$(BIN)/vmm doctor
 
 sanitize: $(STAMP)
-	@$(BIN)/python tools/sanitize.py
+	@$(BIN)/python tools/sanitize.py $(if $(TOOL),--tool "$(TOOL)")
 
 clean:
 	rm -rf $(VENV) build dist packages/*/build packages/*/src/*.egg-info packages/*/src/*/*.so

@@ -338,9 +338,12 @@ class _Packed(_Side):
         return count
 
     def complete(self, done: int, count: int) -> _Part[None]:
-        for position in range(done, done + count):
+        # The first one last: until the driver sees it, it does not look at the others.
+        for position in range(done + 1, done + count):
             yield Store(f"id[{self.slot(position)}]", -position - 1)
-            yield Store(self.flags(position), 3 * self.wrap(position), Order.RELEASE, "packed-used")
+            yield Store(self.flags(position), 3 * self.wrap(position))
+        yield Store(f"id[{self.slot(done)}]", -done - 1)
+        yield Store(self.flags(done), 3 * self.wrap(done), Order.RELEASE, "packed-used")
 
     def interrupt_wanted(self, done: int, count: int) -> _Part[bool]:
         return self.wanted((yield Load("driver_event")), done, count)
