@@ -29,6 +29,8 @@ from ._errors import (
     UnexpectedEofError,
 )
 from ._include import get_include
+from ._iommu import IommuMemory
+from ._iotlb import Iommu, Iotlb, IotlbEntry, Permissions
 from ._map import GuestMemoryMmap
 from ._protocols import DiscardListener, GuestAddressSpace, GuestMemory, RegionListener
 from ._region import GuestRegionMmap
@@ -57,13 +59,18 @@ __all__ = (
     "HugepageError",
     "InvalidGuestAddressError",
     "InvalidRegionError",
+    "Iommu",
     "IommuFaultError",
+    "IommuMemory",
+    "Iotlb",
+    "IotlbEntry",
     "ListenerError",
     "MappingError",
     "MemoryOrder",
     "MisalignedAccessError",
     "NoSuchRegionError",
     "PartialBufferError",
+    "Permissions",
     "ReadOnlyRegionError",
     "ReadableBuffer",
     "RegionBusyError",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 import weakref
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import Final, NamedTuple
 
@@ -96,6 +96,17 @@ class AccessMap:
         """The entry that holds this address, or None."""
         i = bisect_right(self._bases, addr) - 1
         return self.rows[i] if i >= 0 and addr - self.rows[i].base < self.rows[i].size else None
+
+    def rows_within(self, addr: int, size: int) -> tuple[Row, ...]:
+        """The entries that a range touches, by ascending address."""
+        first = max(bisect_right(self._bases, addr) - 1, 0)
+        found = self.rows[first : bisect_left(self._bases, addr + size)]
+        return tuple(row for row in found if row.base + row.size > addr)
+
+    @property
+    def emptied(self) -> bool:
+        """Is this a forked child, which has no guest memory?"""
+        return self.map.count != len(self.rows)  # type: ignore[no-any-return]
 
     def empty(self) -> None:
         """Make every further access fail; for a child process that has no guest memory."""

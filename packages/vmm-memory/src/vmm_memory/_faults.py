@@ -24,7 +24,7 @@ ORDERS: Final = "memory order: loads take RELAXED, ACQUIRE or SEQ_CST, stores RE
 
 def access_error(table: AccessMap, rc: int, addr: int, size: int) -> GuestMemoryError:
     """The exception for a copy, check or slice that C (or its twin) refused with rc."""
-    if table.map.count != len(table.rows):
+    if table.emptied:
         return ForkedError(table.owner_pid)
     if rc == -errno.EACCES:
         return ReadOnlyRegionError(addr, size, "touches a read-only region; nothing was written")

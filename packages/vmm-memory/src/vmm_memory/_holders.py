@@ -7,12 +7,13 @@ import time
 import weakref
 from collections.abc import Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeAlias
 
 __all__ = ("Holders", "caller")
 
 _PACKAGE: Final = __name__.partition(".")[0]
 _POLL_SECONDS: Final = 0.001
+_User: TypeAlias = tuple[weakref.ref[object], Callable[[], str] | None, tuple[int, int] | None]
 
 
 class Holders:
@@ -22,14 +23,17 @@ class Holders:
 
     def __init__(self) -> None:
         # By identity: a cffi buffer has no hash. Each operation on the dict is one under the GIL.
-        self._users: Final[dict[int, tuple[weakref.ref[object], Callable[[], str] | None]]] = {}
+        self._users: Final[dict[int, _User]] = {}
 
-    def add(self, user: object, name: Callable[[], str] | None = None) -> None:
+    def add(
+        self, user: object, name: Callable[[], str] | None = None, span: tuple[int, int] | None = None
+    ) -> None:
         """Count this object until it is gone, or until its attribute `closed`, if it has one, is true.
 
         Args:
             user: Anything that can be weakly referenced.
             name: What names it; its repr does by default. Must not refer to the user.
+            span: (first, end) of the addresses it uses; any by default.
         """
         key, users = id(user), self._users
 
@@ -38,22 +42,24 @@ class Holders:
             if key in users and users[key][0] is reference:
                 del users[key]
 
-        users[key] = (weakref.ref(user, forget), name)
+        users[key] = (weakref.ref(user, forget), name, span)
 
-    def names(self) -> tuple[str, ...]:
-        """The users of this moment, sorted."""
+    def names(self, span: tuple[int, int] | None = None) -> tuple[str, ...]:
+        """The users of this moment, sorted; of addresses in [first, end) alone, if they are given."""
         found = []
-        for reference, name in list(self._users.values()):
+        for reference, name, uses in list(self._users.values()):
             user = reference()
-            if user is not None and not getattr(user, "closed", False):
+            if user is None or getattr(user, "closed", False):
+                continue
+            if uses is None or span is None or (uses[0] < span[1] and span[0] < uses[1]):
                 found.append(repr(user) if name is None else name())
         return tuple(sorted(found))
 
-    def wait(self, timeout: float) -> tuple[str, ...]:
-        """Wait until nobody is left, at most so many seconds; who is left then."""
+    def wait(self, timeout: float, span: tuple[int, int] | None = None) -> tuple[str, ...]:
+        """Wait until nobody is left, at most so many seconds; who is left then. `span` as in `names`."""
         end = time.monotonic() + timeout
         # Polled: a weak reference's callback may run anywhere, and must not take a lock to wake somebody.
-        while (left := self.names()) and time.monotonic() < end:
+        while (left := self.names(span)) and time.monotonic() < end:
             time.sleep(_POLL_SECONDS)
         return left
 

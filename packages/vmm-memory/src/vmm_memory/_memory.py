@@ -204,10 +204,10 @@ class CheckedMemory:
         while True:
             table = self._access or self._renew()
             row = table.row_of(addr)
-            rc = -errno.EFAULT if row is None else self._check(table, addr, max(size, 1), access)
+            rc = self._check(table, addr, max(size, 1), access)
             if row is not None and not rc:
                 break
-            self._refused(table, rc, addr, size, access)
+            self._refused(table, rc or -errno.EFAULT, addr, size, access)
         if size < 0 or addr + size > row.base + row.size:
             reason = (
                 f"leaves the region {row.base:#x}-{row.base + row.size - 1:#x}; a slice lies in one region"

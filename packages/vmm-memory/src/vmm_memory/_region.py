@@ -309,7 +309,7 @@ class GuestRegionMmap:
             return f"{text} taken at {place}" if opened else f"a view cut from {text} taken at {place}"
 
         for holders in (self._users, *lenders):
-            holders.add(exporter, name)
+            holders.add(exporter, name, (address, address + max(size, 1)))
         return window
 
     def discard(self, offset: int, size: int) -> None:
