@@ -54,7 +54,7 @@ def build(number: int) -> Path:
         shutil.copytree(
             PACKAGE / "src" / "virtio_queue", package, ignore=shutil.ignore_patterns("*.so", "__pycache__")
         )
-        sources = [PACKAGE / "csrc" / name for name in ("_core_cffi.c", "core.c")]
+        sources = [file for file in (PACKAGE / "csrc").glob("*.c") if not file.name.endswith(".csrc.c")]
         flags = ["-std=c11", "-O1", "-fPIC", "-shared", "-DPy_LIMITED_API=0x030b0000"]
         flags += [f"-DVQ_MUTANT={number}"] if number else []
         include = [f"-I{sysconfig.get_paths()['include']}", f"-I{PACKAGE / 'csrc'}"]

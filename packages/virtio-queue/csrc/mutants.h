@@ -38,6 +38,20 @@
 #define VQ_MUTANT_ORDER 26           /* readable buffer after a writable one */
 #define VQ_MUTANT_MEMORY_END 27      /* buffer that ends one byte behind memory */
 #define VQ_MUTANT_READ_ONLY 28       /* writable buffer in read-only memory */
+/* Packed rings. */
+#define VQ_MUTANT_PACKED_AVAIL_WRAP 29    /* wrap counter not flipped where the driver's lap ends */
+#define VQ_MUTANT_PACKED_USED_WRAP 30     /* ... where the device's does */
+#define VQ_MUTANT_PACKED_USED_STATE 31    /* used flags as in the first lap, in every lap */
+#define VQ_MUTANT_PACKED_ID_SLOT 32       /* slot given back in place of the buffer id */
+#define VQ_MUTANT_PACKED_SKIP_ONE 33      /* a list counted as one descriptor when it is skipped */
+#define VQ_MUTANT_PACKED_EVENT_FLAT 34    /* event position compared with the wrap counter as a number */
+#define VQ_MUTANT_PACKED_SILENCE 35       /* the driver's wish for silence ignored */
+#define VQ_MUTANT_PACKED_NO_RECHECK 36    /* no second look after notifications were enabled */
+#define VQ_MUTANT_PACKED_WRITE_FLAG 37    /* WRITE in used descriptors where nothing was written */
+#define VQ_MUTANT_PACKED_ID_TWICE 38      /* a buffer id that is in flight accepted again */
+#define VQ_MUTANT_PACKED_MIXED 39         /* indirect table behind other elements of a list */
+#define VQ_MUTANT_PACKED_CLEAN 40         /* pages of used descriptors not marked dirty */
+#define VQ_MUTANT_PACKED_COUNTS_CHAINS 41 /* the decision counts lists, not descriptors */
 
 #ifdef VQ_MUTANT
 #define MUTANT(name, good, bad) (VQ_MUTANT == VQ_MUTANT_##name ? (bad) : (good))

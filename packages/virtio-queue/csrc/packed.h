@@ -24,7 +24,10 @@
 
 /* The two bits that make a descriptor available, and used, in the lap of a position. */
 static inline uint32_t available_state(uint16_t position) { return position & VIRTQ_WRAP ? PACKED_AVAIL : PACKED_USED; }
-static inline uint32_t used_state(uint16_t position) { return position & VIRTQ_WRAP ? PACKED_STATE : 0; }
+static inline uint32_t used_state(uint16_t position)
+{
+	return MUTANT(PACKED_USED_STATE, position & VIRTQ_WRAP, 1) ? PACKED_STATE : 0;
+}
 
 /* The place of the other lap counter is bit 15, so that both lie within two laps. */
 static inline uint32_t lap_of(uint16_t position, uint32_t size)
@@ -41,6 +44,12 @@ static inline uint16_t packed_move(uint16_t position, uint32_t count, uint32_t s
 		wrap ^= VIRTQ_WRAP;
 	}
 	return (uint16_t)((slot & ~VIRTQ_WRAP) | wrap);
+}
+
+/* What a mutant does: the wrap counter is forgotten. */
+static inline uint16_t packed_same_lap(uint16_t position, uint32_t count, uint32_t size)
+{
+	return (uint16_t)((packed_move(position, count, size) & ~VIRTQ_WRAP) | (position & VIRTQ_WRAP));
 }
 
 static inline uint16_t packed_back(uint16_t position, uint32_t count, uint32_t size)
@@ -116,7 +125,7 @@ static int list_table(const struct rings *r, struct virtq *q, struct list *l, co
 
 	if (!(q->flags & VIRTQ_INDIRECT))
 		return fault(q, VIRTIO_E_INDIRECT, VIRTQ_NO_HEAD, l->n, d->flags, 0);
-	if ((d->flags & DESC_NEXT) || position != 0)
+	if ((d->flags & DESC_NEXT) || MUTANT(PACKED_MIXED, position != 0, 0))
 		return fault(q, VIRTIO_E_COMBINED, VIRTQ_NO_HEAD, l->n, d->flags, 0);
 	if (d->len == 0 || d->len % DESC_BYTES != 0)
 		return fault(q, VIRTIO_E_TABLE_SIZE, VIRTQ_NO_HEAD, l->n, d->len, DESC_BYTES);
@@ -132,7 +141,10 @@ static int list_table(const struct rings *r, struct virtq *q, struct list *l, co
 	return rc;
 }
 
-static inline int packed_id_free(const struct virtq *q, uint32_t id) { return id < q->ids && q->held[id].slots == 0; }
+static inline int packed_id_free(const struct virtq *q, uint32_t id)
+{
+	return id < q->ids && MUTANT(PACKED_ID_TWICE, q->held[id].slots == 0, 1);
+}
 
 /* Have the list with this id in flight, which took up `slots` descriptors from next_avail on. */
 static inline void packed_take(struct virtq *q, uint32_t size, uint32_t id, uint32_t slots)
@@ -143,7 +155,8 @@ static inline void packed_take(struct virtq *q, uint32_t size, uint32_t id, uint
 	q->popped++;
 	q->in_flight++;
 	q->busy += slots;
-	q->next_avail = packed_move(q->next_avail, slots, size);
+	q->next_avail = MUTANT(PACKED_AVAIL_WRAP, packed_move(q->next_avail, slots, size),
+			       packed_same_lap(q->next_avail, slots, size));
 }
 
 /* Take the list at next_avail, which the caller found available. 0 (taken, perhaps with its own error), NO_ROOM, or an

@@ -202,9 +202,10 @@ static inline void run_add(const struct rings *r, struct used_run *run, uint32_t
 static inline int put_packed(const struct rings *r, uint16_t position, uint16_t id, uint32_t written, int order)
 {
 	uint64_t offset = (uint64_t)slot_of(position) * DESC_BYTES + PACKED_WORD;
-	uint32_t flags = used_state(position) | (written != 0 ? DESC_WRITE : 0);
+	uint32_t flags = used_state(position) | (MUTANT(PACKED_WRITE_FLAG, written != 0, 1) ? DESC_WRITE : 0);
 	int rc;
 
+	id = MUTANT(PACKED_ID_SLOT, id, (uint16_t)slot_of(position));
 	if (__builtin_expect(r->desc.host != NULL, 1)) {
 		uint64_t word = (uint64_t)flags << 48 | (uint64_t)id << 32 | written;
 
@@ -230,14 +231,15 @@ static inline uint32_t packed_release(struct virtq *q, uint32_t id)
 	q->held[id].chosen = 0;
 	q->busy -= slots;
 	q->in_flight--;
-	return slots;
+	return MUTANT(PACKED_SKIP_ONE, slots, 1);
 }
 
 static void packed_advance(struct virtq *q, uint16_t position, uint32_t chains, uint32_t slots)
 {
 	q->counters.chains += chains;
 	q->counters.wraps += ((q->next_used ^ position) & VIRTQ_WRAP) != 0;
-	q->next_used = position;
+	slots = MUTANT(PACKED_COUNTS_CHAINS, slots, chains);
+	q->next_used = MUTANT(PACKED_USED_WRAP, position, (position & ~VIRTQ_WRAP) | (q->next_used & VIRTQ_WRAP));
 	q->num_added = q->num_added + slots > 65536u ? 65536u : q->num_added + slots;
 }
 
@@ -264,7 +266,7 @@ static int packed_publish(const struct rings *r, struct virtq *q, const struct v
 	 * of the first one, which is the only one that the driver looks at; what was read from the buffers was read before. */
 	if (put_packed(r, q->next_used, b->chains->head, b->chains->written, __ATOMIC_RELEASE) != 0)
 		return packed_fault(r, q);
-	if (run.region != NULL) {
+	if (MUTANT(PACKED_CLEAN, run.region != NULL, 0)) {
 		run_mark(&first);
 		run_mark(&run);
 	}
@@ -304,7 +306,7 @@ static int packed_decide(const struct rings *r, struct virtq *q, int *ret)
 	event = (uint16_t)word;
 	word = word >> 16 & EVENT_KIND;
 	if (word == EVENT_DISABLE) {
-		*ret = 0;
+		*ret = MUTANT(PACKED_SILENCE, 0, added != 0);
 	} else if (word != EVENT_DESC || !(q->flags & VIRTQ_EVENT_IDX) || slot_of(event) >= r->size) {
 		/* Where the wish means nothing too: an interrupt too many is harmless. */
 		*ret = added != 0;
@@ -312,7 +314,7 @@ static int packed_decide(const struct rings *r, struct virtq *q, int *ret)
 		/* 2.8.10: did next_used pass the event since the last decision? Positions repeat after two laps, in which each
 		 * pair of slot and wrap counter occurs once; after so many descriptors every event was passed. */
 		behind = lap_of(q->next_used, r->size) + laps - lap_of(event, r->size) - 1u;
-		*ret = (behind < laps ? behind : behind - laps) < added;
+		*ret = MUTANT(PACKED_EVENT_FLAT, behind < laps ? behind : behind - laps, (uint16_t)(q->next_used - event - 1)) < added;
 	}
 	q->counters.notified += *ret != 0;
 	q->counters.suppressed += *ret == 0 && added != 0;
@@ -345,7 +347,7 @@ static int packed_enable(const struct rings *r, struct virtq *q, int *ret)
 	/* Relaxed: only compared here; the pop that follows loads it again with acquire. */
 	if (packed_flags(r, q->next_avail, __ATOMIC_RELAXED, &flags) != 0)
 		return packed_fault(r, q);
-	*ret = (flags & PACKED_STATE) == available_state(q->next_avail);
+	*ret = MUTANT(PACKED_NO_RECHECK, (flags & PACKED_STATE) == available_state(q->next_avail), 0);
 	return 0;
 }
 

@@ -4,5 +4,5 @@ from virtio_queue import Queue
 from virtio_queue.testing import TwinQueue
 from virtio_queue.testing.stateful import queue_machine
 
-TestQueue = queue_machine(Queue, packed=False).TestCase
+TestQueue = queue_machine(Queue).TestCase
 TestTwin = queue_machine(TwinQueue).TestCase
