@@ -2,6 +2,7 @@
 
 import threading
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -371,6 +372,58 @@ def test_a_foreign_state_is_refused(echo, rig):
     with pytest.raises(SavedStateError, match="device_id=4"):
         echo.mmio.restore(other.mmio.state())
     assert echo.driver.status == 0
+
+
+def _negotiated(field, value):
+    return lambda host: {"queues": (attrs.evolve(host.queues[0], **{field: value}), host.queues[1])}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda _: {"status": "DRIVER_OK"}, "status='DRIVER_OK', expected an integer of 8 bits"),
+        (lambda _: {"status": 256}, "status=256"),
+        (lambda _: {"driver_features": 1 << 64}, "driver_features=18446744073709551616"),
+        (lambda _: {"config_generation": -1}, "config_generation=-1, expected an integer of 32 bits"),
+        (lambda host: {"registers": host.registers[:1]}, "registers=1, expected 2"),
+        (
+            lambda host: {"registers": (*host.registers[:1], (8, 0, 0))},
+            r"registers\[1\]=\(8, 0, 0\), expected 4",
+        ),
+        (
+            lambda host: {"registers": ((8, 0, 1 << 64, 0), *host.registers[1:])},
+            r"registers\[0\].avail_ring=\d+, expected an integer of 64 bits",
+        ),
+        (
+            _negotiated("event_idx", True),
+            r"queues\[0\].event_idx=True, expected False, as driver_features=0x",
+        ),
+        (_negotiated("indirect", False), r"queues\[0\].indirect=False, expected True, as"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(echo, rig, change, message):
+    """A damaged state is refused with the field at fault, and changes nothing."""
+    echo.driver.initialise(features=int(Feature.INDIRECT_DESC))
+    echo.mmio.pause()
+    state = echo.mmio.state()
+    damaged = attrs.evolve(state, host=attrs.evolve(state.host, **change(state.host)))
+    other = rig(Echo())
+    with pytest.raises(SavedStateError, match=message):
+        other.mmio.restore(damaged)
+    assert other.driver.status == 0
+    other.mmio.restore(state)
+    assert other.driver.status == echo.driver.status
+
+
+def test_a_packed_queue_is_not_taken_for_a_split_one(echo, rig, packed):
+    """The ring's format must be the negotiated one: the same words mean something else in the other."""
+    echo.driver.initialise()
+    echo.mmio.pause()
+    state = echo.mmio.state()
+    features = state.host.driver_features ^ Feature.RING_PACKED
+    damaged = attrs.evolve(state, host=attrs.evolve(state.host, driver_features=int(features)))
+    with pytest.raises(SavedStateError, match=rf"queues\[0\].packed={packed}, expected {not packed}"):
+        rig(Echo()).mmio.restore(damaged)
 
 
 def test_close_is_idempotent_and_closes_the_device(memory):

@@ -17,7 +17,7 @@ from vmm_memory import GuestAddressSpace
 from virtio_devices._context import DeviceContext, Interrupts
 from virtio_devices._device import VirtioDevice
 from virtio_devices._errors import SavedStateError, TransportStateError
-from virtio_devices._host_state import HostState, QueueRegisters
+from virtio_devices._host_state import HostState, QueueRegisters, check_host_state
 from virtio_devices._log import LOGGER, GuestLog
 from virtio_devices._rings import QueueStats, QueueTally, RingOptions
 from virtio_devices._spec import Feature, Status
@@ -349,17 +349,9 @@ class DeviceHost:
             self._activate()
 
     def _check_state(self, state: HostState) -> list[VirtQueue]:
-        sizes = tuple(queue.max_size for queue in state.queues)
-        checks = (
-            ("version", state.version, 1),
-            ("device_id", state.device_id, self.device.device_id),
-            ("queues", sizes, self.device.queue_sizes),
-            ("registers", len(state.registers), len(self.registers)),
-            ("driver_features", state.driver_features & ~self.offered, 0),
+        check_host_state(
+            state, device_id=self.device.device_id, sizes=self.device.queue_sizes, offered=self.offered
         )
-        for field, value, limit in checks:
-            if value != limit:
-                raise SavedStateError(field, value, repr(limit))
         try:
             return [Queue.from_state(queue) for queue in state.queues]
         except VirtioQueueError as error:
