@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -41,6 +41,8 @@ class Work:
         event_idx: the event index is negotiated, and decides once a batch.
         regions: the memory is cut into so many, side by side.
         dirty: pages are tracked.
+        way: `gather` or `scatter` bytes of each chain; neither when empty.
+        bytes: that many, in half of the buffers of a chain.
     """
 
     id: str
@@ -53,6 +55,15 @@ class Work:
     event_idx: bool = False
     regions: int = 1
     dirty: bool = True
+    way: str = ""
+    bytes: int = 0
+
+    @property
+    def buffer(self) -> int:
+        """Bytes of each buffer; in several regions they are spread over them, otherwise they lie close."""
+        if self.bytes:
+            return self.bytes // (self.descriptors // 2)
+        return 64 if self.regions == 1 else 4096
 
 
 _P2: Final = {BEST: 0.7}
@@ -79,7 +90,6 @@ class Ours:
             [(index * part, part) for index in range(work.regions)], dirty=work.dirty
         )
         self.queue = Queue(work.size)
-        # In several regions the buffers are spread over them; otherwise they lie close.
         self.ring = BatchWorkload(
             self.memory,
             self.queue,
@@ -88,7 +98,7 @@ class Ours:
             size=work.size,
             chains=CHAINS,
             descriptors=work.descriptors,
-            buffer=64 if work.regions == 1 else 4096,
+            buffer=work.buffer,
             indirect=work.indirect,
             event_idx=work.event_idx,
         )
@@ -97,7 +107,10 @@ class Ours:
         queue = self.queue
         places = (queue.size, queue.desc_table, queue.avail_ring, queue.used_ring)
         numbers = (work.regions, int(work.dirty), *places, CHAINS, int(work.event_idx))
-        self.words = [str(image), *map(str, numbers)]
+        way = (work.way, work.bytes) if work.way else ()
+        self.words = [str(image), *map(str, (*numbers, *way))]
+        self.buffer = bytearray(CHAINS * work.bytes)
+        self.copy = {"gather": self.batch.gather, "scatter": self.batch.scatter}.get(work.way)
 
     def ns_per_chain(self, rounds: int) -> float:
         """Pop and complete `rounds` batches; the driver's part is not timed."""
@@ -108,11 +121,13 @@ class Ours:
             self.ring.refill,
             time.perf_counter_ns,
         )
-        spent = 0
+        copy, buffer, spent = self.copy, self.buffer, 0
         for _ in range(rounds):
             refill()
             start = clock()
             queue.pop_batch(memory, batch)
+            if copy is not None:
+                copy(memory, buffer)
             queue.complete_batch(memory, batch)
             spent += clock() - start
         if len(batch) != CHAINS:
@@ -120,17 +135,15 @@ class Ours:
         return spent / rounds / CHAINS
 
 
-def run(options: Options) -> list[Row]:
+def run(options: Options, works: Sequence[Work] = WORKS) -> list[Row]:
     """Measure all rings."""
     with tempfile.TemporaryDirectory() as scratch:
-        return [row for work in WORKS for row in _measure(work, options, Path(scratch) / "image")]
+        return [row for work in works for row in _measure(work, options, Path(scratch) / "image")]
 
 
 def _measure(work: Work, options: Options, image: Path) -> list[Row]:
     ours, count = Ours(work, image), options.work(_ROUNDS)
-    commands: dict[str, list[Path | str]] = {}
-    if work.regions == 1:
-        commands[FLOOR] = [*yardsticks.floor("queue"), *ours.words]
+    commands: dict[str, list[Path | str]] = {FLOOR: [*yardsticks.floor("queue"), *ours.words]}
     for name, version in ((BEST, "best"), (NEWEST, "newest")):
         if (peer := yardsticks.peer(version)) is not None:
             commands[name] = [peer, "queue", *ours.words]
@@ -139,7 +152,6 @@ def _measure(work: Work, options: Options, image: Path) -> list[Row]:
         for name, command in commands.items():
             contenders[name] = _asker(stack.enter_context(Served(command)), count)
         times = interleave(contenders, options.rounds, progress=f"{work.id} {work.what}")
-    names = (BEST, NEWEST) if work.regions > 1 else (BEST, FLOOR, NEWEST)
     rows = [
         compare(
             work.id,
@@ -150,7 +162,7 @@ def _measure(work: Work, options: Options, image: Path) -> list[Row]:
             unit="ns",
             goal=work.goals.get(name),
         )
-        for name in names
+        for name in (BEST, FLOOR, NEWEST)
     ]
     return rows if work.table is None else [*rows, floor_check(work, times)]
 

@@ -47,7 +47,8 @@ class BatchWorkload:
         self._driver = Driver(memory, layout, event_idx=event_idx, indirect=indirect, arena=arena)
         self._chains = chains
         self._index = 0
-        data = layout.end + (16 * descriptors * chains if indirect else 0)
+        # From a page on, as guests have it: no buffer of a page or less then lies over the end of a region.
+        data = -(-(layout.end + (16 * descriptors * chains if indirect else 0)) // 4096) * 4096
         heads = [self._add(data, index, descriptors, buffer, indirect) for index in range(chains)]
         # The same heads in every slot of the ring: a refill is then nothing but a new index.
         for slot in range(size):
