@@ -15,7 +15,7 @@ MEMORY: Final = 1 << 20
 _ACCESSES: Final = 256_000  # of each way in a round
 _WAYS: Final = ("load", "store")
 _GOAL: Final = 1.0
-# Way, whose figures, which of the figures of its answer, goal. The crates have two ways of a typed access; the
+# Way, whose figures, which figure of its answer, goal. The crates have two ways of a typed access; the
 # second copies an object.
 _ROWS: Final = (
     ("load", BEST, 0, _GOAL),

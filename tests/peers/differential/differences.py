@@ -194,6 +194,7 @@ _FOLLOWED = {
     Reason.ORDER: "readable after writable",
     Reason.ADDRESS: "buffer outside memory",
 }
+EXPLAINED = (*_TRUNCATED, *_FOLLOWED)
 
 
 class _End(Exception):

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 
 from virtio_queue import Reason
 
+from differential import differences
 from differential.device import QUEUE_FAULTS, Chain, Fault, Record, Trace
 from differential.generate import INDIRECT
 from differential.script import (
@@ -53,7 +54,7 @@ HOSTILE = {
     "indirect chain": 0.3,
     "event index": 0.3,
     "invalid registers": 0.03,
-    **{reason.name: 0.005 for reason in Reason if reason not in (Reason.READ_ONLY, Reason.TOO_SHORT)},
+    **{reason.name: 0.005 for reason in (*differences.EXPLAINED, *QUEUE_FAULTS)},
 }
 
 
