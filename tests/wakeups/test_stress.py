@@ -18,7 +18,7 @@ SLEEPS = 1_000_000 if LONG else 5_000
 pytestmark = [pytest.mark.pure, pytest.mark.timeout(3600 if LONG else 120)]
 
 CASES = [(ring, mode) for ring in stress.RINGS for mode in stress.MODES]
-SIZES = (2, 8, 256) if LONG else (8,)
+SIZES = (2, 8, 64) if LONG else (8,)
 FULL = sorted(point for point, kind in stress.ordering_points().items() if kind == "full")
 KINDS = {"avail": "acquire", "used": "release", "decide": "full", "enable": "full"}
 

@@ -287,13 +287,13 @@ static int used(struct driver *d)
 	return !(flags & AVAIL) == !d->used_wrap && !(flags & USED) == !d->used_wrap;
 }
 
-/* Say whether an interrupt is wanted. Silence is said by flags only: an old event is silence. */
+/* Say whether an interrupt is wanted. Split with event index an old event is silence. */
 static void wish(struct driver *d, int wanted)
 {
 	struct driver_layout l = LAYOUT;
 	uint32_t event = 0;
 
-	if (d->event_idx && !wanted)
+	if (!d->packed && d->event_idx && !wanted)
 		return;
 	if (d->packed) {
 		if (!wanted)

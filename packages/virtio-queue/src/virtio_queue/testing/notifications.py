@@ -161,7 +161,7 @@ class _Side:
         raise NotImplementedError
 
     def ask_for_silence(self, who: str) -> _Part[None]:
-        """A side that is awake says so; with EVENT_IDX its old wish is stale and says it."""
+        """A side that is awake says so; split with EVENT_IDX its old wish is stale and says it."""
         raise NotImplementedError
 
     def pop(self, done: int) -> _Part[int]:
@@ -278,6 +278,10 @@ class _Packed(_Side):
         """The flags of the descriptor at a position."""
         return f"flags[{self.slot(position)}]"
 
+    def announced(self, position: int) -> int:
+        """What they are when it is available."""
+        return 1 if self.wrap(position) else 2
+
     def event(self, mode: int, position: int) -> int:
         """An event structure, which each side stores and loads whole."""
         return mode << 16 | self.wrap(position) << 15 | self.slot(position)
@@ -302,8 +306,8 @@ class _Packed(_Side):
         for position in range(sent, sent + burst):
             yield Store(f"address[{self.slot(position)}]", position + 1)
             yield Store(f"id[{self.slot(position)}]", position + 1)
-            available = 1 if self.wrap(position) else 2
-            yield Store(self.flags(position), available, Order.RELEASE, "driver-packed-avail")
+            flags = self.announced(position)
+            yield Store(self.flags(position), flags, Order.RELEASE, "driver-packed-avail")
 
     def kick_wanted(self, sent: int, burst: int) -> _Part[bool]:
         return self.wanted((yield Load("device_event")), sent, burst)
@@ -322,20 +326,15 @@ class _Packed(_Side):
         yield Store("driver_event", self.wish(taken))
 
     def ask_for_silence(self, who: str) -> _Part[None]:
-        if not self.traffic.event_idx:
-            yield Store(f"{who}_event", self.event(_DISABLE, 0))
+        yield Store(f"{who}_event", _DISABLE << 16)
 
     def pop(self, done: int) -> _Part[int]:
-        count = 0
-        while count < self.traffic.size:
-            position = done + count
-            flags = yield Load(self.flags(position), Order.ACQUIRE, "packed-avail")
-            if flags != (1 if self.wrap(position) else 2):
-                break
+        position = done
+        while (yield Load(self.flags(position), Order.ACQUIRE, "packed-avail")) == self.announced(position):
             yield Check(f"address[{self.slot(position)}]", position + 1, "an address")
             yield Check(f"id[{self.slot(position)}]", position + 1, "an id")
-            count += 1
-        return count
+            position += 1
+        return position - done
 
     def complete(self, done: int, count: int) -> _Part[None]:
         # The first one last: until the driver sees it, it does not look at the others.
@@ -352,7 +351,7 @@ class _Packed(_Side):
         yield Store("device_event", self.wish(done))
 
     def available(self, done: int) -> _Part[bool]:
-        return (yield Load(self.flags(done))) == (1 if self.wrap(done) else 2)
+        return (yield Load(self.flags(done))) == self.announced(done)
 
 
 __all__ = ("Ring", "Traffic")
