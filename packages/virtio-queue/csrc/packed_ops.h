@@ -88,26 +88,34 @@ static inline uint32_t packed_plain_list(const struct packed_plain *p, uint32_t 
 	return n;
 }
 
-/* Take plain lists for as long as they come. */
+/* Take plain lists for as long as they come. What changes is in locals: every store into the batch could alias it. */
 static void __attribute__((noinline)) packed_pop_plain(const struct rings *r, struct virtq *q, struct virtio_batch *b,
 						       const struct vmm_region *region, uint64_t *bytes)
 {
-	uint32_t first = b->nsegs, room = b->max_segs - first, free = packed_free(q, r->size), count = b->nchains, n;
-	struct virtio_chain *c = b->chains + count;
+	uint32_t first = b->nsegs, room = b->max_segs - first, size = r->size, free = packed_free(q, size), n;
+	uint32_t slot = slot_of(q->next_avail), wrap = q->next_avail & VIRTQ_WRAP, popped = q->popped, mask = q->order_mask;
+	struct virtio_chain *c = b->chains + b->nchains, *end = b->chains + b->max_chains;
+	struct virtq_held *held = q->held;
+	uint16_t *order = q->order;
 	uint64_t total = *bytes, rest;
 	struct packed_plain p;
 
 	if (!packed_plain_open(r, region, &p))
 		return;
-	for (; count != b->max_chains && total < VIRTQ_BATCH_BYTES; count++, c++) {
+	for (; c != end && total < VIRTQ_BATCH_BYTES; c++, popped++) {
 		/* SAFETY: as in packed_plain_list. FENCE packed-avail: acquire, as in packed_pop_one. */
-		rest = __atomic_load_n(&p.table[2 * (uint64_t)slot_of(q->next_avail) + 1], __ATOMIC_ACQUIRE);
-		if ((rest >> 48 & PACKED_STATE) != available_state(q->next_avail))
+		rest = __atomic_load_n(&p.table[2 * (uint64_t)slot + 1], __ATOMIC_ACQUIRE);
+		if ((rest >> 48 & PACKED_STATE) != available_state((uint16_t)wrap))
 			break;
-		n = packed_plain_list(&p, slot_of(q->next_avail), rest, free < room ? free : room, b->segs + first, c);
-		if (n == 0 || !packed_id_free(q, c->head))
+		n = packed_plain_list(&p, slot, rest, free < room ? free : room, b->segs + first, c);
+		if (n == 0 || c->head >= q->ids || MUTANT(PACKED_ID_TWICE, held[c->head].slots != 0, 0))
 			break;
-		packed_take(q, p.size, c->head, n);
+		/* As packed_take. */
+		held[c->head] = (struct virtq_held){.order = popped, .slots = (uint16_t)n};
+		order[popped & mask] = c->head;
+		slot += n;
+		wrap ^= MUTANT(PACKED_AVAIL_WRAP, slot >= size, 0) ? VIRTQ_WRAP : 0;
+		slot -= slot >= size ? size : 0;
 		c->first_seg = first;
 		c->written = 0;
 		c->error = 0;
@@ -116,8 +124,12 @@ static void __attribute__((noinline)) packed_pop_plain(const struct rings *r, st
 		free -= n;
 		total += c->readable + c->writable;
 	}
+	q->in_flight += popped - q->popped;
+	q->popped = popped;
+	q->busy += first - b->nsegs;
+	q->next_avail = (uint16_t)(slot | wrap);
 	b->nsegs = first;
-	b->nchains = count;
+	b->nchains = (uint32_t)(c - b->chains);
 	*bytes = total;
 }
 
@@ -222,20 +234,10 @@ static inline int put_packed(const struct rings *r, uint16_t position, uint16_t 
 	return rc != 0 ? rc : store16(&r->desc, offset + 6, order, (uint16_t)flags);
 }
 
-/* Let go of a list in flight; the descriptors it took up. */
-static inline uint32_t packed_release(struct virtq *q, uint32_t id)
-{
-	uint32_t slots = q->held[id].slots;
-
-	q->held[id].slots = 0;
-	q->held[id].chosen = 0;
-	q->busy -= slots;
-	q->in_flight--;
-	return MUTANT(PACKED_SKIP_ONE, slots, 1);
-}
-
 static void packed_advance(struct virtq *q, uint16_t position, uint32_t chains, uint32_t slots)
 {
+	q->busy -= slots;
+	q->in_flight -= chains;
 	q->counters.chains += chains;
 	q->counters.wraps += ((q->next_used ^ position) & VIRTQ_WRAP) != 0;
 	slots = MUTANT(PACKED_COUNTS_CHAINS, slots, chains);
@@ -247,20 +249,23 @@ static void packed_advance(struct virtq *q, uint16_t position, uint32_t chains, 
 static int packed_publish(const struct rings *r, struct virtq *q, const struct virtio_batch *b)
 {
 	const struct virtio_chain *c = b->chains, *end = b->chains + b->nchains;
-	uint32_t passed = packed_release(q, c->head), slots;
-	uint16_t position = packed_move(q->next_used, passed, r->size);
+	struct virtq_held *held = q->held;
+	uint32_t passed = MUTANT(PACKED_SKIP_ONE, held[c->head].slots, 1), slots, size = r->size;
+	uint16_t position = packed_move(q->next_used, passed, size);
 	struct used_run run, first;
 
+	held[c->head] = (struct virtq_held){0};
 	run_open(r, &run);
 	first = run;
 	run_add(r, &first, slot_of(q->next_used));
 	for (c++; c != end; c++) {
+		slots = MUTANT(PACKED_SKIP_ONE, held[c->head].slots, 1);
+		held[c->head] = (struct virtq_held){0};
 		if (put_packed(r, position, c->head, c->written, __ATOMIC_RELAXED) != 0)
 			return packed_fault(r, q);
 		run_add(r, &run, slot_of(position));
-		slots = packed_release(q, c->head);
 		passed += slots;
-		position = packed_move(position, slots, r->size);
+		position = packed_move(position, slots, size);
 	}
 	/* FENCE packed-used: release. All other used descriptors, and the data in the buffers, are visible before the flags
 	 * of the first one, which is the only one that the driver looks at; what was read from the buffers was read before. */
@@ -277,20 +282,20 @@ static int packed_publish(const struct rings *r, struct virtq *q, const struct v
 /* Is every chain of the batch in flight, and none of them twice? */
 static int packed_check(struct virtq *q, const struct virtio_batch *b)
 {
-	uint32_t n = 0;
-	int rc;
+	const struct virtio_chain *c = b->chains, *end = b->chains + b->nchains;
+	struct virtq_held *held = q->held;
+	uint32_t ids = q->ids;
 
-	for (; n < b->nchains; n++) {
-		const struct virtio_chain *c = &b->chains[n];
-
-		if (c->head >= q->ids || q->held[c->head].slots == 0 || q->held[c->head].chosen || c->written > c->writable)
+	for (; c != end; c++) {
+		if (c->head >= ids || held[c->head].slots == 0 || held[c->head].chosen || c->written > c->writable)
 			break;
-		q->held[c->head].chosen = 1;
+		held[c->head].chosen = 1;
 	}
-	rc = n == b->nchains ? 0 : -EINVAL;
-	while (rc != 0 && n-- != 0)
-		q->held[b->chains[n].head].chosen = 0;
-	return rc;
+	if (c == end)
+		return 0;
+	while (c-- != b->chains)
+		held[c->head].chosen = 0;
+	return -EINVAL;
 }
 
 static int packed_decide(const struct rings *r, struct virtq *q, int *ret)
