@@ -124,8 +124,8 @@ def hunt_by_name(name: str, seed: int, seconds: float) -> dict[str, object]:
     """Run a hunt in a process of its own; the keys are those of `hunt`."""
     kind, _, defect = name.partition(":")
     env = dict(os.environ)
-    if kind == "c":
-        env["PYTHONPATH"] = str(build(c_mutants()[defect] if defect else 0))
+    # A copy for the twin too: nobody's editing may come between.
+    env["PYTHONPATH"] = str(build(c_mutants()[defect] if kind == "c" and defect else 0))
     command = [sys.executable, __file__, "--hunt", name, "--seed", str(seed), "--seconds", str(seconds)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     if done.returncode != 0:

@@ -6,6 +6,7 @@ that need Hypothesis, which looks for the steps, are apart: `virtio_queue.testin
 """
 
 from virtio_queue.testing._arena import Arena
+from virtio_queue.testing._device_trial import Answer, Device, DeviceTrial
 from virtio_queue.testing._driver import Completion, DeviceFaultError, Driver
 from virtio_queue.testing._hostile import HostileChain, RacingDriver
 from virtio_queue.testing._lockstep import Lockstep
@@ -17,10 +18,13 @@ from virtio_queue.testing._twin import TwinQueue
 from virtio_queue.testing._workload import BatchWorkload
 
 __all__ = (
+    "Answer",
     "Arena",
     "BatchWorkload",
     "Completion",
+    "Device",
     "DeviceFaultError",
+    "DeviceTrial",
     "Driver",
     "HostileChain",
     "Lockstep",

@@ -115,7 +115,7 @@ def _imports(body: list[str], extra: list[str]) -> list[str]:
         module = importlib.import_module(home)
         names = [name for name in module.__all__ if f"{name}(" in text]
         lines += [f"from {home} import {', '.join(names)}"] if names else []
-    return lines + [line for line in extra if line not in lines]
+    return list(dict.fromkeys(lines + extra))
 
 
 def _home(value: object) -> tuple[str, str] | None:
@@ -151,7 +151,7 @@ def _introduction(subject: object) -> tuple[str, list[str]]:
     file = getattr(sys.modules.get(module), "__file__", None)
     if file is None:
         return name, [f"{name} = ...  # fill in: {module} is in no file"]
-    return name, ["import runpy", "", f"{name} = runpy.run_path({file!r})[{name!r}]"]
+    return name, ["import runpy", f"{name} = runpy.run_path({file!r})[{name!r}]"]
 
 
 def _findable(module: str) -> bool:

@@ -19,16 +19,20 @@ LARGEST = 16
 EDGES = (0, RINGS, BORDER, READ_ONLY, READ_ONLY + READ_ONLY_ROOM, HUGE, 2 * HUGE, TOP, 1 << 64)
 
 
-def trial_memory() -> GuestMemoryMmap:
+def trial_memory(*, huge: bool = True) -> GuestMemoryMmap:
     """Fresh zeroed guest memory with dirty tracking, as trials need it.
 
     0x4000-0x7fff and 0x8000-0xbfff are two regions that meet, 0xc000-0xcfff is read-only; 4 GiB from 2^32 on
     and one page below 2^64 are for lengths and addresses at their limits. All is sparse: a test that writes a
     gigabyte pays for it.
+
+    Args:
+        huge: With the 4 GiB.
     """
     make = GuestRegionMmap.anonymous
     written = [make(RINGS, BORDER - RINGS, dirty=True), make(BORDER, READ_ONLY - BORDER, dirty=True)]
-    return GuestMemoryMmap([*written, _read_only(), _huge(), make(TOP, 0x1000, dirty=True)])
+    more = [_huge()] if huge else []
+    return GuestMemoryMmap([*written, _read_only(), *more, make(TOP, 0x1000, dirty=True)])
 
 
 @functools.cache

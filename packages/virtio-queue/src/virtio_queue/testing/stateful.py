@@ -9,19 +9,22 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 from vmm_memory import GuestMemory
 
 from virtio_queue._chain import Segment
+from virtio_queue.testing import strategies
+from virtio_queue.testing._device_trial import Answer, Device, DeviceTrial
 from virtio_queue.testing._hostile import HostileChain
 from virtio_queue.testing._queue_trial import QueueClass, QueueTrial
-from virtio_queue.testing._record import Step
+from virtio_queue.testing._record import Step, Trial
 from virtio_queue.testing._trial_memory import BORDER, DATA, RINGS, trial_memory
 from virtio_queue.testing.strategies import (
     Attack,
+    Request,
     hostile_chains,
     hostile_layouts,
     indices,
     mutations,
 )
 
-__all__ = ("queue_machine",)
+__all__ = ("device_machine", "queue_machine")
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -53,6 +56,54 @@ def queue_machine(
         memory_factory = staticmethod(make_memory)
 
     return QueueMachine
+
+
+def device_machine(
+    make_device: Callable[[], Device],
+    *,
+    requests: st.SearchStrategy[Request] | None = None,
+    answer: Answer | None = None,
+    keeps: bool = False,
+    packed: bool | None = None,
+) -> type[RuleBasedStateMachine]:
+    """A state machine that looks for a way to make a device break a rule: see `DeviceTrial`.
+
+    Requests come direct and indirect, with and without event index, in rings of either format; the driver
+    suppresses interrupts, wakes the device without cause, and may turn hostile. A failure is printed as a
+    program that does it again.
+
+    Args:
+        make_device: Makes a fresh device, a callable that takes queue and memory: its class, or a lambda.
+        requests: What the driver asks, as (contents to read, lengths to write); None for `requests()`.
+        answer: What the device must write, given the bytes of a request and its room; None: anything.
+        keeps: The device may keep chains for later.
+        packed: Only this format; None for both.
+
+    Returns:
+        The class; its `TestCase` attribute is what pytest collects.
+    """
+    made, wanted = make_device, answer
+
+    class DeviceMachine(_DeviceMachine):
+        subject = staticmethod(made)
+        answer = None if wanted is None else staticmethod(wanted)
+        keeps_chains = keeps
+        only_packed = packed
+
+        @rule(asked=strategies.requests() if requests is None else requests, indirect=st.booleans())
+        def request(self, asked: Request, indirect: bool) -> None:
+            self._take(self.trial.request, *asked, indirect=indirect)
+
+    return DeviceMachine
+
+
+def _noted(trial: Trial, step: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+    """Take a step; when it fails, have Hypothesis print the script."""
+    try:
+        return step(*args, **kwargs)
+    except Exception:
+        hypothesis.note(trial.script())
+        raise
 
 
 # One draw where one will do: what Hypothesis draws it has to shrink.
@@ -126,11 +177,7 @@ class _QueueMachine(RuleBasedStateMachine):
         )
 
     def _take(self, step: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        try:
-            return step(*args, **kwargs)
-        except Exception:
-            hypothesis.note(self.trial.script())
-            raise
+        return _noted(self.trial, step, *args, **kwargs)
 
     @rule(segments=_sound(), indirect=st.booleans(), announce=st.booleans())
     def add(self, segments: tuple[Segment, ...], indirect: bool, announce: bool) -> None:
@@ -197,6 +244,56 @@ class _QueueMachine(RuleBasedStateMachine):
     @rule()
     def save_and_restore(self) -> None:
         self._take(self.trial.save_and_restore)
+
+    @rule()
+    def reset(self) -> None:
+        self._take(self.trial.reset)
+
+
+class _DeviceMachine(RuleBasedStateMachine):
+    subject: Callable[[], Device]
+    answer: Answer | None
+    keeps_chains: bool
+    only_packed: bool | None
+
+    @initialize(
+        packed=st.booleans(), size=st.integers(1, 16), event_idx=st.booleans(), indirect=st.booleans()
+    )
+    def begin(self, packed: bool, size: int, event_idx: bool, indirect: bool) -> None:
+        """A fresh device on an empty ring."""
+        packed = packed if self.only_packed is None else self.only_packed
+        self.trial = DeviceTrial(
+            self.subject,
+            size=size if packed else 1 << size.bit_length() - 1,
+            event_idx=event_idx,
+            indirect=indirect,
+            packed=packed,
+            keeps=self.keeps_chains,
+            answer=self.answer,
+        )
+
+    def _take(self, step: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+        return _noted(self.trial, step, *args, **kwargs)
+
+    @rule()
+    def kick(self) -> None:
+        self._take(self.trial.kick)
+
+    @rule()
+    def wake(self) -> None:
+        self._take(self.trial.wake)
+
+    @rule()
+    def take_used(self) -> None:
+        self._take(self.trial.take_used)
+
+    @rule(enabled=st.booleans())
+    def set_interrupts(self, enabled: bool) -> None:
+        self._take(self.trial.set_interrupts, enabled=enabled)
+
+    @rule(chain=hostile_chains())
+    def add_hostile(self, chain: HostileChain) -> None:
+        self._take(self.trial.add_hostile, chain)
 
     @rule()
     def reset(self) -> None:

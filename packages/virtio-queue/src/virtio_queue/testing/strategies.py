@@ -1,5 +1,6 @@
 """Hypothesis strategies for guest memories, rings, chains and drivers, honest and hostile."""
 
+import itertools
 import os
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ __all__ = (
     "Attack",
     "HostileRing",
     "Mutation",
+    "Request",
     "descriptor_chains",
     "guest_memories",
     "hostile_chains",
@@ -26,6 +28,7 @@ __all__ = (
     "indices",
     "mutations",
     "queue_sizes",
+    "requests",
     "ring_layouts",
 )
 
@@ -142,6 +145,32 @@ def hostile_layouts(
         st.integers(U64 - 0x2000, U64),
     )
     return st.builds(RingLayout, size, place, place, place)
+
+
+Request = tuple[tuple[bytes, ...], tuple[int, ...]]
+
+
+def requests(contents: st.SearchStrategy[bytes] | None = None, most: int = 64) -> st.SearchStrategy[Request]:
+    """What a driver asks of a device, as (contents to read, lengths to write).
+
+    The content is cut into buffers anywhere, as drivers may (VIRTIO 1.2, 2.7.4).
+
+    Args:
+        contents: All bytes of one request, such as a header and its data; None for any, up to `most`.
+        most: Bytes in each writable buffer, at most.
+    """
+
+    def cut(content: bytes, cuts: list[int]) -> tuple[bytes, ...]:
+        places = sorted({0, len(content), *(place % (len(content) + 1) for place in cuts)})
+        return tuple(content[start:end] for start, end in itertools.pairwise(places))
+
+    readable = st.builds(
+        cut,
+        st.binary(max_size=most) if contents is None else contents,
+        st.lists(st.integers(0, most), max_size=2),
+    )
+    writable = st.lists(st.integers(0, most), max_size=2).map(tuple)
+    return st.tuples(readable, writable)
 
 
 @attrs.frozen
