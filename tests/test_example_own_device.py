@@ -9,7 +9,10 @@ import pytest
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_device.py"
 
 
-FEWER = "\nfrom hypothesis import settings\nTestMirror.settings = settings(max_examples=40, deadline=None)\n"
+FEWER = """
+from hypothesis import Phase, settings
+TestMirror.settings = settings(max_examples=60, deadline=None, phases=[Phase.generate])
+"""
 
 
 def run(source, folder):
