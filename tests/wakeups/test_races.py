@@ -39,7 +39,12 @@ def python_device(tree):
         library = stress.build(thread=True, library=True, flags=flags)
         env = sanitize.environment(tree, sanitize.THREAD)
         return stress.run(
-            [sys.executable, SCRIPT, library], ring, mode, sleeps=SLEEPS // 5, patience=60_000, env=env
+            [sys.executable, SCRIPT, "loop", library],
+            ring,
+            mode,
+            sleeps=SLEEPS // 5,
+            patience=60_000,
+            env=env,
         )
 
     return run

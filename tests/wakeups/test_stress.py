@@ -40,9 +40,9 @@ def program():
 
 @pytest.fixture(scope="module")
 def python_device():
-    """The driver in C and a device in Python."""
+    """The command of the driver in C and a device in Python of a kind."""
     script = Path(__file__).with_name("python_device.py")
-    return [sys.executable, script, stress.build(library=True)]
+    return lambda kind: [sys.executable, script, kind, stress.build(library=True)]
 
 
 def check(report, sleeps):
@@ -70,8 +70,16 @@ def test_packed_ring_of_any_size(program, mode, size):
 @pytest.mark.parametrize(("ring", "mode"), CASES)
 def test_python_device(python_device, ring, mode):
     """The C core through `Queue`, the device's loop in Python."""
-    sleeps = SLEEPS if LONG else SLEEPS // 2
-    check(stress.run(python_device, ring, mode, sleeps=sleeps, patience=30_000), sleeps)
+    sleeps = SLEEPS if LONG else SLEEPS // 5
+    check(stress.run(python_device("loop"), ring, mode, sleeps=sleeps, patience=30_000), sleeps)
+
+
+@pytest.mark.parametrize("kind", ["chains", "batches"])
+@pytest.mark.parametrize(("ring", "mode"), CASES)
+def test_server_of_every_device(python_device, ring, mode, kind):
+    """The loop that serves the queues of all virtio devices, on its event loop."""
+    sleeps = SLEEPS // 10
+    check(stress.run(python_device(kind), ring, mode, sleeps=sleeps, patience=30_000), sleeps)
 
 
 @pytest.mark.parametrize("mode", stress.MODES)
