@@ -6,7 +6,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from differential import differences, generate, paths, rust, script
+from differential import differences, generate, packed, paths, rust, script
 from differential.device import Device
 from differential.play import DifferenceError, Players, seeded
 from hypothesis import given
@@ -15,7 +15,8 @@ from virtio_queue import Queue
 from virtio_queue.testing import TwinQueue
 
 LONG = os.environ.get("VMM_HYPOTHESIS_PROFILE") == "long"
-COUNT = 60_000 if LONG else 3_000  # of each kind
+COUNT = 60_000 if LONG else 2_500  # of each kind
+PACKED_COUNT = 20_000 if LONG else 1_500
 PAGE = Path(__file__).parents[2] / "docs" / "virtio-queue-differences.md"
 KINDS = {"honest": (generate.honest, paths.HONEST), "hostile": (generate.hostile, paths.HOSTILE)}
 BUILD = 600  # seconds in which cargo has fetched and compiled some twenty small crates
@@ -53,6 +54,26 @@ def test_scripts_of_a_seed(peer, kind, record_property):
 def test_scripts_that_shrink(peer, random, kind):
     """The same with Hypothesis as the source of chance, which remembers and shrinks what it found."""
     Players(Queue, TwinQueue, peer).check([KINDS[kind][0](random)])
+
+
+PACKED = {"honest": (packed.honest, paths.PACKED_HONEST), "hostile": (packed.hostile, paths.PACKED_HOSTILE)}
+
+
+@pytest.mark.timeout(BUILD)
+@pytest.mark.parametrize("kind", PACKED)
+def test_packed_scripts_of_a_seed(kind, record_property):
+    """The crate has no packed rings: our two implementations, on scripts and paths of their own."""
+    make, wanted = PACKED[kind]
+    tally = Players(Queue, TwinQueue, None).check(seeded(make, kind, PACKED_COUNT))
+    record_property("paths", dict(tally.paths.most_common()))
+    assert tally.scripts == PACKED_COUNT
+    assert paths.shortfalls(tally.paths, tally.scripts, wanted) == []
+
+
+@given(random=st.randoms(use_true_random=False), kind=st.sampled_from(list(PACKED)))
+def test_packed_scripts_that_shrink(random, kind):
+    """The same with Hypothesis as the source of chance."""
+    Players(Queue, TwinQueue, None).check([PACKED[kind][0](random)])
 
 
 def test_twins_without_rust():

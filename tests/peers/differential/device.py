@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import attrs
 from virtio_queue import ChainBatch, DescriptorChain, DriverError, Reason, VirtQueue
+from virtio_queue._layout import ring_position
 from vmm_memory import FileOffset, GuestMemoryMmap, GuestRegionMmap
 
 from differential.script import (
@@ -33,7 +34,6 @@ from differential.script import (
     Undo,
 )
 
-U16 = 0xFFFF
 _WORDS = struct.Struct("<HH")
 _WORD = struct.Struct("<H")
 _SEGMENTS = MAX_SIZE * (MAX_SIZE + 1)  # as many as a full queue of the longest chains has
@@ -44,6 +44,8 @@ QUEUE_FAULTS = {
     Reason.RING_ADDRESS,
     Reason.AVAILABLE_INDEX,
     Reason.HEAD,
+    Reason.BUFFER_ID,
+    Reason.ENDLESS,
 }
 
 
@@ -97,6 +99,7 @@ class Trace:
         valid: What `is_valid` said at first.
         steps: The steps that were done: those that this device could do, with the numbers that it used.
         records: One for each of them that is the device's.
+        counters: What the queue counted: chains, tables, wraps, interrupts and those suppressed.
         dirty: Pages that the device marked, as addresses.
         memory: All regions in the end.
     """
@@ -104,16 +107,16 @@ class Trace:
     valid: bool
     steps: list[Step] = attrs.Factory(list)
     records: list[Record] = attrs.Factory(list)
+    counters: tuple[int, ...] = ()
     dirty: tuple[int, ...] = ()
     memory: bytes = b""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class _Held:
-    """A chain that the device has: its place in the available ring, and the chain unless it is broken."""
+    """A chain that the device has; no chain when it is broken."""
 
     head: int
-    position: int
     chain: DescriptorChain | None
 
     @property
@@ -147,11 +150,10 @@ class Device:
         self.memory.take_dirty()
         self.queue: VirtQueue = self._configure(script)
         self._held: list[_Held] = []
+        self._order: list[_Held] = []  # in the order of their pops, without those given back to the ring
+        self._counted = [0] * 5
         trace = Trace(self.queue.is_valid(self.memory))
-        used, avail = script.used_ring - BASE, script.avail_ring - BASE
-        used_end, event = used + 6 + 8 * script.size, avail + 4 + 2 * script.size
-        if not trace.valid:
-            used = used_end = avail = event = 0
+        written, avail, event = self._places(script) if trace.valid else ([], 0, 0)
         image, queue = self._image, self.queue
         for step in script.steps:
             if type(step) is Store:
@@ -164,17 +166,31 @@ class Device:
                 queue = self.queue
                 trace.steps.append(done)
                 words = (*_WORDS.unpack_from(image, avail), *_WORD.unpack_from(image, event))
-                trace.records.append(
-                    Record(outcome, queue.next_avail, queue.next_used, image[used:used_end], *words)
-                )
+                ring = b"".join(image[start:end] for start, end in written)
+                trace.records.append(Record(outcome, queue.next_avail, queue.next_used, ring, *words))
+        self._count()
+        trace.counters = tuple(self._counted)
         trace.dirty = tuple(
             page for addr, size in self.memory.take_dirty() for page in range(addr, addr + size, PAGE)
         )
         trace.memory = image[: HOLE - BASE] + image[HOLE + PAGE - BASE :]
         return trace
 
+    @staticmethod
+    def _places(script: Script) -> tuple[list[tuple[int, int]], int, int]:
+        """Where in the image the device writes rings, where the driver's flags are, and its event."""
+        desc, avail, used = (addr - BASE for addr in (script.desc_table, script.avail_ring, script.used_ring))
+        if script.packed:
+            return [(desc, desc + 16 * script.size), (used, used + 4)], avail, avail
+        return [(used, used + 6 + 8 * script.size)], avail, avail + 4 + 2 * script.size
+
+    def _count(self) -> None:
+        """Add what the queue counted; one that is restored begins anew."""
+        self._counted = list(map(sum, zip(self._counted, attrs.astuple(self.queue.counters), strict=True)))
+
     def _configure(self, script: Script) -> VirtQueue:
         queue = self.queue_class(MAX_SIZE)
+        queue.packed = script.packed
         queue.size = script.size
         queue.desc_table, queue.avail_ring, queue.used_ring = (
             script.desc_table,
@@ -183,7 +199,8 @@ class Device:
         )
         queue.event_idx, queue.indirect, queue.ready = script.event_idx, script.indirect, script.ready
         if script.start:
-            state = attrs.evolve(queue.state(), next_avail=script.start, next_used=script.start)
+            start = ring_position(script.start, script.size, packed=script.packed)
+            state = attrs.evolve(queue.state(), next_avail=start, next_used=start)
             return self.queue_class.from_state(state)
         return queue
 
@@ -219,36 +236,40 @@ class Device:
             case Scatter(which, seed):
                 return self._scatter(step, self._chain(which), seed)
             case Restore():
+                self._count()
                 self.queue = self.queue_class.from_state(queue.state())
                 return step, None
         raise AssertionError(step)
 
     def _pop(self, most: int) -> Outcome:
         batch = self._batch if most == 2 * MAX_SIZE else ChainBatch(most, _SEGMENTS)
-        before = self.queue.next_avail
         self.queue.pop_batch(self.memory, batch)
         chains = []
         for index, record in enumerate(batch.records()):
             _first, count, head, _written, error, _readable, _writable = record
             segments = batch.segments(index)
             chain = None if error else DescriptorChain(head, segments, self.memory)
-            self._held.append(_Held(head, (before + index) & U16, chain))
+            self._take(head, chain)
             chains.append(Chain(head, Reason(-error) if error else None, count, segments))
         return tuple(chains)
 
     def _pop_one(self) -> Outcome:
-        position = self.queue.next_avail
+        before = self.queue.in_flight
         try:
             chain = self.queue.pop(self.memory)
         except DriverError as error:
-            if error.reason in QUEUE_FAULTS or error.head is None:
+            if self.queue.in_flight == before or error.head is None:
                 raise
-            self._held.append(_Held(error.head, position, None))
+            self._take(error.head, None)
             return (Chain(error.head, error.reason, error.position, None),)
         if chain is None:
             return ()
-        self._held.append(_Held(chain.head, position, chain))
+        self._take(chain.head, chain)
         return (Chain(chain.head, None, len(chain.segments), chain.segments),)
+
+    def _take(self, head: int, chain: DescriptorChain | None) -> None:
+        self._held.append(_Held(head, chain))
+        self._order.append(self._held[-1])
 
     def _chain(self, which: int) -> DescriptorChain | None:
         return self._held[which].chain if which < len(self._held) else None
@@ -276,16 +297,13 @@ class Device:
 
     def _undo(self, count: int) -> tuple[Step | None, Outcome]:
         """Only chains that were taken last and are all still here can be given back."""
-        position, possible = self.queue.next_avail, 0
-        for held in reversed(self._held):
-            position = (position - 1) & U16
-            if held.position != position or possible == count:
-                break
+        possible = 0
+        while possible < min(count, len(self._order)) and self._order[-1 - possible] in self._held:
             possible += 1
         if possible == 0:
             return None, None
         self.queue.undo_pop(possible)
-        del self._held[-possible:]
+        del self._held[-possible:], self._order[-possible:]
         return Undo(possible), None
 
     @staticmethod

@@ -71,18 +71,34 @@ class _Chain:
 
 def honest(random: Random) -> Script:
     """A script in which the driver keeps every rule."""
-    return _Writer(Dice(random)).write()
+    return Writer(Dice(random)).write()
 
 
-class _Writer:
+_ROUND = (
+    *["_pop"] * 5,
+    *["_publish"] * 5,
+    *["_complete"] * 6,
+    *["_decide"] * 3,
+    *["_streams"] * 4,
+    *["_suppress"] * 1,
+    *["_undo"] * 3,
+    *["_kicks"] * 2,
+    *["_restore"] * 1,
+)
+
+
+class Writer:
     """Plays both sides while it writes: a driver that keeps the rules knows what the device gave back."""
+
+    packed = False
+    sizes = (8, 4, 16, 2, 8, 1)
 
     def __init__(self, dice: Dice) -> None:
         self.dice = dice
-        self.size = dice.pick(8, 4, 16, 2, 8, 1)
+        self.size = dice.pick(*self.sizes)
         self.event_idx = dice.chance(0.5)
         self.indirect = dice.chance(0.8)
-        self.start = dice.pick(0, 0xFFFF - dice.below(4), dice.below(0x10000))
+        self.start = self._begin()
         self._place()
         self.free = list(range(self.size))
         self.waiting: list[_Chain] = []
@@ -90,11 +106,17 @@ class _Writer:
         self.order: list[_Chain] = []  # as they were popped, without those given back to the ring
         self.published = self.announced = self.used = self.start
         self.table = _TABLES[0] + dice.below(32)
-        event = dice.pick(self.start, self.start + 1, self.start + 0x8000) & 0xFFFF
-        self.steps: list[Step] = [
-            Store(self.avail, _U16.pack(dice.pick(0, 0, 1)) + _U16.pack(self.start)),
-            Store(self.avail + 4 + 2 * self.size, _U16.pack(event)),
-        ]
+        self.steps: list[Step] = []
+        self._set_up()
+
+    def _begin(self) -> int:
+        return self.dice.pick(0, 0xFFFF - self.dice.below(4), self.dice.below(0x10000))
+
+    def _set_up(self) -> None:
+        """Flags, index and event of a driver that has just begun, or has been at it for long."""
+        event = self.dice.pick(self.start, self.start + 1, self.start + 0x8000) & 0xFFFF
+        self._store(self.avail, _U16.pack(self.dice.pick(0, 0, 1)) + _U16.pack(self.start))
+        self._store(self.avail + 4 + 2 * self.size, _U16.pack(event))
 
     def _place(self) -> None:
         """Somewhere in the first region; now and then over its end, into the next one."""
@@ -116,13 +138,14 @@ class _Writer:
         for _ in range(dice.below(3)):
             self._pop()
             self._complete()
-        rings = self.desc, self.avail, self.used_ring
-        return Script(
-            self.size, *rings, self.start, tuple(self.steps), event_idx=self.event_idx, indirect=self.indirect
+        rings, kinds = (
+            (self.desc, self.avail, self.used_ring),
+            (self.event_idx, self.indirect, True, self.packed),
         )
+        return Script(self.size, *rings, self.start, tuple(self.steps), *kinds)
 
     def _round(self) -> None:
-        _ROUND[self.dice.below(len(_ROUND))](self)
+        getattr(self, _ROUND[self.dice.below(len(_ROUND))])()
 
     def _store(self, addr: int, data: bytes) -> None:
         self.steps.append(Store(addr, data))
@@ -133,8 +156,11 @@ class _Writer:
             if self.free:
                 self._add()
         if not self.dice.chance(0.1):
-            self.announced = self.published
-            self._store(self.avail + 2, _U16.pack(self.announced))
+            self._announce()
+
+    def _announce(self) -> None:
+        self.announced = self.published
+        self._store(self.avail + 2, _U16.pack(self.announced))
 
     def _add(self) -> None:
         dice = self.dice
@@ -142,7 +168,13 @@ class _Writer:
         count = 1 + dice.below(min(self.size if indirect else len(self.free), 5))
         readable = dice.below(count + 1)
         rows = [(*self._buffer(), WRITE if index >= readable else 0) for index in range(count)]
-        room = sum(length for _, length, flags in rows if flags)
+        head, taken = self._put(rows, indirect)
+        self.published = (self.published + 1) & 0xFFFF
+        self.waiting.append(_Chain(head, taken, sum(length for _, length, flags in rows if flags)))
+
+    def _put(self, rows: list[tuple[int, int, int]], indirect: bool) -> tuple[int, list[int]]:
+        """Write a chain; returns its name and the descriptors that it takes."""
+        count, dice = len(rows), self.dice
         if indirect:
             taken = [self._take()]
             table = self._table(16 * count)
@@ -153,10 +185,8 @@ class _Writer:
         else:
             taken = [self._take() for _ in rows]
             self._rows(self.desc, taken, rows)
-        slot = self.published % self.size
-        self._store(self.avail + 4 + 2 * slot, _U16.pack(taken[0]))
-        self.published = (self.published + 1) & 0xFFFF
-        self.waiting.append(_Chain(taken[0], taken, room))
+        self._store(self.avail + 4 + 2 * (self.published % self.size), _U16.pack(taken[0]))
+        return taken[0], taken
 
     def _take(self) -> int:
         return self.free.pop(self.dice.below(len(self.free)))
@@ -251,26 +281,13 @@ class _Writer:
             self.steps.append(Scatter(which, self.dice.below(256)))
 
 
-_ROUND = (
-    *[_Writer._pop] * 5,
-    *[_Writer._publish] * 5,
-    *[_Writer._complete] * 6,
-    *[_Writer._decide] * 3,
-    *[_Writer._streams] * 4,
-    *[_Writer._suppress] * 1,
-    *[_Writer._undo] * 3,
-    *[_Writer._kicks] * 2,
-    _Writer._restore,
-)
-
-
 def hostile(random: Random) -> Script:
     """An honest script in which the driver then breaks one to four rules; most of the others still hold.
 
     Two in five end with a ring that no queue can go on with, and what the device does about it.
     """
     dice = Dice(random)
-    writer = _Writer(dice)
+    writer = Writer(dice)
     script = writer.write()
     steps = list(script.steps)
     for _ in range(1 + dice.below(4)):

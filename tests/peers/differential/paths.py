@@ -7,7 +7,6 @@ from virtio_queue import Reason
 
 from differential import differences
 from differential.device import QUEUE_FAULTS, Chain, Fault, Record, Trace
-from differential.generate import INDIRECT
 from differential.script import (
     BASE,
     PAGE,
@@ -24,6 +23,9 @@ from differential.script import (
     Store,
     Undo,
 )
+
+REGISTERS = (Reason.NOT_READY, Reason.RING_SIZE, Reason.RING_ALIGNMENT, Reason.RING_ADDRESS)
+BREAKING = (Reason.AVAILABLE_INDEX, Reason.HEAD, Reason.BUFFER_ID, Reason.ENDLESS)
 
 # The least share of the scripts that must reach a path: 30 % for one that matters. The others are variants of
 # such paths, and one script cannot take all of them.
@@ -54,8 +56,15 @@ HOSTILE = {
     "indirect chain": 0.3,
     "event index": 0.3,
     "invalid registers": 0.03,
-    **{reason.name: 0.005 for reason in (*differences.EXPLAINED, *QUEUE_FAULTS)},
+    **{reason.name: 0.005 for reason in (*differences.EXPLAINED, *REGISTERS, *BREAKING[:2])},
 }
+# A packed ring has no free-running index, and no links that could go astray or in circles.
+PACKED_HONEST = {path: share for path, share in HONEST.items() if path != "index wrapped"}
+_SPLIT = (Reason.INDEX, Reason.LOOP, Reason.INDIRECT_NESTED, Reason.HEAD)
+PACKED_HOSTILE = {
+    path: share for path, share in HOSTILE.items() if path not in {reason.name for reason in _SPLIT}
+}
+PACKED_HOSTILE |= {reason.name: 0.005 for reason in (Reason.BUFFER_ID, Reason.ENDLESS)}
 
 
 def count(reached: Iterable[set[str]]) -> Counter[str]:
@@ -74,41 +83,44 @@ def reached(script: Script, trace: Trace) -> set[str]:
     end = script.used_ring + 6 + 8 * script.size
     if script.desc_table < BASE + PAGE < end:
         paths.add("rings over a region's end")
-    rows: dict[int, int] = {}  # address of a descriptor -> its flags
+    chains, tables, wraps, *_ = trace.counters
+    for path, taken in (
+        ("direct chain", chains > tables),
+        ("indirect chain", tables),
+        ("ring wrapped", wraps),
+    ):
+        if taken:
+            paths.add(path)
     records = iter(trace.records)
     state = _State()
     for step in trace.steps:
         if type(step) is Store:
-            if len(step.data) == 16:
-                rows[step.addr] = int.from_bytes(step.data[12:14], "little")
             continue
         record = next(records)
-        paths.update(_shown(script, rows, record), state.step(script, step, record))
+        paths.update(_shown(record), state.step(script, step, record))
     return paths
 
 
-def _shown(script: Script, rows: dict[int, int], record: Record) -> Iterator[str]:
+def _shown(record: Record) -> Iterator[str]:
     """What a pop showed."""
     outcome = record.outcome
     if isinstance(outcome, Fault):
         yield outcome.reason.name
-        if outcome.reason in (Reason.AVAILABLE_INDEX, Reason.HEAD):
-            yield "broken queue"
         assert outcome.reason in QUEUE_FAULTS
+        if outcome.reason in BREAKING:
+            yield "broken queue"
     elif isinstance(outcome, tuple):
         if len(outcome) > 1:
             yield "batch of several chains"
         for chain in outcome:
-            yield from _chain(script, rows, chain)
+            yield from _chain(chain)
 
 
-def _chain(script: Script, rows: dict[int, int], chain: Chain) -> Iterator[str]:
+def _chain(chain: Chain) -> Iterator[str]:
     if chain.error is not None:
         yield from ("bad chain", chain.error.name)
         return
     yield "sound chain beside"
-    flags = rows.get(script.desc_table + 16 * chain.head, 0)
-    yield "indirect chain" if flags & INDIRECT else "direct chain"
     if any(length == 0 for _addr, length, _writable in chain.segments or ()):
         yield "buffer of length 0"
 
@@ -124,10 +136,8 @@ class _State:
         """What the device did."""
         before = script.start if self.used is None else self.used
         self.used = record.next_used
-        if record.next_used < before:
+        if record.next_used < before and not script.packed:
             yield "index wrapped"
-        if script.size and record.next_used // script.size != before // script.size:
-            yield "ring wrapped"
         match step:
             case Complete(which, _):
                 self.added += 1

@@ -108,10 +108,11 @@ class Script:
     Attributes:
         size: Entries, as the driver wrote them into the register.
         desc_table, avail_ring, used_ring: Guest addresses, likewise.
-        start: Free-running index at which both rings begin.
+        start: How many entries (packed: descriptors) both sides are behind already.
         steps: In order.
         event_idx, indirect: Negotiated.
         ready: The driver enabled the queue.
+        packed: The format of the ring; the crate has split ones only.
     """
 
     size: int
@@ -123,6 +124,7 @@ class Script:
     event_idx: bool = False
     indirect: bool = False
     ready: bool = True
+    packed: bool = False
 
 
 _HEAD = struct.Struct("<HBHQQQ")
