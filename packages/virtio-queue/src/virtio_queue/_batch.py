@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from vmm_memory import GuestMemory, ReadableBuffer, WritableBuffer
 
@@ -10,6 +11,9 @@ from virtio_queue._copy import gather, scatter
 from virtio_queue._errors import DriverError, Reason
 from virtio_queue._ffi import BatchArrays
 from virtio_queue._layout import MAX_QUEUE_SIZE, U16
+
+if TYPE_CHECKING:  # the extension has no types: these live in _core.pyi only
+    from virtio_queue._core import Batch
 
 CHAIN = struct.Struct("<IHHIiQQ")  # struct virtio_chain
 _SEGMENT = struct.Struct("<QI?3x")  # struct virtio_seg
@@ -48,6 +52,11 @@ class ChainBatch:
         self.max_segments = max_segments
         self._arrays = BatchArrays(max_chains, max_segments)
         self.address = self._arrays.address
+
+    @property
+    def raw(self) -> "Batch":
+        """The `struct virtio_batch` itself, for the queue."""
+        return self._arrays.batch
 
     def __len__(self) -> int:
         """Chains in the batch, those with an error included."""

@@ -1,6 +1,7 @@
 """The device side of a virtqueue, on the C core."""
 
 import errno
+from collections.abc import Callable
 from typing import Final, Self
 
 import attrs
@@ -14,6 +15,7 @@ from virtio_queue._errors import DriverError, Reason
 from virtio_queue._ffi import driver_error, fail, held_chains, lib, new_virtq, restore_held
 from virtio_queue._layout import U16, U64, check_max_size, check_register
 from virtio_queue._state import HeldChain, QueueState
+from virtio_queue._translated import again, pop_again
 
 _U32 = 0xFFFF_FFFF
 # Bound once: an attribute lookup on lib costs a good part of a call.
@@ -170,6 +172,15 @@ class Queue:
         raw = self._vq.counters
         return QueueCounters(raw.chains, raw.tables, raw.wraps, raw.notified, raw.suppressed)
 
+    def _call(
+        self, call: Callable[..., int], mem: GuestMemory, *rest: int, caller: Callable[[], str] = str
+    ) -> int:
+        view = mem.access_map()
+        rc = call(view.address, self._vq, *rest)
+        if rc < 0 and view.translated:
+            rc = again(rc, call, mem, self._vq, *rest)
+        return rc if rc >= 0 else fail(rc, self._vq, caller())
+
     def _set_flag(self, flag: int, value: bool) -> None:
         self._vq.flags = self._vq.flags | flag if value else self._vq.flags & ~flag
 
@@ -191,10 +202,7 @@ class Queue:
         Raises:
             DriverError: NOT_READY, RING_SIZE, RING_ALIGNMENT or RING_ADDRESS.
         """
-        view = mem.access_map()
-        rc = lib.vq_check(view.address, self._vq)
-        if rc < 0:
-            fail(rc, self._vq, "")
+        self._call(lib.vq_check, mem)
 
     def pop(self, mem: GuestMemory) -> DescriptorChain | None:
         """Take the next chain.
@@ -235,6 +243,8 @@ class Queue:
         """
         view = mem.access_map()
         rc = _pop_batch(view.address, self._vq, batch.address)
+        if view.translated:
+            rc = pop_again(rc, _pop_batch, mem, self, batch)
         if rc < 0:
             fail(rc, self._vq, f"batch has room for {batch.max_segments} segments, queue size is {self.size}")
         return rc
@@ -268,10 +278,7 @@ class Queue:
         """
         check_register("head", head, U16)
         check_register("written", written, _U32)
-        view = mem.access_map()
-        rc = lib.vq_add_used(view.address, self._vq, head, written)
-        if rc < 0:
-            fail(rc, self._vq, self._refusal([head]))
+        self._call(lib.vq_add_used, mem, head, written, caller=lambda: self._refusal([head]))
 
     def complete_batch(self, mem: GuestMemory, batch: ChainBatch) -> bool:
         """Complete every chain of the batch, in its order, with one index store, in one crossing into C.
@@ -291,6 +298,8 @@ class Queue:
         """
         view = mem.access_map()
         rc = _complete_batch(view.address, self._vq, batch.address)
+        if rc < 0 and view.translated:
+            rc = again(rc, _complete_batch, mem, self._vq, batch.address)
         if rc == -errno.EINVAL:
             raise ValueError(self._completion_error(batch))
         if rc < 0:
@@ -317,11 +326,7 @@ class Queue:
         Raises:
             DriverError: The queue is unusable.
         """
-        view = mem.access_map()
-        rc = lib.vq_needs_notification(view.address, self._vq)
-        if rc < 0:
-            fail(rc, self._vq, "")
-        return rc == 1
+        return self._call(lib.vq_needs_notification, mem) == 1
 
     def enable_notification(self, mem: GuestMemory) -> bool:
         """Ask the driver to announce new chains.
@@ -332,11 +337,7 @@ class Queue:
         Raises:
             DriverError: The queue is unusable.
         """
-        view = mem.access_map()
-        rc = lib.vq_enable_notification(view.address, self._vq)
-        if rc < 0:
-            fail(rc, self._vq, "")
-        return rc == 1
+        return self._call(lib.vq_enable_notification, mem) == 1
 
     def disable_notification(self, mem: GuestMemory) -> None:
         """Ask the driver not to announce new chains; a hint that it may ignore.
@@ -344,10 +345,7 @@ class Queue:
         Raises:
             DriverError: The queue is unusable.
         """
-        view = mem.access_map()
-        rc = lib.vq_disable_notification(view.address, self._vq)
-        if rc < 0:
-            fail(rc, self._vq, "")
+        self._call(lib.vq_disable_notification, mem)
 
     def reset(self) -> None:
         """Back to the state after construction: not ready, `size` at its maximum, nothing negotiated."""
