@@ -107,8 +107,8 @@ class IommuFaultError(GuestAccessError):
         self, address: int, size: int, *, iova: int, write: bool, mapped: bool, reason: str = ""
     ) -> None:
         way = "written" if write else "read"
-        text = f"IOVA {iova:#x} may not be {way}" if mapped else f"IOVA {iova:#x} is not translated"
-        super().__init__(address, size, f"{text}: {reason}" if reason else f"{text} (to be {way})")
+        text = f"may not be {way}" if mapped else f"is not translated (to be {way})"
+        super().__init__(address, size, f"IOVA {iova:#x} {text}" + (f": {reason}" if reason else ""))
         self.iova = iova
         self.write = write
         self.mapped = mapped
