@@ -43,6 +43,7 @@ class Work:
         dirty: pages are tracked.
         way: `gather` or `scatter` bytes of each chain; neither when empty.
         bytes: that many, in half of the buffers of a chain.
+        packed: the format; its yardstick is our split ring.
     """
 
     id: str
@@ -57,6 +58,7 @@ class Work:
     dirty: bool = True
     way: str = ""
     bytes: int = 0
+    packed: bool = False
 
     @property
     def buffer(self) -> int:
@@ -78,6 +80,12 @@ WORKS: Final = (
     ),
     Work("P2", "64 chains of 2, 8 regions, dirty bitmap", _P2, regions=8),
 )
+_PACKED: Final = (
+    WORKS[0],
+    Work("P2", "64 chains of 8, 1 region, dirty bitmap", descriptors=8, size=512),
+    Work("P2", "64 indirect chains of 16, 1 region, dirty bitmap", descriptors=16, indirect=True),
+)
+SPLIT: Final = "our split ring"
 
 
 class Ours:
@@ -101,6 +109,7 @@ class Ours:
             buffer=work.buffer,
             indirect=work.indirect,
             event_idx=work.event_idx,
+            packed=work.packed,
         )
         self.batch = ChainBatch(CHAINS, CHAINS * max(work.descriptors, 8))
         image.write_bytes(self.memory.read(0, MEMORY))
@@ -135,10 +144,28 @@ class Ours:
         return spent / rounds / CHAINS
 
 
-def run(options: Options, works: Sequence[Work] = WORKS) -> list[Row]:
-    """Measure all rings."""
+def run_works(options: Options, works: Sequence[Work]) -> list[Row]:
+    """Measure these rings."""
     with tempfile.TemporaryDirectory() as scratch:
         return [row for work in works for row in _measure(work, options, Path(scratch) / "image")]
+
+
+def run(options: Options) -> list[Row]:
+    """Measure all rings, and those of `_PACKED` in both formats side by side."""
+    with tempfile.TemporaryDirectory() as scratch:
+        packed = [_beside_split(work, options, Path(scratch) / "image") for work in _PACKED]
+    return [*run_works(options, WORKS), *packed]
+
+
+def _beside_split(work: Work, options: Options, image: Path) -> Row:
+    """There is no packed ring in the Rust crates: the goal is to be no slower than the split one."""
+    count = options.work(_ROUNDS)
+    split = Ours(work, image)
+    ours = Ours(attrs.evolve(work, packed=True), image)
+    contenders = {"ours": lambda: ours.ns_per_chain(count), SPLIT: lambda: split.ns_per_chain(count)}
+    times = interleave(contenders, options.rounds, progress=f"P2 packed, {work.what}")
+    what = f"packed ring, {work.what}, per chain"
+    return compare("P2", what, times["ours"], SPLIT, times[SPLIT], unit="ns", goal=1.0)
 
 
 def _measure(work: Work, options: Options, image: Path) -> list[Row]:

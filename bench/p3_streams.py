@@ -21,4 +21,4 @@ WORKS: Final = tuple(
 
 def run(options: Options) -> list[Row]:
     """Measure both ways."""
-    return p1_queue.run(options, WORKS)
+    return p1_queue.run_works(options, WORKS)
