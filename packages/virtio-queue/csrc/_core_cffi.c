@@ -1274,6 +1274,13 @@ static int _cffi_const_VIRTIO_BATCH_ABI(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_VIRTQ_COMPATIBLE(unsigned long long *o)
+{
+  int n = (VIRTQ_COMPATIBLE) <= 0;
+  *o = (unsigned long long)((VIRTQ_COMPATIBLE) | 0);  /* check that VIRTQ_COMPATIBLE is an integer */
+  return n;
+}
+
 static int _cffi_const_VIRTQ_EVENT_IDX(unsigned long long *o)
 {
   int n = (VIRTQ_EVENT_IDX) <= 0;
@@ -1424,6 +1431,7 @@ struct _cffi_align_struct_virtq_held { char x; struct virtq_held y; };
 
 static const struct _cffi_global_s _cffi_globals[] = {
   { "VIRTIO_BATCH_ABI", (void *)_cffi_const_VIRTIO_BATCH_ABI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VIRTQ_COMPATIBLE", (void *)_cffi_const_VIRTQ_COMPATIBLE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_EVENT_IDX", (void *)_cffi_const_VIRTQ_EVENT_IDX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_INDIRECT", (void *)_cffi_const_VIRTQ_INDIRECT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_NO_HEAD", (void *)_cffi_const_VIRTQ_NO_HEAD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -1620,7 +1628,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   NULL,  /* no enums */
   NULL,  /* no typenames */
-  18,  /* num_globals */
+  19,  /* num_globals */
   7,  /* num_struct_unions */
   0,  /* num_enums */
   0,  /* num_typenames */

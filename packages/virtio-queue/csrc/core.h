@@ -30,6 +30,8 @@
 #define VIRTQ_INDIRECT 4u
 #define VIRTQ_PACKED 8u /* VIRTIO_F_RING_PACKED: `held` and `order` must be there, positions begin at VIRTQ_WRAP */
 
+#define VIRTQ_COMPATIBLE 16u /* split: a chain that breaks a rule ends there (walk.h) */
+
 #define VIRTQ_WRAP 0x8000u /* packed positions: 15 bits of index and the wrap counter, which begins as 1 (2.8.1) */
 
 /* Faults of the queue as a whole; those of one chain are VIRTIO_E_* in virtio_batch.h. */

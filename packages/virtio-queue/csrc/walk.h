@@ -20,11 +20,11 @@ struct walk {
 
 static inline int enter_indirect(struct virtq *q, const struct desc *d, uint32_t head, uint32_t position, struct walk *w)
 {
-	if (MUTANT(UNASKED, !(q->flags & VIRTQ_INDIRECT), 0))
+	if (MUTANT(UNASKED, !(q->flags & (VIRTQ_INDIRECT | VIRTQ_COMPATIBLE)), 0))
 		return fault(q, VIRTIO_E_INDIRECT, head, position, d->flags, 0);
 	if (MUTANT(NESTED, w->indirect, w->indirect > 1))
 		return fault(q, VIRTIO_E_NESTED, head, position, d->flags, 0);
-	if (MUTANT(COMBINED, d->flags & DESC_NEXT, 0))
+	if (MUTANT(COMBINED, (d->flags & DESC_NEXT) && !(q->flags & VIRTQ_COMPATIBLE), 0))
 		return fault(q, VIRTIO_E_COMBINED, head, position, d->flags, 0);
 	if (d->len == 0 || MUTANT(TABLE_SIZE, d->len % DESC_BYTES != 0, 0))
 		return fault(q, VIRTIO_E_TABLE_SIZE, head, position, d->len, DESC_BYTES);
@@ -97,6 +97,34 @@ static inline int next_buffer(struct virtq *q, struct walk *w, uint32_t head, ui
 	}
 }
 
+/* VIRTQ_COMPATIBLE: what the Rust crate virtio-queue makes of a broken chain. A rule that ends its iterator ends the chain
+ * before the fault, as if it were shorter. */
+static int __attribute__((cold, noinline)) compatible_end(int rc)
+{
+	switch (-rc) {
+	case VIRTIO_E_INDEX:
+	case VIRTIO_E_LOOP:
+	case VIRTIO_E_LONG:
+	case VIRTIO_E_NESTED:
+	case VIRTIO_E_TABLE_SIZE:
+	case VIRTIO_E_TABLE_ADDR:
+	case VIRTIO_E_TOTAL:
+		return 0;
+	default:
+		return rc;
+	}
+}
+
+/* ... and a readable buffer behind writable ones (its Reader and Writer filter) goes where devices expect it. */
+static void __attribute__((cold, noinline)) compatible_insert(struct virtio_seg *segs, uint32_t n)
+{
+	struct virtio_seg last = segs[n - 1];
+
+	for (n--; n != 0 && segs[n - 1].writable; n--)
+		segs[n] = segs[n - 1];
+	segs[n] = last;
+}
+
 /* Walk the chain from `head` (already below r->size) into segs, at most `room` of them.
  * 0, NO_ROOM, or the chain's error with c->nsegs segments accepted. */
 static int walk_chain(const struct rings *r, struct virtq *q, uint16_t head, struct virtio_seg *segs, uint32_t room,
@@ -105,6 +133,7 @@ static int walk_chain(const struct rings *r, struct virtq *q, uint16_t head, str
 	struct walk w = {.table = r->desc, .entries = r->size, .index = head};
 	uint64_t sum = 0, readable = 0;
 	uint32_t n = 0, was_writable = 0, writable;
+	int compatible = (q->flags & VIRTQ_COMPATIBLE) != 0;
 	struct desc d = {0};
 	int rc;
 
@@ -113,23 +142,27 @@ static int walk_chain(const struct rings *r, struct virtq *q, uint16_t head, str
 		if (rc != 0)
 			break;
 		writable = (d.flags & DESC_WRITE) != 0;
-		if (__builtin_expect(MUTANT(ORDER, was_writable && !writable, 0), 0)) {
+		if (__builtin_expect(MUTANT(ORDER, was_writable && !writable && !compatible, 0), 0)) {
 			rc = fault(q, VIRTIO_E_ORDER, head, n, d.addr, d.len);
 			break;
 		}
 		if (__builtin_expect(n == room && MUTANT(TOO_LONG, n != r->size, 1), 0))
 			return NO_ROOM;
-		rc = buffer_rules(r, q, &d, head, n, sum, hint);
+		rc = buffer_rules(r, q, &d, head, n, sum + (uint64_t)compatible, hint);
 		if (rc != 0)
 			break;
 		segs[n++] = (struct virtio_seg){.addr = d.addr, .len = d.len, .writable = writable};
 		sum += d.len;
 		readable += writable ? 0 : d.len;
-		was_writable = writable;
+		if (__builtin_expect(was_writable && !writable, 0))
+			compatible_insert(segs, n);
+		was_writable |= writable;
 		if (!(d.flags & DESC_NEXT))
 			break;
 		w.index = d.next;
 	}
+	if (compatible && rc != 0)
+		rc = compatible_end(rc);
 	q->counters.tables += (uint64_t)w.indirect;
 	c->nsegs = (uint16_t)n;
 	c->readable = rc == 0 ? readable : 0;
@@ -188,7 +221,8 @@ static inline uint32_t walk_plain(const struct plain *p, uint32_t index, struct 
 		readable += writable ? 0 : len;
 		was_writable = writable;
 	} while (flags & DESC_NEXT);
-	if (MUTANT(TOTAL, sum > CHAIN_MAX_BYTES, 0))
+	/* A sum of exactly 2^32 is for walk_chain too: VIRTQ_COMPATIBLE ends before it. */
+	if (MUTANT(TOTAL, sum >= CHAIN_MAX_BYTES, 0))
 		return 0;
 	c->nsegs = (uint16_t)n;
 	c->readable = readable;

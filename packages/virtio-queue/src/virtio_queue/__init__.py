@@ -7,6 +7,7 @@ from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain, Segment
 from virtio_queue._counters import QueueCounters
 from virtio_queue._errors import AbiMismatchError, DriverError, InvalidStateError, Reason, VirtioQueueError
+from virtio_queue._place import NotificationData, RingPlace
 from virtio_queue._protocol import VirtQueue
 from virtio_queue._queue import Queue
 from virtio_queue._state import HeldChain, QueueState
@@ -19,11 +20,13 @@ __all__ = (
     "DriverError",
     "HeldChain",
     "InvalidStateError",
+    "NotificationData",
     "Queue",
     "QueueCounters",
     "QueueState",
     "Reader",
     "Reason",
+    "RingPlace",
     "Segment",
     "VirtQueue",
     "VirtioQueueError",

@@ -63,6 +63,7 @@ class Lib(Protocol):
     VIRTQ_EVENT_IDX: int
     VIRTQ_INDIRECT: int
     VIRTQ_PACKED: int
+    VIRTQ_COMPATIBLE: int
     VIRTQ_WRAP: int
     VIRTQ_NO_HEAD: int
     def vq_check(self, vmm_map: int, q: Virtq, /) -> int: ...

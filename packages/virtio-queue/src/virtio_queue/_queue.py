@@ -4,17 +4,17 @@ import errno
 from collections.abc import Callable
 from typing import Final, Self
 
-import attrs
 from vmm_memory import GuestMemory
 
 from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain
 from virtio_queue._completion import refusal
-from virtio_queue._counters import QueueCounters
-from virtio_queue._errors import DriverError, Reason
-from virtio_queue._ffi import driver_error, fail, held_chains, lib, new_virtq, restore_held
-from virtio_queue._layout import U16, U64, check_max_size, check_register
-from virtio_queue._state import HeldChain, QueueState
+from virtio_queue._errors import DriverError
+from virtio_queue._ffi import driver_error, fail, lib, new_virtq
+from virtio_queue._layout import U16, check_max_size, check_register
+from virtio_queue._place import RingPlace, place_of, reset_ring, state_at
+from virtio_queue._registers import QueueRegisters, restore, save
+from virtio_queue._state import QueueState
 from virtio_queue._translated import again, pop_again
 
 _U32 = 0xFFFF_FFFF
@@ -23,7 +23,7 @@ _pop_batch: Final = lib.vq_pop_batch
 _complete_batch: Final = lib.vq_complete_batch
 
 
-class Queue:
+class Queue(QueueRegisters):
     """Device side of a virtqueue, split or packed, with indirect descriptors and event index.
 
     Guest memory is hostile. What breaks one chain (a loop, a buffer outside memory, …) is reported once: the
@@ -46,7 +46,7 @@ class Queue:
         ValueError: `max_size` is no queue size.
     """
 
-    __slots__ = ("_single", "_vq")
+    __slots__ = ("_single",)
 
     def __init__(self, max_size: int) -> None:
         self._vq = new_virtq(check_max_size(max_size))
@@ -54,123 +54,6 @@ class Queue:
 
     def __repr__(self) -> str:
         return f"Queue({self.state()})"
-
-    @property
-    def max_size(self) -> int:
-        """Most entries a driver may choose."""
-        return self._vq.max_size
-
-    @property
-    def size(self) -> int:
-        """Entries; settable, 0 to 65535. Usable is 1 to `max_size`, in a split ring a power of two."""
-        return self._vq.size
-
-    @size.setter
-    def size(self, value: int) -> None:
-        self._vq.size = check_register("size", value, U16)
-
-    @property
-    def desc_table(self) -> int:
-        """Guest address of the descriptor area; settable, 64 bits. Usable is a multiple of 16."""
-        return self._vq.desc
-
-    @desc_table.setter
-    def desc_table(self, value: int) -> None:
-        self._vq.desc = check_register("desc_table", value, U64)
-
-    @property
-    def avail_ring(self) -> int:
-        """Guest address of the driver area; settable, 64 bits. Usable is a multiple of 2 (packed: 4)."""
-        return self._vq.avail
-
-    @avail_ring.setter
-    def avail_ring(self, value: int) -> None:
-        self._vq.avail = check_register("avail_ring", value, U64)
-
-    @property
-    def used_ring(self) -> int:
-        """Guest address of the device area; settable, 64 bits. Usable is a multiple of 4."""
-        return self._vq.used
-
-    @used_ring.setter
-    def used_ring(self, value: int) -> None:
-        self._vq.used = check_register("used_ring", value, U64)
-
-    @property
-    def ready(self) -> bool:
-        """Whether the driver has enabled the queue; settable."""
-        return bool(self._vq.flags & lib.VIRTQ_READY)
-
-    @ready.setter
-    def ready(self, value: bool) -> None:
-        self._set_flag(lib.VIRTQ_READY, value)
-
-    @property
-    def event_idx(self) -> bool:
-        """VIRTIO_F_EVENT_IDX was negotiated; settable."""
-        return bool(self._vq.flags & lib.VIRTQ_EVENT_IDX)
-
-    @event_idx.setter
-    def event_idx(self, value: bool) -> None:
-        self._set_flag(lib.VIRTQ_EVENT_IDX, value)
-
-    @property
-    def indirect(self) -> bool:
-        """VIRTIO_F_INDIRECT_DESC was negotiated; settable."""
-        return bool(self._vq.flags & lib.VIRTQ_INDIRECT)
-
-    @indirect.setter
-    def indirect(self, value: bool) -> None:
-        self._set_flag(lib.VIRTQ_INDIRECT, value)
-
-    @property
-    def packed(self) -> bool:
-        """VIRTIO_F_RING_PACKED was negotiated; settable while no chain is in flight.
-
-        Another format begins at its start: both positions, `num_added`, `broken` and the counters are reset.
-        """
-        return bool(self._vq.flags & lib.VIRTQ_PACKED)
-
-    @packed.setter
-    def packed(self, value: bool) -> None:
-        if value == self.packed:
-            return
-        if self.in_flight:
-            raise ValueError(f"packed cannot become {value} with {self.in_flight} chains in flight")
-        old, new = self._vq, new_virtq(self._vq.max_size, packed=value)
-        new.size, new.desc, new.avail, new.used = old.size, old.desc, old.avail, old.used
-        new.flags |= old.flags & ~lib.VIRTQ_PACKED
-        self._vq = new
-
-    @property
-    def next_avail(self) -> int:
-        """Where the next chain is popped.
-
-        Split: a free-running 16-bit index. Packed: 15 bits of index, and the wrap counter as bit 15.
-        """
-        return self._vq.next_avail
-
-    @property
-    def next_used(self) -> int:
-        """Where the next used element goes, in the same form."""
-        return self._vq.next_used
-
-    @property
-    def in_flight(self) -> int:
-        """Chains popped and not completed, 0 to `size`."""
-        vq = self._vq
-        return vq.in_flight if vq.flags & lib.VIRTQ_PACKED else (vq.next_avail - vq.next_used) & U16
-
-    @property
-    def broken(self) -> DriverError | None:
-        """Why nothing is popped any more, None for a sound queue."""
-        return driver_error(self._vq.broken) if self._vq.broken.error else None
-
-    @property
-    def counters(self) -> QueueCounters:
-        """What the queue did since it was made or reset; other threads' numbers may be a moment old."""
-        raw = self._vq.counters
-        return QueueCounters(raw.chains, raw.tables, raw.wraps, raw.notified, raw.suppressed)
 
     def _call(
         self, call: Callable[..., int], mem: GuestMemory, *rest: int, caller: Callable[[], str] = str
@@ -180,9 +63,6 @@ class Queue:
         if rc < 0 and view.translated:
             rc = again(rc, call, mem, self._vq, *rest)
         return rc if rc >= 0 else fail(rc, self._vq, caller())
-
-    def _set_flag(self, flag: int, value: bool) -> None:
-        self._vq.flags = self._vq.flags | flag if value else self._vq.flags & ~flag
 
     def is_valid(self, mem: GuestMemory) -> bool:
         """Whether the queue is ready, its size legal, its rings aligned and in (writable) memory.
@@ -351,26 +231,47 @@ class Queue:
         """Back to the state after construction: not ready, `size` at its maximum, nothing negotiated."""
         self._vq = new_virtq(self._vq.max_size)
 
+    def reset_ring(self) -> None:
+        """Back to a fresh ring with the same features, as VIRTIO_F_RING_RESET wants it (VIRTIO 1.2, 2.6.1).
+
+        Not ready, `size` at its maximum, addresses and positions at their start; chains in flight are lost.
+        """
+        self._vq = type(self).from_state(reset_ring(self.state()))._vq
+
+    def detach(self) -> RingPlace:
+        """Hand the ring out for another backend: it is no longer ready here.
+
+        Decide about the last interrupt (`needs_notification`) before.
+
+        Raises:
+            ValueError: Chains are in flight; nothing is changed. Complete them, or give them back.
+        """
+        if self.in_flight:
+            raise ValueError(f"cannot detach the ring with {self.in_flight} chains in flight")
+        self.ready = False
+        return place_of(self.state())
+
+    def attach(self, place: RingPlace, mem: GuestMemory | None = None) -> None:
+        """Go on with a ring where another backend stopped; it is ready then.
+
+        The first decision about an interrupt is for one, if the driver wants any.
+
+        Args:
+            place: From `detach`, perhaps `RingPlace.moved`.
+            mem: When given, the rings must lie in it; otherwise the first operation finds out.
+
+        Raises:
+            InvalidStateError: A field of `place` is out of range; nothing is changed.
+            DriverError: The rings are not in `mem`; nothing is changed.
+            ValueError: Chains are in flight; nothing is changed.
+        """
+        if self.in_flight:
+            raise ValueError(f"cannot attach a ring with {self.in_flight} chains in flight")
+        self._vq = type(self).from_state(state_at(self.state(), place), mem)._vq
+
     def state(self) -> QueueState:
         """Everything the queue knows; take it while no thread works on the queue."""
-        vq = self._vq
-        return QueueState(
-            max_size=vq.max_size,
-            size=vq.size,
-            ready=self.ready,
-            desc_table=vq.desc,
-            avail_ring=vq.avail,
-            used_ring=vq.used,
-            event_idx=self.event_idx,
-            indirect=self.indirect,
-            packed=self.packed,
-            next_avail=vq.next_avail,
-            next_used=vq.next_used,
-            num_added=vq.num_added,
-            popped=vq.popped,
-            held=[HeldChain(*chain) for chain in held_chains(vq)],
-            broken=Reason(-vq.broken.error) if vq.broken.error else None,
-        )
+        return save(self)
 
     @classmethod
     def from_state(cls, state: QueueState, mem: GuestMemory | None = None) -> Self:
@@ -384,15 +285,7 @@ class Queue:
             DriverError: The rings are not in `mem`.
         """
         queue = cls(state.max_size)
-        queue.packed = state.packed
-        vq = queue._vq
-        vq.size, vq.desc, vq.avail, vq.used = state.size, state.desc_table, state.avail_ring, state.used_ring
-        queue.ready, queue.event_idx, queue.indirect = state.ready, state.event_idx, state.indirect
-        vq.next_avail, vq.next_used, vq.num_added = state.next_avail, state.next_used, state.num_added
-        vq.popped = state.popped
-        restore_held(vq, map(attrs.astuple, state.held))
-        if state.broken is not None:
-            vq.broken.error, vq.broken.head = -state.broken, lib.VIRTQ_NO_HEAD
+        restore(queue, state)
         if mem is not None and state.ready:
             queue.check(mem)
         return queue

@@ -63,6 +63,7 @@ class QueueState:
         used_ring: Guest address of the used ring.
         event_idx: VIRTIO_F_EVENT_IDX was negotiated.
         indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
+        compatible: Chains of a split ring that break a rule end there (`Queue.compatible`).
         packed: VIRTIO_F_RING_PACKED was negotiated.
         next_avail: Where the next chain is popped: a free-running 16-bit index (split), or a 15-bit index
             with the wrap counter as bit 15 (packed).
@@ -88,6 +89,7 @@ class QueueState:
     used_ring: int = attrs.field(default=0, validator=_uint(U64))
     event_idx: bool = attrs.field(default=False, validator=_flag)
     indirect: bool = attrs.field(default=False, validator=_flag)
+    compatible: bool = attrs.field(default=False, validator=_flag)
     packed: bool = attrs.field(default=False, validator=_flag)
     next_avail: int = attrs.field(default=0, validator=_uint(U16))
     next_used: int = attrs.field(default=0, validator=_uint(U16))

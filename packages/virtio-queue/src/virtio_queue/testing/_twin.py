@@ -21,6 +21,7 @@ from virtio_queue._layout import (
     is_queue_size,
     ring_parts,
 )
+from virtio_queue._place import RingPlace, place_of, reset_ring, state_at
 from virtio_queue._state import QueueState
 from virtio_queue.testing._twin_packed import PackedRing
 from virtio_queue.testing._twin_ring import Registers
@@ -89,6 +90,15 @@ class TwinQueue:
     @indirect.setter
     def indirect(self, value: bool) -> None:
         self._regs.indirect = value
+
+    @property
+    def compatible(self) -> bool:
+        """See `Queue.compatible`."""
+        return self._regs.compatible
+
+    @compatible.setter
+    def compatible(self, value: bool) -> None:
+        self._regs.compatible = value
 
     @property
     def max_size(self) -> int:
@@ -276,6 +286,25 @@ class TwinQueue:
         self.check(mem)
         self._ring.hush(mem)
 
+    def reset_ring(self) -> None:
+        """See `Queue.reset_ring`."""
+        new = type(self).from_state(reset_ring(self.state()))
+        self._regs, self._ring = new._regs, new._ring
+
+    def detach(self) -> RingPlace:
+        """See `Queue.detach`."""
+        if self.in_flight:
+            raise ValueError(f"cannot detach the ring with {self.in_flight} chains in flight")
+        self.ready = False
+        return place_of(self.state())
+
+    def attach(self, place: RingPlace, mem: GuestMemory | None = None) -> None:
+        """See `Queue.attach`."""
+        if self.in_flight:
+            raise ValueError(f"cannot attach a ring with {self.in_flight} chains in flight")
+        new = type(self).from_state(state_at(self.state(), place), mem)
+        self._regs, self._ring = new._regs, new._ring
+
     def state(self) -> QueueState:
         """See `Queue.state`."""
         regs, ring = self._regs, self._ring
@@ -288,6 +317,7 @@ class TwinQueue:
             used_ring=regs.used_ring,
             event_idx=regs.event_idx,
             indirect=regs.indirect,
+            compatible=regs.compatible,
             packed=self.packed,
             next_avail=ring.next_avail,
             next_used=ring.next_used,
@@ -306,6 +336,7 @@ class TwinQueue:
         regs.size, regs.ready = state.size, state.ready
         regs.desc_table, regs.avail_ring, regs.used_ring = state.desc_table, state.avail_ring, state.used_ring
         regs.event_idx, regs.indirect = state.event_idx, state.indirect
+        regs.compatible = state.compatible
         ring.next_avail, ring.next_used = state.next_avail, state.next_used
         ring.num_added, ring.popped = state.num_added, state.popped
         if isinstance(ring, PackedRing):

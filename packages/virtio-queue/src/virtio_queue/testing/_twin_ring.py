@@ -25,6 +25,7 @@ class Registers:
     ready: bool = False
     event_idx: bool = False
     indirect: bool = False
+    compatible: bool = False
     broken: DriverError | None = None
     counters: QueueCounters = attrs.field(factory=QueueCounters)
 

@@ -19,6 +19,7 @@ from virtio_queue._layout import (
 from virtio_queue._state import HeldChain
 from virtio_queue.testing._twin_ring import MANY, Registers, Taken
 from virtio_queue.testing._walk import ChainWalk
+from virtio_queue.testing._walk_compatible import CompatibleWalk
 
 
 class SplitRing:
@@ -54,7 +55,8 @@ class SplitRing:
         head = mem.load(regs.avail_ring + RING_ELEMENTS + 2 * (self.next_avail % regs.size), 2)
         if head >= regs.size:
             raise regs.breaks(DriverError(Reason.HEAD, head=head, value=head, limit=regs.size))
-        walk = ChainWalk(mem, head, regs.desc_table, regs.size, regs.indirect, room)
+        kind = CompatibleWalk if regs.compatible else ChainWalk
+        walk = kind(mem, head, regs.desc_table, regs.size, regs.indirect, room)
         error = None
         try:
             walk.run()
