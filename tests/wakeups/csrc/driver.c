@@ -326,6 +326,13 @@ static int sleep_till_used(struct driver *d)
 	return RUN_DONE;
 }
 
+/* Have the device's lines here, so that it must fetch them back. */
+static void listen(const struct driver *d)
+{
+	for (uint32_t i = 0; d->noise != NULL && i < NOISE_LINES; i++)
+		(void)__atomic_load_n(d->noise + i * NOISE_STRIDE, __ATOMIC_RELAXED);
+}
+
 int driver_run(struct driver *d)
 {
 	int rc = RUN_DONE, any, over = 0;
@@ -337,8 +344,10 @@ int driver_run(struct driver *d)
 			rc = send(d);
 		any = 0;
 		/* Awake for a random while: the rare orders need both sides awake, on two processors. */
-		for (turns = run_turns(&d->random); rc == RUN_DONE && !any && turns != 0; turns--)
+		for (turns = run_turns(&d->random); rc == RUN_DONE && !any && turns != 0; turns--) {
+			listen(d);
 			rc = take(d, &any);
+		}
 		run_delay(&d->random);
 		/* Often with room left, so that the device runs dry and sleeps too. */
 		if (rc == RUN_DONE && !any && d->taken != d->sent && (d->nfree == 0 || run_random(&d->random) % 4 != 0))

@@ -10,6 +10,11 @@
 
 #define DRIVER_MAX_SIZE 1024u
 
+/* A store waits behind those before it, and one to a line that the other processor has takes long. With a few of them
+ * in front, a store that no fence follows is late by so much that the other side has time to look and miss it. */
+#define NOISE_LINES 4u
+#define NOISE_STRIDE 16u /* words of a cache line */
+
 /* Results of driver_run and device_run. */
 enum {
 	RUN_DONE = 0,
@@ -26,6 +31,7 @@ struct driver {
 	int kick, interrupt;  /* eventfds, non-blocking */
 	uint64_t goal;        /* sleeps of each side */
 	uint64_t *peer_slept; /* the device's count; read while it runs */
+	uint32_t *noise;      /* NULL, or NOISE_LINES cache lines that the device writes before it asks for a kick */
 	uint64_t seed;
 	int patience; /* milliseconds until a wake-up counts as lost */
 

@@ -20,6 +20,7 @@ struct device {
 	struct vmm_map map;
 	struct virtq queue;
 	int kick, interrupt, patience;
+	uint32_t noise[NOISE_LINES * NOISE_STRIDE];
 	uint32_t stop; /* set by the other thread, before a last kick */
 	uint64_t slept, interrupts, answered, random;
 	int result;
@@ -88,6 +89,8 @@ static void *device_run(void *argument)
 		rc = virtq_disable_notification(&d->map, &d->queue);
 		if (rc == 0)
 			rc = drain(d, &batch);
+		for (uint32_t i = 0; i < NOISE_LINES; i++)
+			__atomic_store_n(&d->noise[i * NOISE_STRIDE], i, __ATOMIC_RELAXED);
 		if (rc == 0)
 			rc = virtq_enable_notification(&d->map, &d->queue, &more);
 		if (rc == 0 && !more) {
@@ -163,6 +166,7 @@ int main(int argc, char **argv)
 	d.patience = v.patience = atoi(argv[6]);
 	d.ring = 0x1000;
 	d.peer_slept = &v.slept;
+	d.noise = v.noise;
 	d.kick = v.kick = eventfd(0, EFD_NONBLOCK);
 	d.interrupt = v.interrupt = eventfd(0, EFD_NONBLOCK);
 	if (d.size < 2 || d.size > DRIVER_MAX_SIZE || d.kick < 0 || d.interrupt < 0)
