@@ -35,12 +35,12 @@ def peer():
 
 @pytest.mark.timeout(BUILD)
 @pytest.mark.parametrize("kind", KINDS)
-def test_scripts_of_a_seed(peer, kind, record_property):
+def test_scripts_of_a_seed(peer, kind, record_testsuite_property):
     """Every path is taken by its share of many scripts; with an honest driver two differences exist."""
     make, wanted = KINDS[kind]
     tally = Players(Queue, TwinQueue, peer).check(seeded(make, kind, COUNT))
-    record_property("paths", dict(tally.paths.most_common()))
-    record_property("differences", dict(tally.rules.most_common()))
+    record_testsuite_property(f"{kind} paths of {tally.scripts}", dict(tally.paths.most_common()))
+    record_testsuite_property(f"{kind} differences", dict(tally.rules.most_common()))
     assert tally.scripts == COUNT
     assert paths.shortfalls(tally.paths, tally.scripts, wanted) == []
     expected = {rule.name for rule in differences.RULES.values() if rule.honest or kind == "hostile"}
@@ -61,11 +61,11 @@ PACKED = {"honest": (packed.honest, paths.PACKED_HONEST), "hostile": (packed.hos
 
 @pytest.mark.timeout(BUILD)
 @pytest.mark.parametrize("kind", PACKED)
-def test_packed_scripts_of_a_seed(kind, record_property):
+def test_packed_scripts_of_a_seed(kind, record_testsuite_property):
     """The crate has no packed rings: our two implementations, on scripts and paths of their own."""
     make, wanted = PACKED[kind]
     tally = Players(Queue, TwinQueue, None).check(seeded(make, kind, PACKED_COUNT))
-    record_property("paths", dict(tally.paths.most_common()))
+    record_testsuite_property(f"packed {kind} paths of {tally.scripts}", dict(tally.paths.most_common()))
     assert tally.scripts == PACKED_COUNT
     assert paths.shortfalls(tally.paths, tally.scripts, wanted) == []
 
