@@ -12,8 +12,13 @@ from virtio_queue._protocol import VirtQueue
 from virtio_queue._queue import Queue
 from virtio_queue._state import HeldChain, QueueState
 from virtio_queue._stream import Reader, Writer
+from virtio_queue._wire import U8, U16, U32, U64, WireStruct
 
 __all__ = (
+    "U8",
+    "U16",
+    "U32",
+    "U64",
     "AbiMismatchError",
     "ChainBatch",
     "DescriptorChain",
@@ -30,5 +35,6 @@ __all__ = (
     "Segment",
     "VirtQueue",
     "VirtioQueueError",
+    "WireStruct",
     "Writer",
 )
