@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from virtio_devices import RingOptions
 from vmm_reference import (
     ConfigError,
     CpusConfig,
@@ -220,3 +222,9 @@ def test_values_are_frozen():
     """A configuration cannot change under a running machine."""
     with pytest.raises(AttributeError):
         VmConfig(Path("k")).cmdline = "x"
+
+
+def test_ring_keys_are_those_of_the_devices():
+    """Each ring feature that a transport can offer has its key, with the same default."""
+    assert attrs.asdict(RingConfig()) == attrs.asdict(RingOptions())
+    assert set(RING_KEYS) == set(attrs.asdict(RingConfig()))

@@ -184,7 +184,7 @@ class DeviceHost:
             self.log.warning("notification for queue %d of %d ignored", index, len(self.kicks))
 
     def queue_stats(self) -> tuple[QueueStats, ...]:
-        """What each queue did so far; those in work may be a moment behind."""
+        """What each queue did so far; those in work may be a moment ahead."""
         return tuple(tally.stats(queue) for tally, queue in zip(self._tallies, self.queues, strict=True))
 
     # Configuration space

@@ -162,7 +162,7 @@ class VirtioMmio:
         return self._host.device
 
     def queue_stats(self) -> tuple[QueueStats, ...]:
-        """What each of the device's queues did so far; a queue in work may be a moment ahead."""
+        """What each of the device's queues did so far; those in work may be a moment ahead."""
         return self._host.queue_stats()
 
     @property
