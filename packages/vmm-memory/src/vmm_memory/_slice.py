@@ -90,9 +90,9 @@ class GuestSlice:
         """Mark what was writable and let go of the region; closing twice is fine.
 
         Raises:
-            RegionBusyError: A buffer (of numpy or cffi, say) holds the view itself; the pages are marked, the
-                slice stays open. Memoryviews cut from the view do not count here: they keep the pages
-                mapped, and the region cannot be closed before they are gone.
+            RegionBusyError: A buffer (of cffi, say) holds the view itself; the pages are marked, the slice
+                stays open. Memoryviews and numpy arrays cut from the view do not count here: they keep the
+                pages mapped, and the region cannot be closed before they are gone.
         """
         if self._view is None:
             return
