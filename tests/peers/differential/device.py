@@ -198,6 +198,7 @@ class Device:
             script.used_ring,
         )
         queue.event_idx, queue.indirect, queue.ready = script.event_idx, script.indirect, script.ready
+        queue.compatible = script.compatible
         if script.start:
             start = ring_position(script.start, script.size, packed=script.packed)
             state = attrs.evolve(queue.state(), next_avail=start, next_used=start)

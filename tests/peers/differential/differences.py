@@ -3,15 +3,22 @@
 `RULES` is the one list of them: `docs/virtio-queue-differences.md` is made of it, and `compare` applies it.
 """
 
+import struct
 from collections import Counter
 
 import attrs
 from virtio_queue import Reason
 
 from differential.device import Chain, Fault, Record, Trace
+from differential.generate import INDIRECT
 from differential.rust import RustChain, RustError, RustRecord, RustTrace
 from differential.script import (
+    BASE,
+    BLANK,
+    END,
+    HOLE,
     MAX_SIZE,
+    PAGE,
     Complete,
     CompleteBatch,
     Decide,
@@ -336,10 +343,15 @@ class _Comparison:
     def _chain(self, mine: Chain, theirs: RustChain) -> None:
         self._same("head", mine.head, theirs.head)
         if mine.error is None:
-            self._same("segments", mine.segments, theirs.segments)
+            if self.script.compatible:
+                self._compatible(mine, theirs)
+            else:
+                self._same("segments", mine.segments, theirs.segments)
             self._same("streams", (True, True), (theirs.reader, theirs.writer))
             return
         seen = theirs.segments[: mine.count]
+        if self.script.compatible:
+            seen = _readable_first(seen)
         prefix = len(seen) == mine.count and mine.segments in (None, seen)
         if mine.error in _TRUNCATED:
             self._explain(_TRUNCATED[mine.error], prefix and len(theirs.segments) == mine.count, mine, theirs)
@@ -347,6 +359,39 @@ class _Comparison:
             self._explain(_FOLLOWED[mine.error], prefix, mine, theirs)
         else:
             raise UnexplainedError(f"{self.at}: no rule for {mine.error!r}: here {mine}, Rust {theirs}")
+
+    def _compatible(self, mine: Chain, theirs: RustChain) -> None:
+        """The same buffers, readable ones first; but two rules hold in this mode too."""
+        assert mine.segments is not None
+        if mine.segments == _readable_first(theirs.segments):
+            return
+        shorter = mine.count < len(theirs.segments)
+        start = shorter and mine.segments == _readable_first(theirs.segments[: mine.count])
+        if mine.count == self.script.size:
+            self._explain("longer than the queue", start, mine, theirs, end=True)
+        else:
+            self._explain("table outside memory", start and self._leads_outside(), mine, theirs, end=True)
+
+    def _leads_outside(self) -> bool:
+        """Whether the driver ever had a descriptor that refers to a table of which not all is in memory."""
+        image, desc = bytearray(BLANK), self.script.desc_table - BASE
+        for step in self.script.steps:
+            if isinstance(step, Store):
+                image[step.addr - BASE : step.addr - BASE + len(step.data)] = step.data
+                rows = struct.iter_unpack("<QIHH", image[desc : desc + 16 * self.script.size])
+                if any(flags & INDIRECT and not _in_memory(addr, size) for addr, size, flags, _ in rows):
+                    return True
+        return False
+
+
+def _readable_first(
+    segments: tuple[tuple[int, int, bool], ...],
+) -> tuple[tuple[int, int, bool], ...]:
+    return tuple(sorted(segments, key=lambda segment: segment[2]))
+
+
+def _in_memory(addr: int, size: int) -> bool:
+    return BASE <= addr <= addr + size <= HOLE or HOLE + PAGE <= addr <= addr + size <= END
 
 
 def table() -> str:

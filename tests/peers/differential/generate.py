@@ -309,6 +309,11 @@ def hostile(random: Random) -> Script:
     return attrs.evolve(script, indirect=False) if dice.chance(0.08) else script
 
 
+def compatible(random: Random) -> Script:
+    """As `hostile`, to queues that walk chains as the crate does."""
+    return attrs.evolve(hostile(random), compatible=True)
+
+
 def _bad_register(dice: Dice, script: Script) -> Script:
     match dice.below(5):
         case 0:

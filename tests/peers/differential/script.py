@@ -113,6 +113,7 @@ class Script:
         event_idx, indirect: Negotiated.
         ready: The driver enabled the queue.
         packed: The format of the ring; the crate has split ones only.
+        compatible: Our queues walk chains as the crate does.
     """
 
     size: int
@@ -125,6 +126,7 @@ class Script:
     indirect: bool = False
     ready: bool = True
     packed: bool = False
+    compatible: bool = False
 
 
 _HEAD = struct.Struct("<HBHQQQ")
