@@ -35,7 +35,7 @@ CORES = tuple(sorted(setup.parent.name for setup in ROOT.glob("packages/*/setup.
 TREE = "VMM_SANITIZE_TREE"  # tells the plugin where the instrumented copies lie
 
 
-def joined(options: Mapping[str, int]) -> str:
+def joined(options: Mapping[str, int | str]) -> str:
     """Options as the sanitizers read them from their variable."""
     return ":".join(f"{name}={value}" for name, value in options.items())
 
@@ -102,6 +102,7 @@ THREAD = Tool(
             {
                 "halt_on_error": 1,
                 "exitcode": 66,
+                "suppressions": str(ROOT / "tests/wakeups/csrc/tsan.supp"),
                 # The suites fork with threads about.
                 "die_after_fork": 0,
                 "handle_segv": 0,
