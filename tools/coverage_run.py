@@ -134,10 +134,8 @@ def c_counts(name: str, objects: Path) -> dict[str, Counts]:
     """Executed lines and branches by file, from gcov, summed over all files that include a header."""
     found: dict[str, Counts] = {}
     for data in sorted(objects.glob("*.gcda")):
-        output = run(
-            ["gcov", "--json-format", "--stdout", "--branch-probabilities", data], capture_output=True
-        )
-        for file in json.loads(output.stdout)["files"]:
+        output = run(["gcov", "--json-format", "--stdout", "--branch-probabilities", data], capture=True)
+        for file in json.loads(output)["files"]:
             path = Path(file["file"]).resolve()
             if not path.is_relative_to(ROOT / "packages" / name / "csrc"):
                 continue
