@@ -226,3 +226,19 @@ def test_a_bitmap_outside_and_empty():
     assert lib.vmm_bits_count(words, 100) == 40
     assert lib.vmm_bits_runs(words, 100, 0, 2, runs) == 1
     assert (runs[0].first, runs[0].count) == (60, 40)
+
+
+def test_marks_wherever_they_lie(table, memory):
+    """Of no bytes, past 2^64, before, between and after regions: what is not mapped is ignored."""
+    for addr, size, pages in (
+        (BASE, 0, 0),
+        (BASE, 1, 1),
+        (0, BASE, 0),
+        (BASE - 1, 2, 1),
+        (BASE + 3 * PAGE, 1 << 40, 0),
+        (BASE + 2 * PAGE, PAGE, 0),
+        (TOP + 5, (1 << 64) - 1, 1),
+        (0, (1 << 64) - 1, 3),
+    ):
+        lib.vmm_mark_dirty(table, addr, size)
+        assert sum(n for _, n in memory.take_dirty()) == pages * PAGE
