@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import pytest
 from virtio_devices import Feature, QueueStats
-from vmm_reference import DiskConfig, EndReason, MemoryConfig, RingConfig
+from vmm_reference import DiskConfig, EndReason, MemoryConfig, RingConfig, RngConfig
 
 pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(1500)]
 
@@ -42,6 +42,7 @@ for disk in $(cd /sys/block; echo vd*); do
   echo "guest: $disk $(cat /sys/block/$disk/serial) $(cat /sys/bus/virtio/devices/${{device##*/}}/features)"
   work $disk $(($(cat /sys/block/$disk/size) / 4096)) &
 done
+echo "guest: entropy $(head -c 64 /dev/hwrng | wc -c)"
 wait
 poweroff -f
 """
@@ -116,7 +117,8 @@ def test_the_kernels_driver_on_every_ring(boot, tmp_path):
     ]
     with boot(
         script=SCRIPT,
-        modules=("virtio_mmio", "virtio_blk"),
+        modules=("virtio_mmio", "virtio_blk", "virtio_rng"),
+        rng=RngConfig(rings=RingConfig(packed=True)),
         disks=[disk.config for disk in disks],
         memory=MemoryConfig(256 * MIB),
     ) as machine:
@@ -132,4 +134,6 @@ def test_the_kernels_driver_on_every_ring(boot, tmp_path):
         assert _md5(disk.config.path.read_bytes()) == disk.md5
         logging.getLogger(__name__).info("%s: %s", name, stats[name])
         check_counters(stats[name], rings)
+    assert "guest: entropy 64\n" in text
+    assert stats["rng0"].chains > 0
     check_suppressed([(disk.config.rings, stats[disk.config.id]) for disk in disks])
