@@ -1295,6 +1295,13 @@ static int _cffi_const_VIRTQ_INDIRECT(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_VIRTQ_IN_ORDER(unsigned long long *o)
+{
+  int n = (VIRTQ_IN_ORDER) <= 0;
+  *o = (unsigned long long)((VIRTQ_IN_ORDER) | 0);  /* check that VIRTQ_IN_ORDER is an integer */
+  return n;
+}
+
 static int _cffi_const_VIRTQ_NO_HEAD(unsigned long long *o)
 {
   int n = (VIRTQ_NO_HEAD) <= 0;
@@ -1434,6 +1441,7 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VIRTQ_COMPATIBLE", (void *)_cffi_const_VIRTQ_COMPATIBLE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_EVENT_IDX", (void *)_cffi_const_VIRTQ_EVENT_IDX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_INDIRECT", (void *)_cffi_const_VIRTQ_INDIRECT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VIRTQ_IN_ORDER", (void *)_cffi_const_VIRTQ_IN_ORDER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_NO_HEAD", (void *)_cffi_const_VIRTQ_NO_HEAD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_PACKED", (void *)_cffi_const_VIRTQ_PACKED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_READY", (void *)_cffi_const_VIRTQ_READY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -1628,7 +1636,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   NULL,  /* no enums */
   NULL,  /* no typenames */
-  19,  /* num_globals */
+  20,  /* num_globals */
   7,  /* num_struct_unions */
   0,  /* num_enums */
   0,  /* num_typenames */

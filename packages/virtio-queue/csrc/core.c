@@ -49,6 +49,8 @@ static int pop_one(const struct rings *r, struct virtq *q, struct virtio_batch *
 		return rc;
 	}
 	c->error = rc;
+	if (q->order != NULL)
+		q->order[q->next_avail & q->order_mask] = head;
 	b->nsegs += c->nsegs;
 	b->nchains++;
 	q->next_avail += MUTANT(STUCK, 1, rc == 0);
@@ -82,6 +84,9 @@ pop_plain(const struct rings *r, struct virtq *q, struct virtio_batch *b, const 
 		room -= n;
 		total += c->readable + c->writable;
 	}
+	if (q->order != NULL)
+		for (uint16_t i = 0; i != popped; i++)
+			q->order[(q->next_avail + i) & q->order_mask] = b->chains[b->nchains + i].head;
 	b->nsegs = first;
 	b->nchains += popped;
 	q->next_avail = next;
@@ -198,14 +203,34 @@ static int completion_check(const struct rings *r, struct virtq *q, const struct
 
 	if (rc != 0)
 		return rc;
+	if (b->nchains > (r->packed ? q->in_flight : in_flight(q)))
+		return -EINVAL;
+	if (q->flags & VIRTQ_IN_ORDER)
+		rc = in_order_check(q, b, r->packed ? q->popped - q->in_flight : q->next_used);
+	if (rc != 0)
+		return rc;
 	if (r->packed)
 		return packed_check(q, b);
-	if (b->nchains > in_flight(q))
-		return -EINVAL;
 	for (uint32_t i = 0; i < b->nchains; i++)
 		if (b->chains[i].head >= r->size || MUTANT(USED_EXCESS, b->chains[i].written > b->chains[i].writable, 0))
 			return -EINVAL;
 	return 0;
+}
+
+static int put_batch(const struct rings *r, const struct virtq *q, const struct virtio_batch *b)
+{
+	const struct virtio_chain *c = b->chains, *end = b->chains + b->nchains;
+	uint16_t position = q->next_used, next = position;
+	int rc = 0;
+
+	for (; rc == 0 && c != end; c++) {
+		next++;
+		if (spoken_for(q, c, end))
+			continue;
+		rc = put_used(r, position, c->head, c->written);
+		position = next;
+	}
+	return rc;
 }
 
 int virtq_complete_batch(const struct vmm_map *map, struct virtq *q, const struct virtio_batch *b, int *ret)
@@ -222,9 +247,8 @@ int virtq_complete_batch(const struct vmm_map *map, struct virtq *q, const struc
 		rc = b->nchains == 0 ? 0 : packed_publish(&r, q, b);
 		return rc != 0 ? rc : packed_decide(&r, q, ret);
 	}
-	for (uint32_t i = 0; i < b->nchains; i++)
-		if (put_used(&r, (uint16_t)(q->next_used + i), b->chains[i].head, b->chains[i].written) != 0)
-			return used_fault(&r, q);
+	if (put_batch(&r, q, b) != 0)
+		return used_fault(&r, q);
 	if (b->nchains != 0 && publish(&r, q, b->nchains) != 0)
 		return used_fault(&r, q);
 	return decide(&r, q, ret);
@@ -241,10 +265,15 @@ int virtq_add_used(const struct vmm_map *map, struct virtq *q, uint16_t head, ui
 		struct virtio_chain chain = {.head = head, .written = len, .writable = len};
 		struct virtio_batch one = {.max_chains = 1, .nchains = 1, .chains = &chain};
 
-		rc = packed_check(q, &one);
+		if (q->flags & VIRTQ_IN_ORDER)
+			rc = in_order_check(q, &one, q->popped - q->in_flight);
+		if (rc == 0)
+			rc = packed_check(q, &one);
 		return rc != 0 ? rc : packed_publish(&r, q, &one);
 	}
 	if (head >= r.size || MUTANT(USED_UNPOPPED, in_flight(q) == 0, 0))
+		return -EINVAL;
+	if ((q->flags & VIRTQ_IN_ORDER) && (q->order == NULL || q->order[q->next_used & q->order_mask] != head))
 		return -EINVAL;
 	if (put_used(&r, q->next_used, head, len) != 0 || publish(&r, q, 1) != 0)
 		return used_fault(&r, q);

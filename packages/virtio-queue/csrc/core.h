@@ -30,6 +30,7 @@
 #define VIRTQ_INDIRECT 4u
 #define VIRTQ_PACKED 8u /* VIRTIO_F_RING_PACKED: `held` and `order` must be there, positions begin at VIRTQ_WRAP */
 
+#define VIRTQ_IN_ORDER 32u   /* VIRTIO_F_IN_ORDER: `order` must be there, in a split ring too */
 #define VIRTQ_COMPATIBLE 16u /* split: a chain that breaks a rule ends there (walk.h) */
 
 #define VIRTQ_WRAP 0x8000u /* packed positions: 15 bits of index and the wrap counter, which begins as 1 (2.8.1) */
@@ -79,13 +80,13 @@ struct virtq {
 	uint16_t next_avail, next_used; /* split: free-running, their difference is in flight; packed: slot and wrap counter */
 	uint32_t flags;
 	uint32_t num_added; /* used elements (packed: descriptors) since the last notification decision, at most 65536 */
-	/* Packed only. The owner provides both tables, zeroed, for as long as the queue lives. */
+	/* Packed only, but for order and order_mask. The owner provides both tables, zeroed, for as long as the queue lives. */
 	uint32_t popped;          /* running number of the next pop */
 	uint32_t in_flight, busy; /* chains in flight, and the descriptors they take up */
 	uint32_t ids;             /* entries of held: any id (65536), or as many as the owner expects */
 	uint32_t order_mask;      /* entries of order less 1; a power of two, at least max_size */
 	struct virtq_held *held;
-	uint16_t *order; /* buffer id by number of pop */
+	uint16_t *order; /* head by number of pop; of a split ring that is its available index */
 	struct virtq_fault fault;  /* the last fault */
 	struct virtq_fault broken; /* the fault after which nothing is popped any more (error 0: none) */
 	struct virtq_counters counters;
@@ -101,7 +102,8 @@ int virtq_pop_batch(const struct vmm_map *map, struct virtq *q, struct virtio_ba
 
 /* Publish one used element for each chain of the batch, in order, then decide about the notification.
  * -EINVAL, nothing published: head >= size (packed: not in flight, or twice), written > writable, or more chains than
- * are in flight. */
+ * are in flight; with VIRTQ_IN_ORDER, others than the oldest in flight or in another order. Then chains whose buffers
+ * were used completely need no element of their own before the last one of the batch (2.7.9, 2.8.9). */
 int virtq_complete_batch(const struct vmm_map *map, struct virtq *q, const struct virtio_batch *b, int *ret);
 
 /* Publish one used element. -EINVAL, nothing published: head >= size (packed: not in flight) or nothing in flight. */

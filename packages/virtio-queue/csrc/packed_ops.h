@@ -248,31 +248,37 @@ static void packed_advance(struct virtq *q, uint16_t position, uint32_t chains, 
 /* Publish the lists of a batch of at least one, which packed_check has accepted. */
 static int packed_publish(const struct rings *r, struct virtq *q, const struct virtio_batch *b)
 {
-	const struct virtio_chain *c = b->chains, *end = b->chains + b->nchains;
+	const struct virtio_chain *c = b->chains, *end = b->chains + b->nchains, *first = NULL;
 	struct virtq_held *held = q->held;
-	uint32_t passed = MUTANT(PACKED_SKIP_ONE, held[c->head].slots, 1), slots, size = r->size;
-	uint16_t position = packed_move(q->next_used, passed, size);
-	struct used_run run, first;
+	uint32_t passed = 0, slots, size = r->size;
+	uint16_t position = q->next_used, next = position;
+	struct used_run run, first_run;
 
-	held[c->head] = (struct virtq_held){0};
 	run_open(r, &run);
-	first = run;
-	run_add(r, &first, slot_of(q->next_used));
-	for (c++; c != end; c++) {
+	first_run = run;
+	for (; c != end; c++) {
 		slots = MUTANT(PACKED_SKIP_ONE, held[c->head].slots, 1);
 		held[c->head] = (struct virtq_held){0};
-		if (put_packed(r, position, c->head, c->written, __ATOMIC_RELAXED) != 0)
-			return packed_fault(r, q);
-		run_add(r, &run, slot_of(position));
 		passed += slots;
-		position = packed_move(position, slots, size);
+		next = packed_move(next, slots, size);
+		if (spoken_for(q, c, end))
+			continue;
+		if (first == NULL) {
+			first = c;
+			run_add(r, &first_run, slot_of(position));
+		} else {
+			if (put_packed(r, position, c->head, c->written, __ATOMIC_RELAXED) != 0)
+				return packed_fault(r, q);
+			run_add(r, &run, slot_of(position));
+		}
+		position = next;
 	}
 	/* FENCE packed-used: release. All other used descriptors, and the data in the buffers, are visible before the flags
 	 * of the first one, which is the only one that the driver looks at; what was read from the buffers was read before. */
-	if (put_packed(r, q->next_used, b->chains->head, b->chains->written, __ATOMIC_RELEASE) != 0)
+	if (put_packed(r, q->next_used, first->head, first->written, __ATOMIC_RELEASE) != 0)
 		return packed_fault(r, q);
 	if (MUTANT(PACKED_CLEAN, run.region != NULL, 0)) {
-		run_mark(&first);
+		run_mark(&first_run);
 		run_mark(&run);
 	}
 	packed_advance(q, position, b->nchains, passed);

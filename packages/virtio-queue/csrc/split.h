@@ -146,6 +146,23 @@ static inline uint64_t used_offset(uint16_t size, uint16_t position)
 {
 	return RING_ELEMENTS + USED_BYTES * (uint64_t)(position & (size - 1u));
 }
+/* VIRTQ_IN_ORDER: is the batch the oldest chains in flight, as popped? `oldest` is the number of the first of them. */
+static inline int in_order_check(const struct virtq *q, const struct virtio_batch *b, uint32_t oldest)
+{
+	if (q->order == NULL)
+		return -EINVAL;
+	for (uint32_t i = 0; i < b->nchains; i++)
+		if (q->order[(oldest + i) & q->order_mask] != b->chains[i].head)
+			return -EINVAL;
+	return 0;
+}
+
+/* Does the used element of a later chain speak for this one too? The driver takes what is skipped for used completely. */
+static inline int spoken_for(const struct virtq *q, const struct virtio_chain *c, const struct virtio_chain *end)
+{
+	return (q->flags & VIRTQ_IN_ORDER) && c + 1 != end && c->error == 0 && c->written == c->writable;
+}
+
 static inline uint16_t in_flight(const struct virtq *q) { return (uint16_t)(q->next_avail - q->next_used); }
 
 static inline uint32_t slot_of(uint16_t position) { return position & ~VIRTQ_WRAP; }

@@ -4,7 +4,11 @@ from collections.abc import Callable, Sequence
 
 
 def refusal(
-    heads: Sequence[int], size: int, in_flight: int, held: Callable[[int], bool] | None = None
+    heads: Sequence[int],
+    size: int,
+    in_flight: int,
+    held: Callable[[int], bool] | None = None,
+    oldest: Sequence[int] | None = None,
 ) -> str | None:
     """Which rule a completion of `heads` breaks.
 
@@ -13,6 +17,7 @@ def refusal(
         size: Entries of the queue.
         in_flight: Chains that may be completed.
         held: For a packed ring, whether a buffer id is in flight.
+        oldest: With VIRTIO_F_IN_ORDER, the heads in flight in the order of their pops.
     """
     for index, head in enumerate(heads):
         if held is None and head >= size:
@@ -21,4 +26,7 @@ def refusal(
             return f"chain {head} is not in flight"
     if len(heads) > in_flight:
         return f"{len(heads)} chains to complete, {in_flight} are in flight"
+    for head, expected in zip(heads, heads if oldest is None else oldest, strict=False):
+        if head != expected:
+            return f"chain {head} is not the next to complete in order, chain {expected} is"
     return None

@@ -64,6 +64,7 @@ class Lib(Protocol):
     VIRTQ_INDIRECT: int
     VIRTQ_PACKED: int
     VIRTQ_COMPATIBLE: int
+    VIRTQ_IN_ORDER: int
     VIRTQ_WRAP: int
     VIRTQ_NO_HEAD: int
     def vq_check(self, vmm_map: int, q: Virtq, /) -> int: ...

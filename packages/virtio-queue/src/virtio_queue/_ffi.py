@@ -12,7 +12,7 @@ from vmm_memory import ReadableBuffer, WritableBuffer
 
 from virtio_queue._core import ffi, lib
 from virtio_queue._errors import AbiMismatchError, DriverError, Reason
-from virtio_queue._layout import U32
+from virtio_queue._layout import U16, U32
 
 if TYPE_CHECKING:  # the extension has no types: these live in _core.pyi only
     from collections.abc import Iterable, MutableSequence, Sequence
@@ -39,27 +39,37 @@ _IDS = 1 << 16  # a driver of a packed ring may give any 16-bit id
 _tables: WeakKeyDictionary[Virtq, object] = WeakKeyDictionary()
 
 
-def new_virtq(max_size: int, *, packed: bool = False) -> Virtq:
+def new_virtq(max_size: int, *, packed: bool = False, in_order: bool = False) -> Virtq:
     """A `struct virtq` as after a reset, of either format."""
     queue = cast("Virtq", ffi.new("struct virtq *"))
     queue.max_size = max_size
     queue.size = max_size
+    owned: list[object] = []
+    if packed or in_order:
+        entries = 1 << (max_size - 1).bit_length()
+        order = ffi.new("uint16_t[]", entries)
+        queue.order, queue.order_mask = cast("MutableSequence[int]", order), entries - 1
+        owned.append(order)
     if packed:
         # Anonymous memory: of the table of ids only the pages exist whose ids the driver uses, mostly one.
         ids = mmap.mmap(-1, _IDS * ffi.sizeof("struct virtq_held"), mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
         held = ffi.from_buffer("struct virtq_held[]", ids)
-        entries = 1 << (max_size - 1).bit_length()
-        order = ffi.new("uint16_t[]", entries)
-        queue.held, queue.order = cast("Sequence[Held]", held), cast("MutableSequence[int]", order)
-        queue.ids, queue.order_mask = _IDS, entries - 1
-        queue.flags = lib.VIRTQ_PACKED
+        queue.held, queue.ids = cast("Sequence[Held]", held), _IDS
         queue.next_avail = queue.next_used = lib.VIRTQ_WRAP
-        _tables[queue] = held, order
+        owned.append(held)
+    queue.flags = (lib.VIRTQ_PACKED if packed else 0) | (lib.VIRTQ_IN_ORDER if in_order else 0)
+    _tables[queue] = owned
     return queue
 
 
 def held_chains(queue: Virtq) -> list[tuple[int, int, int]]:
-    """The (head, descriptors, order) of each chain that a packed queue has in flight, as popped."""
+    """The (head, descriptors, order) of each chain in flight, as popped; split: if in order."""
+    if not queue.flags & lib.VIRTQ_PACKED:
+        if not queue.flags & lib.VIRTQ_IN_ORDER:
+            return []
+        waiting = (queue.next_avail - queue.next_used) & U16
+        places = [(queue.next_used + offset) & U16 for offset in range(waiting)]
+        return [(queue.order[place & queue.order_mask], 1, place) for place in places]
     if queue.in_flight == 0:
         return []
     raw = memoryview(ffi.buffer(queue.held, _IDS * _HELD.size))
@@ -70,8 +80,10 @@ def held_chains(queue: Virtq) -> list[tuple[int, int, int]]:
 def restore_held(queue: Virtq, chains: Iterable[tuple[int, int, int]]) -> None:
     """Have these chains, as `held_chains` gives them, in flight; `popped` is set already."""
     for head, slots, order in chains:
-        queue.held[head].slots, queue.held[head].order = slots, order
         queue.order[order & queue.order_mask] = head
+        if not queue.flags & lib.VIRTQ_PACKED:
+            continue
+        queue.held[head].slots, queue.held[head].order = slots, order
         queue.in_flight += 1
         queue.busy += slots
 

@@ -86,7 +86,9 @@ def reset_ring(state: QueueState) -> QueueState:
     """The state after a reset of this queue alone (VIRTIO 1.2, 2.6.1): what was negotiated stays."""
     start = ring_position(0, state.max_size, packed=state.packed)
     fresh = QueueState(max_size=state.max_size, size=state.max_size)
-    kept = {name: getattr(state, name) for name in ("event_idx", "indirect", "packed", "compatible")}
+    kept = {
+        name: getattr(state, name) for name in ("event_idx", "indirect", "packed", "in_order", "compatible")
+    }
     return attrs.evolve(fresh, **kept, next_avail=start, next_used=start)
 
 

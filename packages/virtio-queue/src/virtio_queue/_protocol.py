@@ -26,6 +26,7 @@ class VirtQueue(Protocol):
     event_idx: bool
     indirect: bool
     packed: bool
+    in_order: bool
 
     @property
     def max_size(self) -> int:

@@ -195,7 +195,8 @@ class Queue(QueueRegisters):
     def _refusal(self, heads: list[int]) -> str:
         held = self._vq.held
         known = (lambda head: bool(held[head].slots)) if self.packed else None
-        return str(refusal(heads, self.size, self.in_flight, known))
+        oldest = [chain.head for chain in self.state().held] if self.in_order else None
+        return str(refusal(heads, self.size, self.in_flight, known, oldest))
 
     def needs_notification(self, mem: GuestMemory) -> bool:
         """Decide whether the driver must be interrupted for what was completed since the last decision.

@@ -117,13 +117,30 @@ class QueueRegisters:
 
     @packed.setter
     def packed(self, value: bool) -> None:
-        if value == self.packed:
-            return
+        if value != self.packed:
+            self._renew("packed", value, packed=value, in_order=self.in_order)
+
+    @property
+    def in_order(self) -> bool:
+        """VIRTIO_F_IN_ORDER was negotiated; settable while no chain is in flight, as `packed` is.
+
+        Chains must then be completed in the order of their pops. In a batch, those that were used completely
+        (`written` is all there was room for) need no used element before the one of the next that was not, or
+        of the last (2.7.9, 2.8.9).
+        """
+        return bool(self._vq.flags & lib.VIRTQ_IN_ORDER)
+
+    @in_order.setter
+    def in_order(self, value: bool) -> None:
+        if value != self.in_order:
+            self._renew("in_order", value, packed=self.packed, in_order=value)
+
+    def _renew(self, name: str, value: bool, *, packed: bool, in_order: bool) -> None:
         if self.in_flight:
-            raise ValueError(f"packed cannot become {value} with {self.in_flight} chains in flight")
-        old, new = self._vq, new_virtq(self._vq.max_size, packed=value)
+            raise ValueError(f"{name} cannot become {value} with {self.in_flight} chains in flight")
+        old, new = self._vq, new_virtq(self._vq.max_size, packed=packed, in_order=in_order)
         new.size, new.desc, new.avail, new.used = old.size, old.desc, old.avail, old.used
-        new.flags |= old.flags & ~lib.VIRTQ_PACKED
+        new.flags |= old.flags & ~(lib.VIRTQ_PACKED | lib.VIRTQ_IN_ORDER)
         self._vq = new
 
     @property
@@ -174,6 +191,7 @@ def save(queue: QueueRegisters) -> QueueState:
         indirect=queue.indirect,
         compatible=queue.compatible,
         packed=queue.packed,
+        in_order=queue.in_order,
         next_avail=vq.next_avail,
         next_used=vq.next_used,
         num_added=vq.num_added,
@@ -185,7 +203,7 @@ def save(queue: QueueRegisters) -> QueueState:
 
 def restore(queue: QueueRegisters, state: QueueState) -> None:
     """Bring a fresh queue into a state."""
-    queue.packed = state.packed
+    queue.packed, queue.in_order = state.packed, state.in_order
     vq = queue._vq
     vq.size, vq.desc, vq.avail, vq.used = state.size, state.desc_table, state.avail_ring, state.used_ring
     queue.ready, queue.event_idx, queue.indirect = state.ready, state.event_idx, state.indirect

@@ -65,6 +65,7 @@ class QueueState:
         indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
         compatible: Chains of a split ring that break a rule end there (`Queue.compatible`).
         packed: VIRTIO_F_RING_PACKED was negotiated.
+        in_order: VIRTIO_F_IN_ORDER was negotiated.
         next_avail: Where the next chain is popped: a free-running 16-bit index (split), or a 15-bit index
             with the wrap counter as bit 15 (packed).
         next_used: Where the next used element goes, in the same form; split: at most `max_size` behind
@@ -91,6 +92,7 @@ class QueueState:
     indirect: bool = attrs.field(default=False, validator=_flag)
     compatible: bool = attrs.field(default=False, validator=_flag)
     packed: bool = attrs.field(default=False, validator=_flag)
+    in_order: bool = attrs.field(default=False, validator=_flag)
     next_avail: int = attrs.field(default=0, validator=_uint(U16))
     next_used: int = attrs.field(default=0, validator=_uint(U16))
     num_added: int = attrs.field(default=0, validator=_uint(1 << 16))
@@ -124,16 +126,19 @@ class QueueState:
             if any(type(number) is not int or not low <= number <= high for number, low, high in limits):
                 rule = f"integers: head to {U16:#x}, descriptors from 1 to {self.max_size}, order to {U32:#x}"
                 raise InvalidStateError("held", chain, rule)
-        if len({chain.head for chain in value}) < len(value):
+        if self.packed and len({chain.head for chain in value}) < len(value):
             raise InvalidStateError("held", value, "chains with different heads")
 
     def __attrs_post_init__(self) -> None:
         if self.packed:
             self._check_order()
             return
-        if self.held or self.popped:
-            raise InvalidStateError("held", self.held, "empty, and popped 0, for a split ring")
         in_flight = (self.next_avail - self.next_used) & U16
+        places = [(chain.descriptors, chain.order) for chain in self.held]
+        known = in_flight if self.in_order else 0
+        if self.popped or places != [(1, (self.next_used + offset) & U16) for offset in range(known)]:
+            rule = f"{known} chains of 1 descriptor, from next_used on, and popped 0, for a split ring"
+            raise InvalidStateError("held", self.held, rule)
         if in_flight > self.max_size:
             rule = f"at most max_size ({self.max_size}) after next_used, not {in_flight}"
             raise InvalidStateError("next_avail", self.next_avail, rule)

@@ -1,5 +1,6 @@
 """A complete, well-behaved driver of a queue of either format, for tests of devices."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import attrs
@@ -51,6 +52,7 @@ class Driver:
         layout: Format and place of the ring; it is made as if nothing were in it.
         event_idx: VIRTIO_F_EVENT_IDX was negotiated.
         indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
+        in_order: VIRTIO_F_IN_ORDER was negotiated: a used element speaks for all chains before its own.
         arena: (address, bytes) from which `request` and indirect tables take memory.
         start: Begin as if so many entries (packed: descriptors) had been used already; `ring_position` of the
             layout says what the device's indices are then.
@@ -68,6 +70,7 @@ class Driver:
         *,
         event_idx: bool = False,
         indirect: bool = False,
+        in_order: bool = False,
         arena: tuple[int, int] = (0, 0),
         start: int = 0,
     ) -> None:
@@ -75,6 +78,7 @@ class Driver:
         self.layout = layout
         self.event_idx = event_idx
         self.indirect = indirect
+        self.in_order = in_order
         self._arena = Arena(*arena)
         self._pending: dict[int, _Pending] = {}
         memory.write(layout.desc_table, bytes(layout.end - layout.desc_table))
@@ -204,15 +208,26 @@ class Driver:
         """
         while (used := self._side.used()) is not None:
             head, written = used
+            if self.in_order and head in self._pending:
+                yield from self._skipped(head)
             pending = self._pending.pop(head, None)
             if pending is None:
                 raise DeviceFaultError(f"used element {self.last_used}: chain {head} is not with the device")
             if written > pending.room:
                 raise DeviceFaultError(f"chain {head}: {written} bytes used, {pending.room} writable")
-            self._side.retire(head)
-            data = tuple(self._collect(pending.segments, written))
-            self._arena.free(*pending.owned)
-            yield Completion(head, written, data)
+            yield self._retire(head, written, pending)
+
+    def _skipped(self, head: int) -> Iterator[Completion]:
+        """Those that were made available before it: used completely (2.7.9, 2.8.9)."""
+        for before in list(itertools.takewhile(lambda other: other != head, self._pending)):
+            pending = self._pending.pop(before)
+            yield self._retire(before, pending.room, pending)
+
+    def _retire(self, head: int, written: int, pending: _Pending) -> Completion:
+        self._side.retire(head)
+        data = tuple(self._collect(pending.segments, written))
+        self._arena.free(*pending.owned)
+        return Completion(head, written, data)
 
     def _collect(self, segments: tuple[Segment, ...], written: int) -> Iterator[bytes]:
         for addr, length, writable in segments:

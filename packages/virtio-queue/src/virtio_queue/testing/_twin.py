@@ -60,9 +60,26 @@ class TwinQueue:
     def packed(self, value: bool) -> None:
         if value == self.packed:
             return
-        if self.in_flight:
-            raise ValueError(f"packed cannot become {value} with {self.in_flight} chains in flight")
+        self._renew("packed", value)
         self._ring = PackedRing(self._regs) if value else SplitRing(self._regs)
+
+    @property
+    def in_order(self) -> bool:
+        """See `Queue.in_order`."""
+        return self._regs.in_order
+
+    @in_order.setter
+    def in_order(self, value: bool) -> None:
+        if value == self.in_order:
+            return
+        self._renew("in_order", value)
+        self._regs.in_order = value
+        self._ring = PackedRing(self._regs) if self.packed else SplitRing(self._regs)
+
+    def _renew(self, name: str, value: bool) -> None:
+        if self.in_flight:
+            raise ValueError(f"{name} cannot become {value} with {self.in_flight} chains in flight")
+        self._regs.broken, self._regs.counters = None, QueueCounters()
 
     @property
     def ready(self) -> bool:
@@ -257,15 +274,24 @@ class TwinQueue:
         for _first, _count, head, written, _error, _readable, writable in records:
             if written > writable:
                 raise ValueError(f"chain {head}: {written} bytes written, {writable} writable")
-        self._complete(mem, [(record[2], record[3]) for record in records])
+        last = len(records) - 1
+        # In order, what was used completely needs no element of its own before the last one (2.7.9, 2.8.9).
+        silent = [
+            index
+            for index, (_first, _count, _head, written, error, _readable, room) in enumerate(records)
+            if self.in_order and index < last and not error and written == room
+        ]
+        self._complete(mem, [(record[2], record[3]) for record in records], silent)
         return self._ring.decide(mem)
 
-    def _complete(self, mem: GuestMemory, used: Sequence[tuple[int, int]]) -> None:
+    def _complete(
+        self, mem: GuestMemory, used: Sequence[tuple[int, int]], silent: Sequence[int] = ()
+    ) -> None:
         refusal = self._ring.refusal([head for head, _written in used])
         if refusal is not None:
             raise ValueError(refusal)
         if used:
-            self._ring.complete(mem, used)
+            self._ring.complete(mem, used, silent)
 
     def needs_notification(self, mem: GuestMemory) -> bool:
         """See `Queue.needs_notification`."""
@@ -319,6 +345,7 @@ class TwinQueue:
             indirect=regs.indirect,
             compatible=regs.compatible,
             packed=self.packed,
+            in_order=self.in_order,
             next_avail=ring.next_avail,
             next_used=ring.next_used,
             num_added=ring.num_added,
@@ -331,7 +358,7 @@ class TwinQueue:
     def from_state(cls, state: QueueState, mem: GuestMemory | None = None) -> Self:
         """See `Queue.from_state`."""
         queue = cls(state.max_size)
-        queue.packed = state.packed
+        queue.packed, queue.in_order = state.packed, state.in_order
         regs, ring = queue._regs, queue._ring
         regs.size, regs.ready = state.size, state.ready
         regs.desc_table, regs.avail_ring, regs.used_ring = state.desc_table, state.avail_ring, state.used_ring
@@ -339,8 +366,7 @@ class TwinQueue:
         regs.compatible = state.compatible
         ring.next_avail, ring.next_used = state.next_avail, state.next_used
         ring.num_added, ring.popped = state.num_added, state.popped
-        if isinstance(ring, PackedRing):
-            ring.restore(state.held)
+        ring.restore(state.held)
         regs.broken = None if state.broken is None else DriverError(state.broken)
         if mem is not None and state.ready:
             queue.check(mem)

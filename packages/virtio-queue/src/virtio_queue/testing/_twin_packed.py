@@ -1,6 +1,6 @@
 """The packed ring in readable Python (VIRTIO 1.2, 2.8)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 import attrs
 from vmm_memory import GuestMemory, MemoryOrder
@@ -145,19 +145,25 @@ class PackedRing:
 
     def refusal(self, heads: Sequence[int]) -> str | None:
         """See `Ring.refusal`."""
-        return refusal(heads, self._regs.size, self.in_flight, self._held.__contains__)
+        oldest = list(self._held) if self._regs.in_order else None
+        return refusal(heads, self._regs.size, self.in_flight, self._held.__contains__, oldest)
 
-    def complete(self, mem: GuestMemory, used: Sequence[tuple[int, int]]) -> None:
+    def complete(
+        self, mem: GuestMemory, used: Sequence[tuple[int, int]], silent: Collection[int] = ()
+    ) -> None:
         """See `Ring.complete`."""
-        position, places = self.next_used, []
-        for head, _written in used:
-            places.append(position)
+        start = position = self.next_used
+        places = []
+        for offset, (head, written) in enumerate(used):
             count, _order = self._held.pop(head)
             position = packed_move(position, count, self._regs.size)
             self.num_added = min(self.num_added + count, MANY)
+            if offset not in silent:
+                places.append((start, head, written))
+                start = position
         # The driver looks at the first of them only: behind that one the order does not matter, and one
         # store makes the whole batch visible. Sequentially consistent as in the split ring.
-        for place, (head, written) in reversed(list(zip(places, used, strict=True))):
+        for place, head, written in reversed(places):
             descriptor = self._descriptor(place)
             mem.store(descriptor + 8, 4, written)
             mem.store(descriptor + 12, 2, head)

@@ -1,6 +1,6 @@
 """What the two ring formats of the twin have in common."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Protocol
 
 import attrs
@@ -26,6 +26,7 @@ class Registers:
     event_idx: bool = False
     indirect: bool = False
     compatible: bool = False
+    in_order: bool = False
     broken: DriverError | None = None
     counters: QueueCounters = attrs.field(factory=QueueCounters)
 
@@ -73,8 +74,10 @@ class Ring(Protocol):
     def refusal(self, heads: Sequence[int]) -> str | None:
         """Why these chains cannot be completed together, None when they can."""
 
-    def complete(self, mem: GuestMemory, used: Sequence[tuple[int, int]]) -> None:
-        """Publish (head, written) for each chain."""
+    def complete(
+        self, mem: GuestMemory, used: Sequence[tuple[int, int]], silent: Collection[int] = ()
+    ) -> None:
+        """Publish (head, written) for each chain; those at `silent` have no used element of their own."""
 
     def decide(self, mem: GuestMemory) -> bool:
         """Whether to interrupt the driver."""

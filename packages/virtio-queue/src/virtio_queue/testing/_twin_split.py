@@ -1,6 +1,6 @@
 """The split ring in readable Python (VIRTIO 1.2, 2.7)."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from vmm_memory import GuestMemory, MemoryOrder
 
@@ -28,6 +28,7 @@ class SplitRing:
     def __init__(self, registers: Registers) -> None:
         self._regs = registers
         self.next_avail = self.next_used = self.num_added = self.popped = 0
+        self._heads: list[int] = []  # in flight, as popped; which are complete is known only in order
 
     @property
     def in_flight(self) -> int:
@@ -37,7 +38,14 @@ class SplitRing:
     @property
     def held(self) -> tuple[HeldChain, ...]:
         """See `Ring.held`."""
-        return ()
+        if not self._regs.in_order:
+            return ()
+        places = [(self.next_used + offset) & U16 for offset in range(self.in_flight)]
+        return tuple(HeldChain(head, 1, place) for head, place in zip(self._heads, places, strict=True))
+
+    def restore(self, held: Sequence[HeldChain]) -> None:
+        """Have these chains in flight."""
+        self._heads = [chain.head for chain in held]
 
     def _waiting(self, mem: GuestMemory) -> int:
         index = mem.load(self._regs.avail_ring + RING_IDX, 2, MemoryOrder.ACQUIRE)
@@ -64,21 +72,30 @@ class SplitRing:
             error = broken
         regs.count(tables=walk.tables)
         self.next_avail = (self.next_avail + 1) & U16  # taken, even when broken
+        self._heads.append(head)
         return Taken(head, tuple(walk.segments), error)
 
     def give_back(self, count: int) -> bool:
         """See `Ring.give_back`."""
         self.next_avail = (self.next_avail - count) & U16
+        del self._heads[-count:]
         return True
 
     def refusal(self, heads: Sequence[int]) -> str | None:
         """See `Ring.refusal`."""
-        return refusal(heads, self._regs.size, self.in_flight)
+        oldest = self._heads if self._regs.in_order else None
+        return refusal(heads, self._regs.size, self.in_flight, oldest=oldest)
 
-    def complete(self, mem: GuestMemory, used: Sequence[tuple[int, int]]) -> None:
+    def complete(
+        self, mem: GuestMemory, used: Sequence[tuple[int, int]], silent: Collection[int] = ()
+    ) -> None:
         """See `Ring.complete`."""
-        for offset, (head, written) in enumerate(used, self.next_used):
-            element = self._regs.used_ring + RING_ELEMENTS + 8 * (offset % self._regs.size)
+        place = self.next_used
+        for offset, (head, written) in enumerate(used):
+            if offset in silent:
+                continue
+            element = self._regs.used_ring + RING_ELEMENTS + 8 * (place % self._regs.size)
+            place = self.next_used + offset + 1
             mem.store(element, 4, head)
             mem.store(element + 4, 4, written)
         index = (self.next_used + len(used)) & U16
@@ -88,6 +105,7 @@ class SplitRing:
         wrapped = self.next_used % self._regs.size + len(used) >= self._regs.size
         self._regs.count(chains=len(used), wraps=int(wrapped))
         self.next_used = index
+        del self._heads[: len(used)]
         self.num_added = min(self.num_added + len(used), MANY)
 
     def decide(self, mem: GuestMemory) -> bool:
