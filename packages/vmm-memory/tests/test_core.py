@@ -242,3 +242,11 @@ def test_marks_wherever_they_lie(table, memory):
     ):
         lib.vmm_mark_dirty(table, addr, size)
         assert sum(n for _, n in memory.take_dirty()) == pages * PAGE
+
+
+@pytest.mark.parametrize("size", [0, 3, 16])
+def test_integers_of_no_size(table, size):
+    """Only 1, 2, 4 and 8 bytes can be loaded and stored."""
+    assert lib.vmm_mem_store(table, BASE, size, 0, 0) == -errno.EINVAL
+    assert lib.vmm_mem_load_error(table, BASE, size, 0) == -errno.EINVAL
+    assert lib.vmm_mem_load(table, BASE, size, 0) == lib.VMM_MEM_POISON

@@ -418,3 +418,21 @@ def test_accesses_while_translations_change():
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def test_long_reads_ask_before_they_allocate():
+    """More than 64 KiB, page by page from the IOMMU; and an emptied table asks nobody."""
+    pages = 32
+    backend = GuestMemoryMmap([guarded_region(RAM, pages * PAGE)])
+    backend.write(RAM + 31 * PAGE, b"end")
+    iommu = contiguous(pages)
+    memory = IommuMemory(backend, iommu)
+    assert memory.read(0, pages * PAGE)[31 * PAGE :][:3] == b"end"
+    with pytest.raises(IommuFaultError):
+        memory.read(0, 1 << 40)
+    assert memory.read_some(30 * PAGE, 1 << 20) == bytes(PAGE) + b"end" + bytes(PAGE - 3)
+    asked = len(iommu.asked)
+    memory.access_map().empty()
+    with pytest.raises(ForkedError):
+        memory.read(0, 1)
+    assert len(iommu.asked) == asked

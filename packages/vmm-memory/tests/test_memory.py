@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 from vmm_memory import (
     AccessVector,
+    ForkedError,
     GuestAccessError,
     GuestMemoryMmap,
     GuestRegionMmap,
@@ -288,3 +289,49 @@ def test_aligned_integers_are_never_torn(size, way):
     stop.set()
     thread.join()
     assert seen <= {ones, bytes(size)}
+
+
+def test_numbers_that_no_register_holds(two_regions):
+    """Each kind of call tells the address from the size and the value, and changes nothing."""
+    calls = [
+        lambda a: two_regions.mark_dirty(a, 4),
+        lambda a: two_regions.resolve(a, 4),
+        lambda a: two_regions.get_slice(a, 4),
+        lambda a: two_regions.read_into(a, bytearray(4)),
+        lambda a: two_regions.write(a, b"1234"),
+        lambda a: two_regions.read_some(a, 4),
+        lambda a: two_regions.fetch_or(a, 4, 1),
+        lambda a: two_regions.load(a, 4),
+        lambda a: two_regions.fill(a, 4),
+        lambda a: two_regions.copy_within(a, 0x10000, 4),
+    ]
+    for call in calls:
+        for addr in (-1, TOP):
+            with pytest.raises(InvalidGuestAddressError, match=r"address must be in 0 \.\. 2\^64 - 1"):
+                call(addr)
+    with pytest.raises(InvalidGuestAddressError, match="wraps around"):
+        two_regions.read(0x10000, TOP)
+    with pytest.raises(InvalidGuestAddressError, match="wraps around"):
+        two_regions.mark_dirty(0x10000, TOP)
+    with pytest.raises(ValueError, match="value is -0x1"):
+        two_regions.compare_exchange(0x10000, 4, -1, 0)
+    with pytest.raises(ValueError, match="size is 16, must be 1, 2, 4 or 8"):
+        two_regions.load(0x10000, 16)
+    with pytest.raises(ValueError, match="fill byte is 256"):
+        two_regions.fill(0x10000, 4, 256)
+    assert two_regions.take_dirty() == ()
+
+
+def test_an_emptied_table_is_that_of_a_child(two_regions):
+    """What a forked child sees, in this process: every call says so, and reading again finds nothing."""
+    two_regions.access_map().empty()
+    vector = AccessVector([0x10000], 4)
+    for call in (
+        lambda: two_regions.read(0x10000, 1 << 17),
+        lambda: two_regions.write_some(0x10000, b"x"),
+        lambda: two_regions.load_vector(vector),
+        lambda: two_regions.gather([(0x10000, 4)]),
+        lambda: two_regions.get_slice(0x10000, 4),
+    ):
+        with pytest.raises(ForkedError, match="MADV_DONTFORK"):
+            call()
