@@ -10,6 +10,7 @@ Exits 1 when a mutant survives, takes too long or is not shrunk to LIMIT steps. 
 
 import argparse
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import os
@@ -67,57 +68,56 @@ def build(number: int) -> Path:
     return made
 
 
-class OutOfTimeError(BaseException):
-    """The budget is spent; not an Exception, which Hypothesis would take for a finding."""
+class EndOfHuntError(BaseException):
+    """Enough found, or the budget spent; not an Exception, which Hypothesis would take for a finding."""
 
 
 def hunt(queue_class: type, seed: int, seconds: float) -> dict[str, object]:
     """Look for a failure of one implementation, from an empty database, by seed.
 
+    Ends with the first failure, shortened by `QueueTrial.shortened`: Hypothesis' own shrinking, which also
+    makes the arguments small, takes several times as long and is left out.
+
     Returns:
-        found, seconds, steps, script; `found` is None when nothing was found (or not shrunk) in time.
+        found, seconds, steps, script, examples; `found` is None when there was none in time.
     """
     import hypothesis  # noqa: PLC0415 - only where it hunts
     from hypothesis.stateful import run_state_machine_as_test  # noqa: PLC0415
     from virtio_queue.testing.stateful import queue_machine  # noqa: PLC0415
 
-    began, examples = time.process_time(), 0
+    began = time.process_time()
+    result: dict[str, object] = {"found": None, "steps": 0, "script": "", "examples": 0}
 
-    class Timed(queue_machine(queue_class)):  # type: ignore[misc]
+    class Hunted(queue_machine(queue_class)):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            nonlocal examples
-            examples += 1
+            result["examples"] += 1  # type: ignore[operator]
             if time.process_time() - began > seconds:
-                raise OutOfTimeError
+                raise EndOfHuntError
+
+        def _take(self, *args: object, **kwargs: object) -> object:
+            try:
+                return super()._take(*args, **kwargs)
+            except Exception as error:
+                steps = self.trial.shortened()
+                result["found"] = f"{type(error).__name__}: {error}"
+                # The line that makes the trial is a step too.
+                result["steps"], result["script"] = len(steps) + 1, self.trial.script(steps)
+                raise EndOfHuntError from error
 
     settings = hypothesis.settings(
         max_examples=10**9,
         stateful_step_count=12,
         database=None,
         deadline=None,
-        phases=(hypothesis.Phase.generate, hypothesis.Phase.shrink),
+        phases=(hypothesis.Phase.generate,),
         suppress_health_check=list(hypothesis.HealthCheck),
         report_multiple_bugs=False,
         print_blob=False,
     )
-    script, found = "", None
-    try:
-        run_state_machine_as_test(hypothesis.seed(seed)(Timed), settings=settings)
-    except OutOfTimeError:
-        pass
-    except Exception as error:  # noqa: BLE001 - whatever the mutant did
-        spent = time.process_time() - began
-        if spent < seconds:  # else: stopped while it shrank
-            found = f"{type(error).__name__}: {error}"
-            script = next((note for note in getattr(error, "__notes__", ()) if "\ntrial = " in note), "")
-    return {
-        "found": found,
-        "seconds": round(time.process_time() - began, 1),
-        "steps": len(re.findall(r"^trial[ .]", script, re.M)),
-        "examples": examples,
-        "script": script,
-    }
+    with contextlib.suppress(EndOfHuntError):
+        run_state_machine_as_test(hypothesis.seed(seed)(Hunted), settings=settings)
+    return result | {"seconds": round(time.process_time() - began, 1)}
 
 
 def hunt_by_name(name: str, seed: int, seconds: float) -> dict[str, object]:

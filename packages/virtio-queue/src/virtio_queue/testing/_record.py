@@ -5,9 +5,9 @@ import importlib
 import importlib.machinery
 import inspect
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Concatenate, ParamSpec, Self, TypeVar, cast
 
 import attrs
 
@@ -76,11 +76,42 @@ class Trial:
             raise ValueError(f"{step.name!r} is no step of {type(self).__name__}")
         getattr(self, step.name)(**step.arguments)
 
-    def script(self) -> str:
+    def _outcome(self, steps: Sequence[Step]) -> type[Exception] | None:
+        """What a fresh trial ends with after these steps."""
+        make = cast("Callable[..., Self]", type(self))
+        try:
+            trial = make(self._subject, **self._options)
+            for taken in steps:
+                trial.perform(taken)
+        except Exception as error:  # noqa: BLE001 - whatever the subject does wrong
+            return type(error)
+        return None
+
+    def shortened(self) -> list[Step]:
+        """The steps without those that the failure does not need, found by trying.
+
+        Returns:
+            Steps that end with the same exception; all of them when they do not fail again.
+        """
+        steps = list(self.steps)
+        failure = self._outcome(steps)
+        place = len(steps) - 1 if failure is not None else -1
+        while place >= 0:
+            fewer = steps[:place] + steps[place + 1 :]
+            if self._outcome(fewer) is failure:
+                # What is left may need less than before: from the end again.
+                steps, place = fewer, len(fewer)
+            place -= 1
+        return steps
+
+    def script(self, steps: Sequence[Step] | None = None) -> str:
         """The steps so far as a Python program that needs neither Hypothesis nor pytest.
 
         A class that cannot be imported by name is loaded from its file; one made inside a function leaves a
         line to be filled in.
+
+        Args:
+            steps: These instead, such as those of `shortened`.
         """
         name, lines = _introduction(self._subject)
         for value in self._options.values():
@@ -88,7 +119,7 @@ class Trial:
                 lines += _introduction(value)[1]
         made = f"trial = {type(self).__name__}({name}"
         body = [f"{made}, {_listed(self._options)})" if self._options else f"{made})"]
-        body += [f"trial.{step}" for step in self.steps]
+        body += [f"trial.{taken}" for taken in (self.steps if steps is None else steps)]
         return "\n".join([_TITLE, *_imports(body, lines), "", *body, 'print("nothing is wrong")', ""])
 
 

@@ -1,11 +1,12 @@
 """Hypothesis state machines that look for trouble: in any implementation of `VirtQueue`, in any device."""
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import ParamSpec, Protocol, TypeVar
 
+import attrs
 import hypothesis
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from vmm_memory import GuestMemory
 
 from virtio_queue._chain import Segment
@@ -97,12 +98,26 @@ def device_machine(
     return DeviceMachine
 
 
+class _Printer(Protocol):
+    def text(self, text: str) -> None: ...
+
+
+@attrs.frozen
+class _Script:
+    """A script that is only made when Hypothesis prints it: once, at the end."""
+
+    trial: Trial
+
+    def _repr_pretty_(self, printer: _Printer, _cycle: bool) -> None:
+        printer.text(self.trial.script(self.trial.shortened()))
+
+
 def _noted(trial: Trial, step: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
     """Take a step; when it fails, have Hypothesis print the script."""
     try:
         return step(*args, **kwargs)
     except Exception:
-        hypothesis.note(trial.script())
+        hypothesis.note(_Script(trial))
         raise
 
 
@@ -147,6 +162,69 @@ def _misbehaviour() -> st.SearchStrategy[Step]:
     )
 
 
+_TABLES = (Attack.TABLE, Attack.LONG_TABLE, Attack.NESTED, Attack.COMBINED)
+_OTHERS = (
+    Step("needs_notification"),
+    Step("enable_notification"),
+    Step("disable_notification"),
+    Step("set_interrupts", {"enabled": False}),
+    Step("set_interrupts", {"enabled": True}),
+    Step("publish_and_kick"),
+    Step("take_used"),
+    Step("save_and_restore"),
+    Step("undo_pop", {"count": 1}),
+    Step("undo_pop", {"count": 2}),
+    Step("reset"),
+)
+
+
+def _offers() -> st.SearchStrategy[Step]:
+    """Chains of the driver, every other one sound."""
+    sound = st.builds(
+        lambda segments, kind: Step(
+            "add", {"segments": segments, "indirect": bool(kind & 1), "announce": kind < 6}
+        ),
+        _sound(),
+        st.integers(0, 7),
+    )
+    links = hostile_chains(*(attack for attack in Attack if attack not in _TABLES))
+    # Chosen here: one_of would give each of its alternatives, nested ones too, the same share.
+    kinds = (sound, sound, _hostile(links), _hostile(hostile_chains(*_TABLES)))
+    return st.integers(0, 3).flatmap(kinds.__getitem__)
+
+
+def _hostile(chains: st.SearchStrategy[HostileChain]) -> st.SearchStrategy[Step]:
+    return chains.map(lambda chain: Step("add_hostile", {"chain": chain}))
+
+
+def _others() -> st.SearchStrategy[Step]:
+    """All besides the way of a chain; now and then what breaks the whole ring."""
+    kinds = (st.sampled_from(_OTHERS),) * 5 + (_misbehaviour(),)
+    return st.integers(0, 5).flatmap(kinds.__getitem__)
+
+
+def _pops() -> st.SearchStrategy[Step]:
+    def pop(chains: int, spare: int) -> Step:
+        return Step("pop_batch", {"chains": chains, "spare": spare}) if chains else Step("pop")
+
+    return st.builds(pop, st.integers(0, 6), st.integers(0, 4))
+
+
+def _completions() -> st.SearchStrategy[Step]:
+    def complete(kind: int, which: tuple[int, ...], written: int) -> Step:
+        if kind < 5:
+            return Step("add_used", {"which": which[0] if which else 0, "written": written})
+        return Step("complete_batch", {"which": which, "written": written, "excess": kind == 9})
+
+    return st.builds(complete, st.integers(0, 9), _orders(), st.integers(0, 0x1000))
+
+
+def _steps() -> st.SearchStrategy[Step]:
+    """Mostly the way of a chain: offered, popped, completed."""
+    kinds = (*(_offers(),) * 3, *(_pops(),) * 3, *(_completions(),) * 2, *(_others(),) * 2)
+    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
+
+
 class _QueueMachine(RuleBasedStateMachine):
     subject: QueueClass
     only_packed: bool | None
@@ -179,75 +257,10 @@ class _QueueMachine(RuleBasedStateMachine):
     def _take(self, step: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
         return _noted(self.trial, step, *args, **kwargs)
 
-    @rule(segments=_sound(), indirect=st.booleans(), announce=st.booleans())
-    def add(self, segments: tuple[Segment, ...], indirect: bool, announce: bool) -> None:
-        self._take(self.trial.add, segments, indirect=indirect, announce=announce)
-
-    @rule(chain=hostile_chains(Attack.INDEX, Attack.CYCLE, Attack.ORDER))
-    def add_bad_links(self, chain: HostileChain) -> None:
-        self._take(self.trial.add_hostile, chain)
-
-    @rule(chain=hostile_chains(Attack.EDGE, Attack.TOTAL, Attack.ANYTHING))
-    def add_bad_buffers(self, chain: HostileChain) -> None:
-        self._take(self.trial.add_hostile, chain)
-
-    @rule(chain=hostile_chains(Attack.TABLE, Attack.LONG_TABLE, Attack.NESTED, Attack.COMBINED))
-    def add_bad_table(self, chain: HostileChain) -> None:
-        self._take(self.trial.add_hostile, chain)
-
-    @rule(step=_misbehaviour())
-    def misbehave(self, step: Step) -> None:
+    @rule(step=_steps())
+    def take(self, step: Step) -> None:
+        """One rule: Hypothesis leaves rules out of a run, and a chain needs its whole way."""
         self._take(self.trial.perform, step)
-
-    @rule()
-    def publish_and_kick(self) -> None:
-        self._take(self.trial.publish_and_kick)
-
-    @precondition(lambda self: self.trial.honest)
-    @rule()
-    def take_used(self) -> None:
-        self._take(self.trial.take_used)
-
-    @rule(enabled=st.booleans())
-    def set_interrupts(self, enabled: bool) -> None:
-        self._take(self.trial.set_interrupts, enabled=enabled)
-
-    @rule()
-    def pop(self) -> None:
-        self._take(self.trial.pop)
-
-    @rule(chains=st.integers(1, 6), spare=st.integers(0, 4))
-    def pop_batch(self, chains: int, spare: int) -> None:
-        self._take(self.trial.pop_batch, chains, spare)
-
-    @rule(which=st.integers(0, 3), written=st.integers(0, 0x1000))
-    def add_used(self, which: int, written: int) -> None:
-        self._take(self.trial.add_used, which, written)
-
-    @rule(which=_orders(), written=st.integers(0, 0x1000), excess=st.integers(0, 9).map(lambda n: n == 9))
-    def complete_batch(self, which: tuple[int, ...], written: int, excess: bool) -> None:
-        self._take(self.trial.complete_batch, which, written, excess=excess)
-
-    @precondition(lambda self: self.trial.undoable())
-    @rule(count=st.integers(1, 4))
-    def undo_pop(self, count: int) -> None:
-        self._take(self.trial.undo_pop, count)
-
-    @rule()
-    def needs_notification(self) -> None:
-        self._take(self.trial.needs_notification)
-
-    @rule(wanted=st.booleans())
-    def set_notification(self, wanted: bool) -> None:
-        self._take(self.trial.enable_notification if wanted else self.trial.disable_notification)
-
-    @rule()
-    def save_and_restore(self) -> None:
-        self._take(self.trial.save_and_restore)
-
-    @rule()
-    def reset(self) -> None:
-        self._take(self.trial.reset)
 
 
 class _DeviceMachine(RuleBasedStateMachine):
