@@ -25,7 +25,7 @@ from virtio_queue.testing.strategies import (
     mutations,
 )
 
-__all__ = ("device_machine", "queue_machine")
+__all__ = ("device_machine", "driver_scripts", "queue_machine")
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -223,6 +223,15 @@ def _steps() -> st.SearchStrategy[Step]:
     """Mostly the way of a chain: offered, popped, completed."""
     kinds = (*(_offers(),) * 3, *(_pops(),) * 3, *(_completions(),) * 2, *(_others(),) * 2)
     return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
+
+
+def driver_scripts(most: int = 20) -> st.SearchStrategy[tuple[Step, ...]]:
+    """Whole conversations of driver and device, honest and hostile, for `QueueTrial.perform`.
+
+    Args:
+        most: Steps, at most; at least one.
+    """
+    return st.lists(_steps(), min_size=1, max_size=most).map(tuple)
 
 
 class _QueueMachine(RuleBasedStateMachine):
