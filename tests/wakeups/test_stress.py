@@ -85,7 +85,7 @@ def test_server_of_every_device(python_device, ring, mode, kind):
 @pytest.mark.parametrize("mode", stress.MODES)
 def test_lost_wakeup_is_noticed(mode):
     """A device that does not look again once it asked for kicks is found out at once."""
-    program = stress.build(flags=["-DVQ_MUTANT=5"])
+    program = stress.build(flags=["-DVQ_MUTANT=5", "-DDEVICE_DAWDLES"])
     report = stress.run(program, "split", mode, sleeps=1_000_000, patience=1000)
     assert report.status == 1, report
     assert "no interrupt" in report.wrong or "no kick" in report.wrong

@@ -89,6 +89,9 @@ static void *device_run(void *argument)
 		rc = virtq_disable_notification(&d->map, &d->queue);
 		if (rc == 0)
 			rc = drain(d, &batch);
+#ifdef DEVICE_DAWDLES
+		run_delay(&d->random); /* whoever sends now, unannounced, relies on the second look */
+#endif
 		for (uint32_t i = 0; i < NOISE_LINES; i++)
 			__atomic_store_n(&d->noise[i * NOISE_STRIDE], i, __ATOMIC_RELAXED);
 		if (rc == 0)
