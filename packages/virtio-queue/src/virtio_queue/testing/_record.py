@@ -4,6 +4,7 @@ import functools
 import importlib
 import importlib.machinery
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
@@ -95,13 +96,16 @@ class Trial:
         """
         steps = list(self.steps)
         failure = self._outcome(steps)
-        place = len(steps) - 1 if failure is not None else -1
-        while place >= 0:
-            fewer = steps[:place] + steps[place + 1 :]
-            if self._outcome(fewer) is failure:
-                # What is left may need less than before: from the end again.
-                steps, place = fewer, len(fewer)
-            place -= 1
+        while failure is not None:
+            # One at a time; where none can go alone, two that only make sense together.
+            ones = ((place,) for place in reversed(range(len(steps))))
+            for left_out in (*ones, *itertools.combinations(range(len(steps)), 2)):
+                fewer = [taken for place, taken in enumerate(steps) if place not in left_out]
+                if self._outcome(fewer) is failure:
+                    steps = fewer
+                    break
+            else:
+                break
         return steps
 
     def script(self, steps: Sequence[Step] | None = None) -> str:

@@ -171,7 +171,7 @@ _OTHERS = (
     Step("set_interrupts", {"enabled": True}),
     Step("publish_and_kick"),
     Step("take_used"),
-    Step("save_and_restore"),
+    *(Step("save_and_restore"),) * 3,
     Step("undo_pop", {"count": 1}),
     Step("undo_pop", {"count": 2}),
     Step("reset"),
