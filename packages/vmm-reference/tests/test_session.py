@@ -157,7 +157,9 @@ def test_socket_console(kernel, tmp_path):
             time.sleep(0.01)
         with socket.socket(socket.AF_UNIX) as client:
             client.settimeout(WAIT)
-            client.connect(str(path))
+            while client.connect_ex(str(path)):  # the name is there a moment before somebody listens
+                assert time.monotonic() < end
+                time.sleep(0.01)
             got = b""
             while got != b"hello\n":
                 got += client.recv(100)
