@@ -9,16 +9,7 @@ import time
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from virtio_devices import (
-    Feature,
-    NetFeature,
-    Offload,
-    RingOptions,
-    SavedStateError,
-    VirtioMmio,
-    VirtioNet,
-    random_mac,
-)
+from virtio_devices import Feature, NetFeature, Offload, SavedStateError, VirtioMmio, VirtioNet, random_mac
 from virtio_devices.testing import LineProbe, MmioDriver, NetDriver, NetHeader, SocketBackend
 from virtio_queue import Segment
 from vmm_memory import GuestMemoryMmap
@@ -49,7 +40,7 @@ class Card:
 
 
 @pytest.fixture
-def card(native, packed):
+def card(native):
     """Make cards with 4 MiB of guarded memory, with each data path."""
     with contextlib.ExitStack() as stack:
 
@@ -61,12 +52,10 @@ def card(native, packed):
                 [guarded_region(0, 0x20_0000), guarded_region(0x20_0000, 0x20_0000)]
             )
             line = LineProbe()
-            rings = RingOptions(packed=packed)
-            mmio = VirtioMmio(device, base=0xD000_0000, interrupt=line, memory=space, rings=rings)
+            mmio = VirtioMmio(device, base=0xD000_0000, interrupt=line, memory=space)
             stack.callback(mmio.close)
             made = type("Rig", (), {"device": device, "memory": space, "line": line, "mmio": mmio})
-            area = (0x1_0000, 0x3E_0000)
-            made.driver = MmioDriver(mmio, space, line, area=area, timeout=timeout, packed=packed)
+            made.driver = MmioDriver(mmio, space, line, area=(0x1_0000, 0x3E_0000), timeout=timeout)
             return Card(made, backend)
 
         yield make
@@ -474,7 +463,7 @@ def test_a_command_without_room_for_the_answer(card):
     made.driver.wait_for_reset_request()
 
 
-def test_state_round_trip(card, native, packed):
+def test_state_round_trip(card, native):
     """Address, link and offloads go on elsewhere; frames that were in the rings too."""
     made = card()
     net = made.start()
@@ -486,8 +475,7 @@ def test_state_round_trip(card, native, packed):
     backend = SocketBackend()
     other = VirtioNet("net0", backend, native=native)
     line = LineProbe()
-    rings, memory = RingOptions(packed=packed), made.rig.memory
-    with VirtioMmio(other, base=0xD000_0000, interrupt=line, memory=memory, rings=rings) as mmio:
+    with VirtioMmio(other, base=0xD000_0000, interrupt=line, memory=made.rig.memory) as mmio:
         mmio.restore(state)
         mmio.resume()
         assert backend.take()[1] == body(60)

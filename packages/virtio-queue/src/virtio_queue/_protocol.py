@@ -6,7 +6,6 @@ from vmm_memory import GuestMemory
 
 from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain
-from virtio_queue._counters import QueueCounters
 from virtio_queue._state import QueueState
 
 
@@ -25,8 +24,6 @@ class VirtQueue(Protocol):
     used_ring: int
     event_idx: bool
     indirect: bool
-    packed: bool
-    in_order: bool
 
     @property
     def max_size(self) -> int:
@@ -34,19 +31,11 @@ class VirtQueue(Protocol):
 
     @property
     def next_avail(self) -> int:
-        """Where the next chain is popped."""
+        """Free-running 16-bit index of the next chain."""
 
     @property
     def next_used(self) -> int:
-        """Where the next used element goes."""
-
-    @property
-    def in_flight(self) -> int:
-        """Chains popped and not completed."""
-
-    @property
-    def counters(self) -> QueueCounters:
-        """What the queue did since it was made or reset."""
+        """Free-running 16-bit index of the next used element."""
 
     def is_valid(self, mem: GuestMemory) -> bool:
         """Whether the queue can be used."""

@@ -31,22 +31,13 @@ class Lib(Protocol):
     VMM_ACCESS_ABI: int
     VMM_MAP_ABI: int
     VMM_REGION_READONLY: int
-    VMM_REGION_WRITEONLY: int
-    VMM_MAP_TRANSLATED: int
-    VMM_READ: int
-    VMM_WRITE: int
-    VMM_READ_WRITE: int
     VMM_MEM_SHARED: int
     VMM_MEM_READONLY: int
     VMM_MEM_RESERVE: int
     VMM_MEM_POISON: int
-    VMM_MEM_OR: int
-    VMM_MEM_AND: int
-    VMM_MEM_ADD: int
-    VMM_MEM_EXCHANGE: int
 
     def vmm_map_check(self, table: CData, /) -> int: ...
-    def vmm_check(self, table: CData, gpa: int, size: int, access: int, /) -> int: ...
+    def vmm_check(self, table: CData, gpa: int, size: int, write: int, /) -> int: ...
     def vmm_read(self, table: CData, gpa: int, dst: CData, size: int, /) -> int: ...
     def vmm_write(self, table: CData, gpa: int, src: CData | bytes, size: int, /) -> int: ...
     def vmm_mark_dirty(self, table: CData, gpa: int, size: int, /) -> None: ...
@@ -60,48 +51,12 @@ class Lib(Protocol):
     def vmm_mem_load(self, table: CData, gpa: int, size: int, order: int, /) -> int: ...
     def vmm_mem_load_error(self, table: CData, gpa: int, size: int, order: int, /) -> int: ...
     def vmm_mem_store(self, table: CData, gpa: int, size: int, order: int, value: int, /) -> int: ...
-    def vmm_mem_modify(
-        self, table: CData, gpa: int, size: int, order: int, op: int, value: int, expected: int, ret: CData, /
-    ) -> int: ...
-    def vmm_mem_load_vector(self, table: CData, vector: CData, order: int, first: int, /) -> int: ...
-    def vmm_mem_store_vector(self, table: CData, vector: CData, order: int, first: int, /) -> int: ...
-    def vmm_mem_reach(self, table: CData, gpa: int, size: int, access: int, /) -> int: ...
     def vmm_mem_fill(self, table: CData, gpa: int, size: int, byte: int, /) -> int: ...
-    def vmm_mem_copy(self, table: CData, dst: int, src: int, size: int, /) -> int: ...
-    def vmm_mem_compare(
-        self, table: CData, gpa: int, data: CData | bytes, other: int, size: int, ret: CData, /
+    def vmm_mem_read_fd(
+        self, table: CData, gpa: int, size: int, fd: int, offset: int, ret: CData, /
     ) -> int: ...
-    def vmm_mem_find(
-        self,
-        table: CData,
-        gpa: int,
-        size: int,
-        needle: CData | bytes,
-        length: int,
-        scratch: CData,
-        room: int,
-        ret: CData,
-        /,
-    ) -> int: ...
-    def vmm_mem_check_ranges(
-        self, table: CData, ranges: CData, count: int, access: int, ret: CData, /
-    ) -> int: ...
-    def vmm_mem_gather(self, table: CData, ranges: CData, count: int, dst: CData, ret: CData, /) -> int: ...
-    def vmm_mem_scatter(
-        self, table: CData, ranges: CData, count: int, src: CData | bytes, ret: CData, /
-    ) -> int: ...
-    def vmm_mem_transfer(
-        self,
-        table: CData,
-        ranges: CData,
-        count: int,
-        skip: int,
-        fd: int,
-        offset: int,
-        inward: int,
-        once: int,
-        ret: CData,
-        /,
+    def vmm_mem_write_fd(
+        self, table: CData, gpa: int, size: int, fd: int, offset: int, ret: CData, /
     ) -> int: ...
     def vmm_bits_set(self, words: CData, bits: int, first: int, count: int, /) -> None: ...
     def vmm_bits_clear(self, words: CData, bits: int, first: int, count: int, /) -> None: ...
