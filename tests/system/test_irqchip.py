@@ -149,4 +149,8 @@ def test_kernels_boot_with_either_irqchip(boot, tmp_path, metapackage, irqchip):
     _, served = lines[f"{PIN}-fasteoi"]
     assert 1 <= served <= 4 * level.asserted
     told = sum(seen.get(kvm_ioctls.ExitReason.IOAPIC_EOI, 0) for seen in exits)
-    assert (served <= told <= served + 4) if irqchip is Irqchip.SPLIT else told == 0
+    if irqchip is Irqchip.KERNEL:
+        assert told == 0
+    else:
+        # The guest reads on after it has printed its count. No storm: an end finds the line raised at times.
+        assert served <= told <= 4 * level.asserted
