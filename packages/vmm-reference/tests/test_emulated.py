@@ -217,6 +217,68 @@ def test_a_folder_for_temporary_files_that_cannot_be_shared_is_refused(monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
+SIGNALLED = """
+import os, signal, sys, termios, threading, types
+from vmm_reference import _emulated
+from vmm_reference._cli import main
+
+def profiler(frame, event, arg):
+    global moments
+    moments += event in ("call", "c_return")
+    if moments == due:
+        sys.setprofile(None)
+        os.kill(os.getpid(), signal.SIGHUP)
+
+def begin(*arguments):
+    sys.setprofile(profiler)
+    try:
+        return begun(*arguments)
+    finally:
+        sys.setprofile(None)
+
+def world():
+    handlers = [signal.getsignal(number) for number in (1, 2, 15)]
+    return termios.tcgetattr(0), os.listdir(os.environ["TMPDIR"]), threading.active_count(), handlers
+
+begun, _emulated._run = _emulated._run, begin
+_emulated.vmm_testhost.run = lambda *_, **__: types.SimpleNamespace(returncode=0)
+before, moments, due, statuses = world(), 0, 0, []
+while moments == due:
+    moments, due = 0, due + 1
+    statuses.append(main(sys.argv[1:]))
+    assert world() == before, (due, world())
+print(*statuses, file=sys.stderr)
+"""
+
+
+def test_a_signal_at_any_moment_around_the_emulated_host(kernel, tmp_path):
+    """Terminal, threads, handlers and the folder for temporary files are as before, whenever it comes.
+
+    CPython runs handlers where functions begin and after those in C. A signal that comes before the host is
+    there ends the run with its status, one that comes afterwards is too late to.
+    """
+    scratch = tmp_path / "scratch"
+    scratch.mkdir()
+    main, slave = os.openpty()
+    options = ["run", "--host", "emulated", "--kernel", str(kernel("count"))]
+    child = subprocess.run(
+        [sys.executable, "-c", SIGNALLED, *options],
+        stdin=slave,
+        stdout=slave,
+        stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(scratch)},
+        text=True,
+        check=False,
+    )
+    os.close(main)
+    os.close(slave)
+    assert child.returncode == 0, child.stderr
+    statuses = list(map(int, child.stderr.split()))
+    ended = statuses.count(128 + signal.SIGHUP)
+    assert ended > 100
+    assert statuses == [128 + signal.SIGHUP] * ended + [0] * (len(statuses) - ended)
+
+
 SLOW_HOST = """
 import sys, time, vmm_testhost
 from vmm_reference._cli import main

@@ -15,7 +15,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 
 import vmm_testhost
@@ -30,7 +30,7 @@ from vmm_reference._files import new_outputs_removed
 from vmm_reference._grammar import quote
 from vmm_reference._serial import SerialBackend, open_backend
 from vmm_reference._serial_input import ConsoleInput
-from vmm_reference._signals import abandoned_by_signals
+from vmm_reference._signals import EarlySignals, with_early_signals
 
 _HOST_CPUS = 1
 _HOST_OVERHEAD_MIB = 1024  # the host's own kernel, Python and page cache beside guest RAM
@@ -320,26 +320,28 @@ def run(config: VmConfig, *, verbose: int = 0) -> int:
     """
     _check_crossing(config)
     if threading.current_thread() is not threading.main_thread():
-        return _run(config, verbose, forward_signals=False)
-    return abandoned_by_signals(lambda: _run(config, verbose, forward_signals=True))
+        return _run(config, verbose, None)
+    return with_early_signals(lambda early: _run(config, verbose, early))
 
 
-def _run(config: VmConfig, verbose: int, *, forward_signals: bool) -> int:
+def _run(config: VmConfig, verbose: int, early: EarlySignals | None) -> int:
     command = [sys.executable, "-m", "vmm_reference", "run", "--host", "kvm"]
     with new_outputs_removed(config, only_empty=True), ExitStack() as stack:
         _lock_disks(config, stack)
         _make_captures(config)
         serial, events = stack.enter_context(_streams(config))
         try:
-            result = vmm_testhost.run(
-                [*command, *arguments(config, events, verbose)],
-                writable=_writable(config, events),
-                stdin=serial.inner_in,
-                stdout=serial.inner_out,
-                memory=_host_memory(config),
-                cpus=_HOST_CPUS,
-                forward_signals=forward_signals,
-            )
+            # Until the host is there and hands signals on, its parts may have to be fetched.
+            with nullcontext() if early is None else early.interrupting():
+                result = vmm_testhost.run(
+                    [*command, *arguments(config, events, verbose)],
+                    writable=_writable(config, events),
+                    stdin=serial.inner_in,
+                    stdout=serial.inner_out,
+                    memory=_host_memory(config),
+                    cpus=_HOST_CPUS,
+                    forward_signals=early is not None,
+                )
         except (ValueError, vmm_testhost.EmulatedHostError) as error:
             # ValueError: the folder for temporary files cannot be shared.
             raise HostError(f"emulated host: {error}") from None

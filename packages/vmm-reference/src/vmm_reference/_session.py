@@ -22,7 +22,7 @@ from vmm_reference._errors import HostError, StateError
 from vmm_reference._files import new_outputs_removed
 from vmm_reference._machine import PlatformDevice
 from vmm_reference._serial import SerialBackend, open_backend
-from vmm_reference._signals import SIGNALS, abandoned_by_signals
+from vmm_reference._signals import SIGNALS, EarlySignals, with_early_signals
 from vmm_reference._vmm import End, EndReason, Vmm
 
 STATUS: Final = {
@@ -50,7 +50,7 @@ REFUSALS: Final = (
 class _Session:
     """One machine and what this process has to do with it."""
 
-    def __init__(self, config: VmConfig, devices: Sequence[PlatformDevice]) -> None:
+    def __init__(self, config: VmConfig, devices: Sequence[PlatformDevice], early: EarlySignals) -> None:
         self._signal: int | None = None
         self._vmm: Vmm | None = None
         self._backend: SerialBackend | None = open_backend(config.serial, self._quit)
@@ -63,6 +63,8 @@ class _Session:
             )
             for number in SIGNALS:
                 signal.signal(number, self._on_signal)
+            if early.came is not None:
+                self._on_signal(early.came, None)
         except BaseException:
             if self._backend is not None:
                 self._backend.close()
@@ -126,10 +128,10 @@ class _Session:
         return STATUS[end.reason]
 
 
-def _build(config: VmConfig, devices: Sequence[PlatformDevice]) -> _Session:
+def _build(config: VmConfig, devices: Sequence[PlatformDevice], early: EarlySignals) -> _Session:
     with new_outputs_removed(config, only_empty=False):
         try:
-            return _Session(config, devices)
+            return _Session(config, devices, early)
         except REFUSALS as error:
             raise HostError(str(error)) from error
 
@@ -144,4 +146,4 @@ def run(config: VmConfig, devices: Sequence[PlatformDevice] = ()) -> int:
     Raises:
         VmmError: it could not be created; nothing is left behind.
     """
-    return abandoned_by_signals(lambda: _build(config, devices).run())
+    return with_early_signals(lambda early: _build(config, devices, early).run())
