@@ -235,10 +235,11 @@ def test_close_refuses_while_used():
     host, fd = region.host_address, region.file_offset.fd
     window = region.get_slice(16, 4, write=True)
     with pytest.raises(
-        RegionBusyError, match="used by <GuestSlice 0x10010 \\+ 0x4 write>; close or drop"
+        RegionBusyError,
+        match=r"used by <GuestSlice 0x10010 \+ 0x4 write> taken at test_region.py:\d+; close or drop",
     ) as caught:
         region.close()
-    assert caught.value.users == ("<GuestSlice 0x10010 + 0x4 write>",)
+    assert len(caught.value.users) == 1
     window.close()
     memory = GuestMemoryMmap([region])
     with pytest.raises(RegionBusyError, match="AccessMap of 1 regions"):
