@@ -4,28 +4,26 @@ A lock-free protocol is written down as a few threads of loads, stores, fences a
 every interleaving and every reordering that a memory model allows, and finds the shortest way into a state
 where nobody goes on (a lost wake-up) or where a thread reads something else than it must. Each operation that
 orders others can have a name; leaving one out must break the protocol, or it is not needed.
-`virtio_queue.testing.notifications` has the programs of virtqueues.
+`virtio_queue.testing.notifications` has the programs of virtqueues::
 
-```python
-from virtio_queue.testing.ordering import Fence, Load, Model, Notify, Order, Scenario, Sleep, Store, Thread
-from virtio_queue.testing.ordering import explore
+    from virtio_queue.testing.ordering import Fence, Load, Model, Notify, Order, Scenario, Sleep, Store
+    from virtio_queue.testing.ordering import Thread, explore
 
-def sleeper():
-    yield Store("asleep", 1)
-    yield Fence(Order.SEQ_CST, "before-sleep")
-    if not (yield Load("work")):
-        yield Sleep("bell")
+    def sleeper():
+        yield Store("asleep", 1)
+        yield Fence(Order.SEQ_CST, "before-sleep")
+        if not (yield Load("work")):
+            yield Sleep("bell")
 
-def waker():
-    yield Store("work", 1)
-    yield Fence(Order.SEQ_CST, "before-look")
-    if (yield Load("asleep")):
-        yield Notify("bell")
+    def waker():
+        yield Store("work", 1)
+        yield Fence(Order.SEQ_CST, "before-look")
+        if (yield Load("asleep")):
+            yield Notify("bell")
 
-handshake = Scenario({"asleep": 0, "work": 0}, (Thread("sleeper", sleeper), Thread("waker", waker)))
-assert explore(handshake, Model.TSO).violation is None
-print("\n".join(explore(handshake, Model.TSO, without={"before-look"}).trace))
-```
+    handshake = Scenario({"asleep": 0, "work": 0}, (Thread("sleeper", sleeper), Thread("waker", waker)))
+    assert explore(handshake, Model.TSO).violation is None
+    print("\n".join(explore(handshake, Model.TSO, without={"before-look"}).trace))
 """
 
 from collections import deque
