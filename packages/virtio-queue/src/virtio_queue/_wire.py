@@ -1,8 +1,9 @@
 """Headers of requests, declared once: names, widths and byte order of their fields."""
 
-import dataclasses
 import struct
 from typing import Annotated, ClassVar, Literal, Self, dataclass_transform, get_type_hints
+
+import attrs
 
 __all__ = ("U8", "U16", "U32", "U64", "WireStruct")
 
@@ -17,7 +18,7 @@ _ORDERS = {"little": "<", "big": ">"}
 
 @dataclass_transform(frozen_default=True)
 class WireStruct:
-    """Base of header structs: a frozen dataclass that knows its bytes.
+    """Base of header structs: a frozen attrs class that knows its bytes.
 
     Fields are annotated with `U8` to `U64`, or with `Annotated[bytes, "6s"]` and the like; they follow one
     another without padding. `class Header(WireStruct, endian="big")` chooses the byte order; the default is
@@ -37,10 +38,10 @@ class WireStruct:
         super().__init_subclass__()
         if endian not in _ORDERS:
             raise TypeError(f"{cls.__name__}: endian is {endian!r}, must be 'little' or 'big'")
-        dataclasses.dataclass(frozen=True)(cls)
+        attrs.frozen(slots=False)(cls)
         hints = get_type_hints(cls, include_extras=True)
         formats = []
-        for field in dataclasses.fields(cls):  # type: ignore[arg-type]  # it has just become one
+        for field in attrs.fields(cls):  # type: ignore[arg-type]  # it has just become one
             width = getattr(hints[field.name], "__metadata__", (None,))[0]
             if not isinstance(width, str):
                 raise TypeError(f"{cls.__name__}.{field.name} has no width: annotate it with U8 to U64")
@@ -68,8 +69,7 @@ class WireStruct:
         Raises:
             ValueError: A field does not fit its width.
         """
-        fields = dataclasses.fields(self)  # type: ignore[arg-type]
-        values: list[object] = [getattr(self, field.name) for field in fields]
+        values = attrs.astuple(self, recurse=False)  # type: ignore[arg-type]
         try:
             return self._layout.pack(*values)
         except struct.error as error:
