@@ -57,6 +57,7 @@ gen: $(STAMP)
 	$(BIN)/python tools/gen_cffi.py
 
 pins:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info > (3, 11, 3) and "make: pins must hold for Debian 12: give PYTHON= its interpreter, 3.11.2")'
 	@rm -rf build/pins && $(PYTHON) -m venv build/pins
 	@sed '/^-c /d' requirements-dev.txt requirements-docs.txt > build/pins/requirements.txt
 	@build/pins/bin/pip install --quiet --disable-pip-version-check -r build/pins/requirements.txt
