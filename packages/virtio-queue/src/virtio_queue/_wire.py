@@ -9,9 +9,13 @@ __all__ = ("U8", "U16", "U32", "U64", "WireStruct")
 
 # The second part is a format of the module struct; Annotated[bytes, "6s"] is a field of six bytes.
 U8 = Annotated[int, "B"]
+"""A field of `WireStruct`: an unsigned integer of one byte."""
 U16 = Annotated[int, "H"]
+"""A field of `WireStruct`: an unsigned integer of two bytes, in the struct's byte order."""
 U32 = Annotated[int, "I"]
+"""A field of `WireStruct`: an unsigned integer of four bytes, in the struct's byte order."""
 U64 = Annotated[int, "Q"]
+"""A field of `WireStruct`: an unsigned integer of eight bytes, in the struct's byte order."""
 
 _ORDERS = {"little": "<", "big": ">"}
 

@@ -17,7 +17,9 @@ from virtio_queue.testing._twin import TwinQueue
 from virtio_queue.testing._watched import Held, WatchedQueue
 
 Device = Callable[[VirtQueue, GuestMemory], bool | None]
+"""Works until nothing is available; returns whether it interrupts the driver (None: cannot tell)."""
 Answer = Callable[[bytes, int], bytes]
+"""From the bytes of a request and its room to what the device must have written."""
 
 
 class DeviceTrial(Trial):

@@ -177,6 +177,7 @@ class Sleep:
 
 
 Operation = Load | Check | Store | Add | Fence | Notify | Sleep
+"""What a thread of a scenario can do."""
 Round = Generator[Operation, int, tuple[int, ...] | None]
 """One round of a program: yields operations, is sent their values, returns the arguments of its next round,
 or None at its end. It must do the same again when it is sent the same: it is run many times, and depends on

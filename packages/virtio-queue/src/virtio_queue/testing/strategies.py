@@ -148,6 +148,7 @@ def hostile_layouts(
 
 
 Request = tuple[tuple[bytes, ...], tuple[int, ...]]
+"""What `requests` draws: the content of the buffers to read, the lengths of those to write."""
 
 
 def requests(contents: st.SearchStrategy[bytes] | None = None, most: int = 64) -> st.SearchStrategy[Request]:
