@@ -207,7 +207,7 @@ def find_python(version):
     return None
 
 
-@pytest.fixture(scope="module", params=LATER)
+@pytest.fixture(params=LATER)
 def later(request, packages, distributions, tmp_path_factory):
     """An environment of a later Python with the wheels that this one built; its interpreter."""
     found = find_python(request.param)
