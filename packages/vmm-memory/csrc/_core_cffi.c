@@ -580,6 +580,18 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 
 #include "core.h"
 
+/* One argument, and no tuple for it: of a call for few addresses the crossing is the larger part.
+ * SAFETY: the caller has seen to it that v->map is the map of the moment, and keeps that as long as the call lasts. */
+static int mem_load_relaxed(struct vmm_vector *v)
+{
+    return vmm_mem_load_vector(v->map, v, VMM_ORDER_RELAXED, 0);
+}
+
+static int mem_store_relaxed(struct vmm_vector *v)
+{
+    return vmm_mem_store_vector(v->map, v, VMM_ORDER_RELAXED, 0);
+}
+
 
 /************************************************************/
 
@@ -589,11 +601,11 @@ static void *_cffi_types[] = {
 /*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t *
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *)
-/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 177), // struct vmm_map const *
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 180), // struct vmm_map const *
 /*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, int, uint64_t *)
 /*  8 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 179), // struct vmm_range const *
+/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 182), // struct vmm_range const *
 /* 10 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 12 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
@@ -613,19 +625,19 @@ static void *_cffi_types[] = {
 /* 26 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 184), // uint8_t *
+/* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 188), // uint8_t *
 /* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint8_t const *, uint64_t *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 184), // uint8_t const *
+/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 188), // uint8_t const *
 /* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_vector *, int, uint64_t)
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 183), // struct vmm_vector *
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 186), // struct vmm_vector *
 /* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
@@ -679,98 +691,178 @@ static void *_cffi_types[] = {
 /* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void *, uint64_t)
 /* 93 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 185), // void *
+/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // void *
 /* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void const *, uint64_t)
 /* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 185), // void const *
+/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // void const *
 /* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t const *, uint64_t, uint64_t)
-/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t const *
-/* 106 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 107 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, uint64_t, uint64_t, int, uint64_t, uint32_t, struct vmm_mapping *)
+/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_vector *)
+/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t const *, uint64_t, uint64_t)
+/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t const *
+/* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 111 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 112 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, uint64_t, uint64_t, int, uint64_t, uint32_t, struct vmm_mapping *)
+/* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/* 116 */ _CFFI_OP(_CFFI_OP_POINTER, 178), // struct vmm_mapping *
-/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t)
-/* 119 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int)
-/* 123 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 124 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 125 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int, uint64_t, int)
-/* 128 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 129 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 130 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 131 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 133 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 134 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
-/* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct vmm_map const *, uint64_t, uint64_t, int)
-/* 137 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 138 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 139 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 140 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 141 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint64_t const *, uint64_t)
-/* 143 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 144 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 145 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 146 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint64_t const *, uint64_t, uint64_t, uint64_t, struct vmm_run *)
-/* 147 */ _CFFI_OP(_CFFI_OP_NOOP, 105),
-/* 148 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 149 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 150 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 151 */ _CFFI_OP(_CFFI_OP_POINTER, 182), // struct vmm_run *
-/* 152 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 153 */ _CFFI_OP(_CFFI_OP_FUNCTION, 185), // void()(struct vmm_map const *, uint64_t, uint64_t)
-/* 154 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 155 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 156 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 157 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 158 */ _CFFI_OP(_CFFI_OP_FUNCTION, 185), // void()(uint64_t *, uint64_t, uint32_t, void const *, uint64_t, uint32_t)
-/* 159 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 160 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 161 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 101),
+/* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 116 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
+/* 119 */ _CFFI_OP(_CFFI_OP_POINTER, 181), // struct vmm_mapping *
+/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t)
+/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 123 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int)
+/* 126 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 127 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int, uint64_t, int)
+/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
+/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct vmm_map const *, uint64_t, uint64_t, int)
+/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 142 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 143 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 144 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 145 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint64_t const *, uint64_t)
+/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 147 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint64_t const *, uint64_t, uint64_t, uint64_t, struct vmm_run *)
+/* 150 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 153 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 185), // struct vmm_run *
+/* 155 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 156 */ _CFFI_OP(_CFFI_OP_FUNCTION, 189), // void()(struct vmm_map const *, uint64_t, uint64_t)
+/* 157 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 158 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 189), // void()(uint64_t *, uint64_t, uint32_t, void const *, uint64_t, uint32_t)
+/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 165 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 166 */ _CFFI_OP(_CFFI_OP_FUNCTION, 185), // void()(uint64_t *, uint64_t, uint64_t *)
-/* 167 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 168 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 169 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 170 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 171 */ _CFFI_OP(_CFFI_OP_FUNCTION, 185), // void()(uint64_t *, uint64_t, uint64_t, uint64_t)
+/* 165 */ _CFFI_OP(_CFFI_OP_NOOP, 101),
+/* 166 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 189), // void()(uint64_t *, uint64_t, uint64_t *)
+/* 170 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 171 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 173 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 174 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 175 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 176 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 177 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vmm_map
-/* 178 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vmm_mapping
-/* 179 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vmm_range
-/* 180 */ _CFFI_OP(_CFFI_OP_POINTER, 181), // struct vmm_region const *
-/* 181 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vmm_region
-/* 182 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vmm_run
-/* 183 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vmm_vector
-/* 184 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 185 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 189), // void()(uint64_t *, uint64_t, uint64_t, uint64_t)
+/* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 178 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 180 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vmm_map
+/* 181 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vmm_mapping
+/* 182 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vmm_range
+/* 183 */ _CFFI_OP(_CFFI_OP_POINTER, 184), // struct vmm_region const *
+/* 184 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vmm_region
+/* 185 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vmm_run
+/* 186 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vmm_vector
+/* 187 */ _CFFI_OP(_CFFI_OP_POINTER, 118), // uint32_t *
+/* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
+
+static int _cffi_d_mem_load_relaxed(struct vmm_vector * x0)
+{
+  return mem_load_relaxed(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_mem_load_relaxed(PyObject *self, PyObject *arg0)
+{
+  struct vmm_vector * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(41), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_vector *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = mem_load_relaxed(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_mem_load_relaxed _cffi_d_mem_load_relaxed
+#endif
+
+static int _cffi_d_mem_store_relaxed(struct vmm_vector * x0)
+{
+  return mem_store_relaxed(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_mem_store_relaxed(PyObject *self, PyObject *arg0)
+{
+  struct vmm_vector * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(41), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_vector *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = mem_store_relaxed(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_mem_store_relaxed _cffi_d_mem_store_relaxed
+#endif
 
 static void _cffi_d_vmm_bits_clear(uint64_t * x0, uint64_t x1, uint64_t x2, uint64_t x3)
 {
@@ -851,10 +943,10 @@ _cffi_f_vmm_bits_count(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -980,10 +1072,10 @@ _cffi_f_vmm_bits_runs(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1001,10 +1093,10 @@ _cffi_f_vmm_bits_runs(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(151), arg4, (char **)&x4);
+      _cffi_type(154), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct vmm_run *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(151), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(154), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1162,10 +1254,10 @@ _cffi_f_vmm_bits_test(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2155,10 +2247,10 @@ _cffi_f_vmm_mem_map(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(116), arg6, (char **)&x6);
+      _cffi_type(119), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct vmm_mapping *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(116), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(119), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3078,6 +3170,8 @@ static void _cffi_checkfld_struct_vmm_vector(struct vmm_vector *p)
   { uint64_t const * *tmp = &p->gpa; (void)tmp; }
   { uint8_t * *tmp = &p->values; (void)tmp; }
   (void)((p->done) | 0);  /* check that 'struct vmm_vector.done' is an integer */
+  { uint32_t * *tmp = &p->hints; (void)tmp; }
+  { struct vmm_map const * *tmp = &p->map; (void)tmp; }
 }
 struct _cffi_align_struct_vmm_vector { char x; struct vmm_vector y; };
 
@@ -3098,37 +3192,39 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VMM_REGION_READONLY", (void *)_cffi_const_VMM_REGION_READONLY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_REGION_WRITEONLY", (void *)_cffi_const_VMM_REGION_WRITEONLY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_WRITE", (void *)_cffi_const_VMM_WRITE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "vmm_bits_clear", (void *)_cffi_f_vmm_bits_clear, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 171), (void *)_cffi_d_vmm_bits_clear },
-  { "vmm_bits_count", (void *)_cffi_f_vmm_bits_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 142), (void *)_cffi_d_vmm_bits_count },
-  { "vmm_bits_merge", (void *)_cffi_f_vmm_bits_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 158), (void *)_cffi_d_vmm_bits_merge },
-  { "vmm_bits_runs", (void *)_cffi_f_vmm_bits_runs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 146), (void *)_cffi_d_vmm_bits_runs },
-  { "vmm_bits_set", (void *)_cffi_f_vmm_bits_set, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 171), (void *)_cffi_d_vmm_bits_set },
-  { "vmm_bits_take", (void *)_cffi_f_vmm_bits_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 166), (void *)_cffi_d_vmm_bits_take },
-  { "vmm_bits_test", (void *)_cffi_f_vmm_bits_test, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 104), (void *)_cffi_d_vmm_bits_test },
+  { "mem_load_relaxed", (void *)_cffi_f_mem_load_relaxed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 104), (void *)_cffi_d_mem_load_relaxed },
+  { "mem_store_relaxed", (void *)_cffi_f_mem_store_relaxed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 104), (void *)_cffi_d_mem_store_relaxed },
+  { "vmm_bits_clear", (void *)_cffi_f_vmm_bits_clear, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 174), (void *)_cffi_d_vmm_bits_clear },
+  { "vmm_bits_count", (void *)_cffi_f_vmm_bits_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 145), (void *)_cffi_d_vmm_bits_count },
+  { "vmm_bits_merge", (void *)_cffi_f_vmm_bits_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_vmm_bits_merge },
+  { "vmm_bits_runs", (void *)_cffi_f_vmm_bits_runs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 149), (void *)_cffi_d_vmm_bits_runs },
+  { "vmm_bits_set", (void *)_cffi_f_vmm_bits_set, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 174), (void *)_cffi_d_vmm_bits_set },
+  { "vmm_bits_take", (void *)_cffi_f_vmm_bits_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 169), (void *)_cffi_d_vmm_bits_take },
+  { "vmm_bits_test", (void *)_cffi_f_vmm_bits_test, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_vmm_bits_test },
   { "vmm_check", (void *)_cffi_f_vmm_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_check },
   { "vmm_map_check", (void *)_cffi_f_vmm_map_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 4), (void *)_cffi_d_vmm_map_check },
-  { "vmm_mark_dirty", (void *)_cffi_f_vmm_mark_dirty, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 153), (void *)_cffi_d_vmm_mark_dirty },
+  { "vmm_mark_dirty", (void *)_cffi_f_vmm_mark_dirty, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 156), (void *)_cffi_d_vmm_mark_dirty },
   { "vmm_mem_backing_page", (void *)_cffi_f_vmm_mem_backing_page, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vmm_mem_backing_page },
   { "vmm_mem_check_ranges", (void *)_cffi_f_vmm_mem_check_ranges, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 7), (void *)_cffi_d_vmm_mem_check_ranges },
   { "vmm_mem_compare", (void *)_cffi_f_vmm_mem_compare, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_vmm_mem_compare },
   { "vmm_mem_copy", (void *)_cffi_f_vmm_mem_copy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 68), (void *)_cffi_d_vmm_mem_copy },
-  { "vmm_mem_discard", (void *)_cffi_f_vmm_mem_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 127), (void *)_cffi_d_vmm_mem_discard },
+  { "vmm_mem_discard", (void *)_cffi_f_vmm_mem_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_vmm_mem_discard },
   { "vmm_mem_fill", (void *)_cffi_f_vmm_mem_fill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_mem_fill },
   { "vmm_mem_find", (void *)_cffi_f_vmm_mem_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_vmm_mem_find },
   { "vmm_mem_gather", (void *)_cffi_f_vmm_mem_gather, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 25), (void *)_cffi_d_vmm_mem_gather },
-  { "vmm_mem_load", (void *)_cffi_f_vmm_mem_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_vmm_mem_load },
+  { "vmm_mem_load", (void *)_cffi_f_vmm_mem_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_vmm_mem_load },
   { "vmm_mem_load_error", (void *)_cffi_f_vmm_mem_load_error, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_mem_load_error },
   { "vmm_mem_load_vector", (void *)_cffi_f_vmm_mem_load_vector, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_vmm_mem_load_vector },
-  { "vmm_mem_map", (void *)_cffi_f_vmm_mem_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 109), (void *)_cffi_d_vmm_mem_map },
+  { "vmm_mem_map", (void *)_cffi_f_vmm_mem_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_vmm_mem_map },
   { "vmm_mem_modify", (void *)_cffi_f_vmm_mem_modify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_vmm_mem_modify },
-  { "vmm_mem_prefault", (void *)_cffi_f_vmm_mem_prefault, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 122), (void *)_cffi_d_vmm_mem_prefault },
-  { "vmm_mem_reach", (void *)_cffi_f_vmm_mem_reach, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 136), (void *)_cffi_d_vmm_mem_reach },
+  { "vmm_mem_prefault", (void *)_cffi_f_vmm_mem_prefault, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_vmm_mem_prefault },
+  { "vmm_mem_reach", (void *)_cffi_f_vmm_mem_reach, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_vmm_mem_reach },
   { "vmm_mem_scatter", (void *)_cffi_f_vmm_mem_scatter, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_vmm_mem_scatter },
-  { "vmm_mem_selftest_overrun", (void *)_cffi_f_vmm_mem_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 134), (void *)_cffi_d_vmm_mem_selftest_overrun },
+  { "vmm_mem_selftest_overrun", (void *)_cffi_f_vmm_mem_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 137), (void *)_cffi_d_vmm_mem_selftest_overrun },
   { "vmm_mem_store", (void *)_cffi_f_vmm_mem_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 61), (void *)_cffi_d_vmm_mem_store },
   { "vmm_mem_store_vector", (void *)_cffi_f_vmm_mem_store_vector, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_vmm_mem_store_vector },
   { "vmm_mem_transfer", (void *)_cffi_f_vmm_mem_transfer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 14), (void *)_cffi_d_vmm_mem_transfer },
-  { "vmm_mem_unmap", (void *)_cffi_f_vmm_mem_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 118), (void *)_cffi_d_vmm_mem_unmap },
+  { "vmm_mem_unmap", (void *)_cffi_f_vmm_mem_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_vmm_mem_unmap },
   { "vmm_read", (void *)_cffi_f_vmm_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 92), (void *)_cffi_d_vmm_read },
   { "vmm_write", (void *)_cffi_f_vmm_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_vmm_write },
 };
@@ -3142,7 +3238,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "regions", offsetof(struct vmm_map, regions),
                sizeof(((struct vmm_map *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 180) },
+               _CFFI_OP(_CFFI_OP_NOOP, 183) },
   { "flags", offsetof(struct vmm_map, flags),
              sizeof(((struct vmm_map *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -3178,10 +3274,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "dirty_shift", offsetof(struct vmm_region, dirty_shift),
                    sizeof(((struct vmm_region *)0)->dirty_shift),
-                   _CFFI_OP(_CFFI_OP_NOOP, 115) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 118) },
   { "flags", offsetof(struct vmm_region, flags),
              sizeof(((struct vmm_region *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 115) },
+             _CFFI_OP(_CFFI_OP_NOOP, 118) },
   { "dirty_base", offsetof(struct vmm_region, dirty_base),
                   sizeof(((struct vmm_region *)0)->dirty_base),
                   _CFFI_OP(_CFFI_OP_NOOP, 10) },
@@ -3199,28 +3295,34 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "gpa", offsetof(struct vmm_vector, gpa),
            sizeof(((struct vmm_vector *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 105) },
+           _CFFI_OP(_CFFI_OP_NOOP, 108) },
   { "values", offsetof(struct vmm_vector, values),
               sizeof(((struct vmm_vector *)0)->values),
               _CFFI_OP(_CFFI_OP_NOOP, 29) },
   { "done", offsetof(struct vmm_vector, done),
             sizeof(((struct vmm_vector *)0)->done),
             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "hints", offsetof(struct vmm_vector, hints),
+             sizeof(((struct vmm_vector *)0)->hints),
+             _CFFI_OP(_CFFI_OP_NOOP, 187) },
+  { "map", offsetof(struct vmm_vector, map),
+           sizeof(((struct vmm_vector *)0)->map),
+           _CFFI_OP(_CFFI_OP_NOOP, 5) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vmm_map", 177, _CFFI_F_CHECK_FIELDS,
+  { "vmm_map", 180, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_map), offsetof(struct _cffi_align_struct_vmm_map, y), 0, 4 },
-  { "vmm_mapping", 178, _CFFI_F_CHECK_FIELDS,
+  { "vmm_mapping", 181, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_mapping), offsetof(struct _cffi_align_struct_vmm_mapping, y), 4, 4 },
-  { "vmm_range", 179, _CFFI_F_CHECK_FIELDS,
+  { "vmm_range", 182, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_range), offsetof(struct _cffi_align_struct_vmm_range, y), 8, 2 },
-  { "vmm_region", 181, _CFFI_F_CHECK_FIELDS,
+  { "vmm_region", 184, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_region), offsetof(struct _cffi_align_struct_vmm_region, y), 10, 7 },
-  { "vmm_run", 182, _CFFI_F_CHECK_FIELDS,
+  { "vmm_run", 185, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_run), offsetof(struct _cffi_align_struct_vmm_run, y), 17, 2 },
-  { "vmm_vector", 183, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vmm_vector), offsetof(struct _cffi_align_struct_vmm_vector, y), 19, 5 },
+  { "vmm_vector", 186, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vmm_vector), offsetof(struct _cffi_align_struct_vmm_vector, y), 19, 7 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -3230,12 +3332,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   NULL,  /* no enums */
   NULL,  /* no typenames */
-  49,  /* num_globals */
+  51,  /* num_globals */
   6,  /* num_struct_unions */
   0,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  186,  /* num_types */
+  190,  /* num_types */
   0,  /* flags */
 };
 

@@ -37,6 +37,8 @@ struct vmm_vector {
     const uint64_t *gpa;
     uint8_t *values; /* aligned for their size */
     uint64_t done;   /* out: how many were accessed before the end or the failure */
+    uint32_t *hints; /* for vector.c to remember regions in; any content is right */
+    const struct vmm_map *map; /* of the calls that take nothing else (core.csrc.c) */
 };
 
 /* Map size bytes of fd at offset (fd -1: anonymous). host is congruent to base modulo align, so that a hypervisor can

@@ -196,6 +196,43 @@ def test_vector_tells_where_it_stopped():
         AccessVector([TOP], 8)
 
 
+@given(
+    st.lists(
+        st.tuples(
+            st.lists(st.integers(1, 4), min_size=1, max_size=12), st.booleans(), st.sampled_from(MemoryOrder)
+        ),
+        min_size=2,
+        max_size=6,
+    ),
+    st.permutations(range(24)),
+)
+def test_vector_outlives_its_maps(scenes, places):
+    """One vector in many maps, whose regions lie, end and are numbered otherwise each time: as the twin's."""
+    mine, theirs = AccessVector(len(places), 8), AccessVector(len(places), 8)
+    for number, (pages, dirty, order) in enumerate(scenes):
+        spans, base = [], 0
+        for size in pages:
+            spans.append((base, size * PAGE))
+            base += (size + (number + size) % 2) * PAGE  # some of them with a hole behind
+        real = GuestMemoryMmap.from_ranges(spans, dirty=dirty)
+        twin = ByteArrayMemory(spans)
+        for i, place in enumerate(places):
+            mine.addresses[i] = theirs.addresses[i] = place * PAGE + 8 * (number * i % 512)
+            mine.values[i] = theirs.values[i] = 1000 * number + i
+        for ours, other in (
+            (real.store_vector, twin.store_vector),
+            (real.load_vector, twin.load_vector),
+        ):
+            assert outcome(ours, mine, order) == outcome(other, theirs, order)
+            assert mine.values.tolist() == theirs.values.tolist()
+        for start, size in spans:
+            assert real.read(start, size) == twin.read(start, size)
+        regions = real.regions
+        del real, ours
+        for region in regions:
+            region.close()  # the vector does not keep it
+
+
 def test_read_only_memory_refuses_all_of_them(tmp_path):
     """Neither vectors nor read-modify-writes change a ROM; loads work."""
     from vmm_memory import FileOffset

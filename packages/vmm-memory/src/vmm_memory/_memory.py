@@ -23,8 +23,9 @@ _read: Final = lib.vmm_read
 _write: Final = lib.vmm_write
 _load: Final = lib.vmm_mem_load
 _store: Final = lib.vmm_mem_store
-_load_vector: Final = lib.vmm_mem_load_vector
-_store_vector: Final = lib.vmm_mem_store_vector
+_load_relaxed: Final = lib.mem_load_relaxed
+_store_relaxed: Final = lib.mem_store_relaxed
+_RELAXED: Final = MemoryOrder.RELAXED
 _POISON: Final = lib.VMM_MEM_POISON
 READ: Final = lib.VMM_READ
 WRITE: Final = lib.VMM_WRITE
@@ -164,14 +165,26 @@ class CheckedMemory:
     def load_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.load_vector."""
         table = self._access or self._renew()
-        if rc := _load_vector(table.map, vector.vector, order, 0):
-            self._continue(_load_vector, table, rc, vector, order, access=READ)
+        if vector.bound is not table.map:
+            vector.bind(table.map)
+        if order is _RELAXED:
+            rc = _load_relaxed(vector.vector)
+        else:
+            rc = lib.vmm_mem_load_vector(table.map, vector.vector, order, 0)
+        if rc:
+            self._continue(lib.vmm_mem_load_vector, table, rc, vector, order, access=READ)
 
     def store_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.store_vector."""
         table = self._access or self._renew()
-        if rc := _store_vector(table.map, vector.vector, order, 0):
-            self._continue(_store_vector, table, rc, vector, order, access=WRITE)
+        if vector.bound is not table.map:
+            vector.bind(table.map)
+        if order is _RELAXED:
+            rc = _store_relaxed(vector.vector)
+        else:
+            rc = lib.vmm_mem_store_vector(table.map, vector.vector, order, 0)
+        if rc:
+            self._continue(lib.vmm_mem_store_vector, table, rc, vector, order, access=WRITE)
 
     def read_struct(self, addr: int, layout: struct.Struct) -> tuple[int | float | bytes, ...]:
         """Copy a structure out once and unpack the copy.

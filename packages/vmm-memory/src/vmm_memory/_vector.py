@@ -33,7 +33,7 @@ class AccessVector:
         OverflowError: An address is not in 0 .. 2^64 - 1.
     """
 
-    __slots__ = ("_gpa", "_store", "addresses", "size", "values", "vector")
+    __slots__ = ("_gpa", "_hints", "_store", "addresses", "bound", "size", "values", "vector")
 
     def __init__(self, addresses: int | Sequence[int], size: int) -> None:
         if size not in _FORMATS:
@@ -49,8 +49,19 @@ class AccessVector:
         self.values: Final = memoryview(ffi.buffer(self._store, length * size)).cast("B").cast(_FORMATS[size])
         self.vector: Final[CData] = ffi.new("struct vmm_vector *")
         self.vector.count, self.vector.size = length, size
+        self._hints: Final[CData] = ffi.new("uint32_t[]", length)
         # SAFETY: the struct is only used through this object, which owns the arrays.
         self.vector.gpa, self.vector.values = self._gpa, ffi.cast("uint8_t *", self._store)
+        self.vector.hints = self._hints
+        self.bound: CData | None = None
+
+    def bind(self, table: CData) -> None:
+        """Have relaxed accesses go to this `struct vmm_map`; for `load_vector` and `store_vector`.
+
+        They compare `bound` with the map of the moment at each call. It keeps the struct, so that no other
+        one gets its place, but neither the table of regions nor the memory: whoever calls into C keeps those.
+        """
+        self.vector.map = self.bound = table
 
     def __len__(self) -> int:
         """How many addresses there is room for."""
