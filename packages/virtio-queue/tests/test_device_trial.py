@@ -104,7 +104,9 @@ class Scribbler(Mirror):
         """One request."""
         super().answer(queue, memory, chain)
         for segment in chain.writable[-1:]:
-            memory.write(segment.addr + segment.len, b"!")
+            behind = segment.addr + segment.len
+            if behind < 1 << 64 and memory.check_range(behind, 1, write=True):
+                memory.write(behind, b"!")
 
 
 class Framer(Mirror):
@@ -206,7 +208,7 @@ def answer(request, room):
 
 
 ANY_WRONG = [
-    (Swallower, "does not give 1 chains back"),
+    (Swallower, r"does not give \d chains back"),
     (Boaster, "has room for"),
     (Repeater, "which it does not have"),
     (Scribbler, "not its to write"),
@@ -227,7 +229,7 @@ def search(machine, *phases):
     run_state_machine_as_test(
         machine,
         settings=settings(
-            max_examples=400,
+            max_examples=1000,  # none needs more than 150, but what is drawn depends on the modules loaded
             stateful_step_count=15,
             database=None,
             deadline=None,
@@ -248,9 +250,10 @@ def test_sound_devices_survive(device):
 
 @pytest.mark.parametrize(("device", "message"), ANY_WRONG)
 def test_wrong_devices_are_found(device, message):
-    """By the machine, unaided."""
+    """By the machine, unaided; each breaks one rule, that of answers only where they are looked at."""
+    machine = device_machine(device, answer=answer if device is Framer else None)
     with pytest.raises((AssertionError, IndexError), match=f"(?s){message}"):
-        search(device_machine(device, answer=answer), Phase.generate)
+        search(machine, Phase.generate)
 
 
 def test_a_failure_is_printed_as_a_program_that_does_it_again():

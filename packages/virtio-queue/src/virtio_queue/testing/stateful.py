@@ -1,7 +1,7 @@
 """Hypothesis state machines that look for trouble: in any implementation of `VirtQueue`, in any device."""
 
 from collections.abc import Callable
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol
 
 import attrs
 import hypothesis
@@ -26,9 +26,6 @@ from virtio_queue.testing.strategies import (
 )
 
 __all__ = ("device_machine", "driver_scripts", "queue_machine")
-
-_P = ParamSpec("_P")
-_R = TypeVar("_R")
 
 
 def queue_machine(
@@ -91,9 +88,9 @@ def device_machine(
         keeps_chains = keeps
         only_packed = packed
 
-        @rule(asked=strategies.requests() if requests is None else requests, indirect=st.booleans())
-        def request(self, asked: Request, indirect: bool) -> None:
-            self._take(self.trial.request, *asked, indirect=indirect)
+        @rule(step=_device_steps(strategies.requests() if requests is None else requests))
+        def take(self, step: Step) -> None:
+            _noted(self.trial, step)
 
     return DeviceMachine
 
@@ -112,10 +109,10 @@ class _Script:
         printer.text(self.trial.script(self.trial.shortened()))
 
 
-def _noted(trial: Trial, step: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
+def _noted(trial: Trial, step: Step) -> None:
     """Take a step; when it fails, have Hypothesis print the script."""
     try:
-        return step(*args, **kwargs)
+        trial.perform(step)
     except Exception:
         hypothesis.note(_Script(trial))
         raise
@@ -174,6 +171,13 @@ _OTHERS = (
     *(Step("save_and_restore"),) * 3,
     Step("undo_pop", {"count": 1}),
     Step("undo_pop", {"count": 2}),
+    Step("reset"),
+)
+
+_DEVICE_OTHERS = (
+    Step("set_interrupts", {"enabled": False}),
+    Step("set_interrupts", {"enabled": True}),
+    Step("wake"),
     Step("reset"),
 )
 
@@ -263,13 +267,25 @@ class _QueueMachine(RuleBasedStateMachine):
             make_memory=self.memory_factory,
         )
 
-    def _take(self, step: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return _noted(self.trial, step, *args, **kwargs)
-
     @rule(step=_steps())
     def take(self, step: Step) -> None:
         """One rule: Hypothesis leaves rules out of a run, and a chain needs its whole way."""
-        self._take(self.trial.perform, step)
+        _noted(self.trial, step)
+
+
+def _device_steps(asked: st.SearchStrategy[Request]) -> st.SearchStrategy[Step]:
+    """Mostly the way of a request: asked, kicked, taken back."""
+    request = st.builds(
+        lambda parts, indirect: Step(
+            "request", {"readable": parts[0], "writable": parts[1], "indirect": indirect}
+        ),
+        asked,
+        st.booleans(),
+    )
+    others = st.sampled_from(_DEVICE_OTHERS)
+    way = (*(st.just(Step("kick")),) * 4, *(st.just(Step("take_used")),) * 3)
+    kinds = (*(request,) * 5, *way, *(others,) * 3, _hostile(hostile_chains()))
+    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
 
 
 class _DeviceMachine(RuleBasedStateMachine):
@@ -293,30 +309,3 @@ class _DeviceMachine(RuleBasedStateMachine):
             keeps=self.keeps_chains,
             answer=self.answer,
         )
-
-    def _take(self, step: Callable[_P, _R], *args: _P.args, **kwargs: _P.kwargs) -> _R:
-        return _noted(self.trial, step, *args, **kwargs)
-
-    @rule()
-    def kick(self) -> None:
-        self._take(self.trial.kick)
-
-    @rule()
-    def wake(self) -> None:
-        self._take(self.trial.wake)
-
-    @rule()
-    def take_used(self) -> None:
-        self._take(self.trial.take_used)
-
-    @rule(enabled=st.booleans())
-    def set_interrupts(self, enabled: bool) -> None:
-        self._take(self.trial.set_interrupts, enabled=enabled)
-
-    @rule(chain=hostile_chains())
-    def add_hostile(self, chain: HostileChain) -> None:
-        self._take(self.trial.add_hostile, chain)
-
-    @rule()
-    def reset(self) -> None:
-        self._take(self.trial.reset)
