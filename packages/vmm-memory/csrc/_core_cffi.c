@@ -581,15 +581,15 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 #include "core.h"
 
 /* One argument, and no tuple for it: of a call for few addresses the crossing is the larger part.
- * SAFETY: the caller has seen to it that v->map is the map of the moment, and keeps that as long as the call lasts. */
-static int mem_load_relaxed(struct vmm_vector *v)
+ * SAFETY: the caller keeps both that the pair names as long as the call lasts. */
+static int mem_load_relaxed(const struct vmm_vector_call *call)
 {
-    return vmm_mem_load_vector(v->map, v, VMM_ORDER_RELAXED, 0);
+    return vmm_mem_load_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0);
 }
 
-static int mem_store_relaxed(struct vmm_vector *v)
+static int mem_store_relaxed(const struct vmm_vector_call *call)
 {
-    return vmm_mem_store_vector(v->map, v, VMM_ORDER_RELAXED, 0);
+    return vmm_mem_store_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0);
 }
 
 
@@ -625,14 +625,14 @@ static void *_cffi_types[] = {
 /* 26 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 188), // uint8_t *
+/* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // uint8_t *
 /* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint8_t const *, uint64_t *)
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
 /* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 188), // uint8_t const *
+/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // uint8_t const *
 /* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_vector *, int, uint64_t)
@@ -691,17 +691,17 @@ static void *_cffi_types[] = {
 /* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void *, uint64_t)
 /* 93 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // void *
+/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // void *
 /* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void const *, uint64_t)
 /* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // void const *
+/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // void const *
 /* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_vector *)
-/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_vector_call const *)
+/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 187), // struct vmm_vector_call const *
 /* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t const *, uint64_t, uint64_t)
 /* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t const *
@@ -752,12 +752,12 @@ static void *_cffi_types[] = {
 /* 153 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 185), // struct vmm_run *
 /* 155 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 156 */ _CFFI_OP(_CFFI_OP_FUNCTION, 189), // void()(struct vmm_map const *, uint64_t, uint64_t)
+/* 156 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(struct vmm_map const *, uint64_t, uint64_t)
 /* 157 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 158 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 189), // void()(uint64_t *, uint64_t, uint32_t, void const *, uint64_t, uint32_t)
+/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(uint64_t *, uint64_t, uint32_t, void const *, uint64_t, uint32_t)
 /* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
@@ -765,12 +765,12 @@ static void *_cffi_types[] = {
 /* 166 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 189), // void()(uint64_t *, uint64_t, uint64_t *)
+/* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(uint64_t *, uint64_t, uint64_t *)
 /* 170 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 171 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 189), // void()(uint64_t *, uint64_t, uint64_t, uint64_t)
+/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(uint64_t *, uint64_t, uint64_t, uint64_t)
 /* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
 /* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
@@ -783,12 +783,13 @@ static void *_cffi_types[] = {
 /* 184 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vmm_region
 /* 185 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vmm_run
 /* 186 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vmm_vector
-/* 187 */ _CFFI_OP(_CFFI_OP_POINTER, 118), // uint32_t *
-/* 188 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 187 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vmm_vector_call
+/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 118), // uint32_t *
+/* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 190 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
-static int _cffi_d_mem_load_relaxed(struct vmm_vector * x0)
+static int _cffi_d_mem_load_relaxed(struct vmm_vector_call const * x0)
 {
   return mem_load_relaxed(x0);
 }
@@ -796,17 +797,17 @@ static int _cffi_d_mem_load_relaxed(struct vmm_vector * x0)
 static PyObject *
 _cffi_f_mem_load_relaxed(PyObject *self, PyObject *arg0)
 {
-  struct vmm_vector * x0;
+  struct vmm_vector_call const * x0;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg0, (char **)&x0);
+      _cffi_type(105), arg0, (char **)&x0);
   if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct vmm_vector *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_vector_call const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -826,7 +827,7 @@ _cffi_f_mem_load_relaxed(PyObject *self, PyObject *arg0)
 #  define _cffi_f_mem_load_relaxed _cffi_d_mem_load_relaxed
 #endif
 
-static int _cffi_d_mem_store_relaxed(struct vmm_vector * x0)
+static int _cffi_d_mem_store_relaxed(struct vmm_vector_call const * x0)
 {
   return mem_store_relaxed(x0);
 }
@@ -834,17 +835,17 @@ static int _cffi_d_mem_store_relaxed(struct vmm_vector * x0)
 static PyObject *
 _cffi_f_mem_store_relaxed(PyObject *self, PyObject *arg0)
 {
-  struct vmm_vector * x0;
+  struct vmm_vector_call const * x0;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg0, (char **)&x0);
+      _cffi_type(105), arg0, (char **)&x0);
   if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct vmm_vector *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_vector_call const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3171,9 +3172,18 @@ static void _cffi_checkfld_struct_vmm_vector(struct vmm_vector *p)
   { uint8_t * *tmp = &p->values; (void)tmp; }
   (void)((p->done) | 0);  /* check that 'struct vmm_vector.done' is an integer */
   { uint32_t * *tmp = &p->hints; (void)tmp; }
-  { struct vmm_map const * *tmp = &p->map; (void)tmp; }
 }
 struct _cffi_align_struct_vmm_vector { char x; struct vmm_vector y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_vmm_vector_call(struct vmm_vector_call *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct vmm_map const * *tmp = &p->map; (void)tmp; }
+  { struct vmm_vector * *tmp = &p->vector; (void)tmp; }
+}
+struct _cffi_align_struct_vmm_vector_call { char x; struct vmm_vector_call y; };
 
 static const struct _cffi_global_s _cffi_globals[] = {
   { "VMM_ACCESS_ABI", (void *)_cffi_const_VMM_ACCESS_ABI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -3304,10 +3314,13 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "hints", offsetof(struct vmm_vector, hints),
              sizeof(((struct vmm_vector *)0)->hints),
-             _CFFI_OP(_CFFI_OP_NOOP, 187) },
-  { "map", offsetof(struct vmm_vector, map),
-           sizeof(((struct vmm_vector *)0)->map),
+             _CFFI_OP(_CFFI_OP_NOOP, 188) },
+  { "map", offsetof(struct vmm_vector_call, map),
+           sizeof(((struct vmm_vector_call *)0)->map),
            _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "vector", offsetof(struct vmm_vector_call, vector),
+              sizeof(((struct vmm_vector_call *)0)->vector),
+              _CFFI_OP(_CFFI_OP_NOOP, 41) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
@@ -3322,7 +3335,9 @@ static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
   { "vmm_run", 185, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_run), offsetof(struct _cffi_align_struct_vmm_run, y), 17, 2 },
   { "vmm_vector", 186, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vmm_vector), offsetof(struct _cffi_align_struct_vmm_vector, y), 19, 7 },
+    sizeof(struct vmm_vector), offsetof(struct _cffi_align_struct_vmm_vector, y), 19, 6 },
+  { "vmm_vector_call", 187, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vmm_vector_call), offsetof(struct _cffi_align_struct_vmm_vector_call, y), 25, 2 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -3333,11 +3348,11 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   NULL,  /* no enums */
   NULL,  /* no typenames */
   51,  /* num_globals */
-  6,  /* num_struct_unions */
+  7,  /* num_struct_unions */
   0,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  190,  /* num_types */
+  191,  /* num_types */
   0,  /* flags */
 };
 

@@ -38,7 +38,12 @@ struct vmm_vector {
     uint8_t *values; /* aligned for their size */
     uint64_t done;   /* out: how many were accessed before the end or the failure */
     uint32_t *hints; /* for vector.c to remember regions in; any content is right */
-    const struct vmm_map *map; /* of the calls that take nothing else (core.csrc.c) */
+};
+
+/* A map and a vector, for calls that take nothing else (core.csrc.c); it never changes. */
+struct vmm_vector_call {
+    const struct vmm_map *map;
+    struct vmm_vector *vector;
 };
 
 /* Map size bytes of fd at offset (fd -1: anonymous). host is congruent to base modulo align, so that a hypervisor can

@@ -233,6 +233,18 @@ def test_vector_outlives_its_maps(scenes, places):
             region.close()  # the vector does not keep it
 
 
+def test_vector_between_two_maps():
+    """What one thread bound does not change under a call of another: each call has a pair of its own."""
+    first, second = (GuestMemoryMmap.from_ranges([(0, PAGE)]) for _ in range(2))
+    vector = AccessVector([8], 8)
+    first.load_vector(vector)
+    _, call = vector.bound
+    second.load_vector(vector)
+    assert vector.bound[1] != call
+    assert call.map == first.access_map().map
+    assert vector.bound[0] == second.access_map().map
+
+
 def test_read_only_memory_refuses_all_of_them(tmp_path):
     """Neither vectors nor read-modify-writes change a ROM; loads work."""
     from vmm_memory import FileOffset

@@ -165,10 +165,11 @@ class CheckedMemory:
     def load_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.load_vector."""
         table = self._access or self._renew()
-        if vector.bound is not table.map:
-            vector.bind(table.map)
+        bound, call = vector.bound
+        if bound is not table.map:
+            call = vector.bind(table.map)
         if order is _RELAXED:
-            rc = _load_relaxed(vector.vector)
+            rc = _load_relaxed(call)
         else:
             rc = lib.vmm_mem_load_vector(table.map, vector.vector, order, 0)
         if rc:
@@ -177,10 +178,11 @@ class CheckedMemory:
     def store_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.store_vector."""
         table = self._access or self._renew()
-        if vector.bound is not table.map:
-            vector.bind(table.map)
+        bound, call = vector.bound
+        if bound is not table.map:
+            call = vector.bind(table.map)
         if order is _RELAXED:
-            rc = _store_relaxed(vector.vector)
+            rc = _store_relaxed(call)
         else:
             rc = lib.vmm_mem_store_vector(table.map, vector.vector, order, 0)
         if rc:

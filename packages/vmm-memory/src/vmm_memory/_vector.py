@@ -53,15 +53,18 @@ class AccessVector:
         # SAFETY: the struct is only used through this object, which owns the arrays.
         self.vector.gpa, self.vector.values = self._gpa, ffi.cast("uint8_t *", self._store)
         self.vector.hints = self._hints
-        self.bound: CData | None = None
+        self.bound: tuple[CData | None, CData] = None, ffi.NULL
 
-    def bind(self, table: CData) -> None:
-        """Have relaxed accesses go to this `struct vmm_map`; for `load_vector` and `store_vector`.
+    def bind(self, table: CData) -> CData:
+        """Return what relaxed accesses to this `struct vmm_map` take; for `load_vector` and `store_vector`.
 
-        They compare `bound` with the map of the moment at each call. It keeps the struct, so that no other
-        one gets its place, but neither the table of regions nor the memory: whoever calls into C keeps those.
+        They compare the map in `bound` with that of the moment at each call. It is kept, so that no other one
+        gets its place, but neither the table of regions nor the memory: whoever calls into C keeps those.
         """
-        self.vector.map = self.bound = table
+        # A new one each time: another thread, which should not be here, may be using the last.
+        call = ffi.new("struct vmm_vector_call *", (table, self.vector))
+        self.bound = table, call
+        return call
 
     def __len__(self) -> int:
         """How many addresses there is room for."""
