@@ -70,11 +70,26 @@ def held_chains(queue: Virtq) -> list[tuple[int, int, int]]:
         waiting = (queue.next_avail - queue.next_used) & U16
         places = [(queue.next_used + offset) & U16 for offset in range(waiting)]
         return [(queue.order[place & queue.order_mask], 1, place) for place in places]
-    if queue.in_flight == 0:
-        return []
+    recent = _recent(queue)
+    if len(recent) == queue.in_flight:
+        return recent
     raw = memoryview(ffi.buffer(queue.held, _IDS * _HELD.size))
     rows = ((head, slots, order) for head, (order, slots) in enumerate(_HELD.iter_unpack(raw)) if slots)
     return sorted(rows, key=lambda row: (row[2] - queue.popped) & U32)
+
+
+def _recent(queue: Virtq) -> list[tuple[int, int, int]]:
+    """Those in flight among the last pops: all, unless one is older than `order` remembers."""
+    found: list[tuple[int, int, int]] = []
+    for back in range(1, queue.order_mask + 2):
+        if len(found) == queue.in_flight:
+            break
+        number = (queue.popped - back) & U32
+        head = queue.order[number & queue.order_mask]
+        chain = queue.held[head]
+        if chain.slots and chain.order == number:
+            found.append((head, chain.slots, number))
+    return found[::-1]
 
 
 def restore_held(queue: Virtq, chains: Iterable[tuple[int, int, int]]) -> None:
