@@ -75,7 +75,13 @@ class Attacks:
         return tuple(
             (addr, length, flags | DESC_NEXT, index + 1)
             if index < final
-            else (addr, length, flags | (0 if last is None else DESC_NEXT), last or 0)
+            # Without NEXT the last word means nothing in a split ring; in a packed one it is the id.
+            else (
+                addr,
+                length,
+                flags | (0 if last is None else DESC_NEXT),
+                index + 1 if last is None else last,
+            )
             for index, (addr, length, flags) in enumerate(buffers)
         )
 

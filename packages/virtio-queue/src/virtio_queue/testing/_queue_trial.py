@@ -10,7 +10,7 @@ from vmm_memory import GuestMemory
 from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain, Segment
 from virtio_queue._errors import DriverError
-from virtio_queue._layout import DESC_AVAIL, DESC_USED, U16, WRAP
+from virtio_queue._layout import DESC_AVAIL, DESC_USED, U16, WRAP, packed_move
 from virtio_queue._protocol import VirtQueue
 from virtio_queue._state import QueueState
 from virtio_queue.testing._driver import Driver
@@ -202,6 +202,23 @@ class QueueTrial(Trial):
         """The driver says whether it wants to hear of used chains."""
         for driver in self._drivers:
             (driver.enable_interrupts if enabled else driver.disable_interrupts)()
+
+    @step
+    def wish(self, kind: int, ahead: int = 0) -> None:
+        """The driver writes a wish about interrupts, whatever was negotiated.
+
+        Args:
+            kind: Its flags: 0 wants any, 1 none, 2 in a packed ring the one at the position; 0 to 65535.
+            ahead: Its position, so many entries (packed: descriptors) behind the next one that the device
+                uses, 0 to 65535.
+        """
+        used, size = self._pair.queues[0].next_used, self._layout.size
+        for driver in self._drivers:
+            if isinstance(driver.raw, PackedRings):
+                driver.raw.set_driver_event(packed_move(used, ahead % size, size), kind)
+            else:
+                driver.raw.set_avail_flags(kind)
+                driver.raw.set_used_event((used + ahead) & U16)
 
     # The device's steps.
 

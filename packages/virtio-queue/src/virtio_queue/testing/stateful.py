@@ -15,7 +15,7 @@ from virtio_queue.testing._device_trial import Answer, Device, DeviceTrial
 from virtio_queue.testing._hostile import HostileChain
 from virtio_queue.testing._queue_trial import QueueClass, QueueTrial
 from virtio_queue.testing._record import Step, Trial
-from virtio_queue.testing._trial_memory import BORDER, DATA, RINGS, trial_memory
+from virtio_queue.testing._trial_memory import BORDER, DATA, LARGEST, RINGS, trial_memory
 from virtio_queue.testing.strategies import (
     Attack,
     Request,
@@ -155,7 +155,7 @@ def _misbehaviour() -> st.SearchStrategy[Step]:
     return st.one_of(
         jumps.map(lambda distance: Step("jump", {"distance": distance})),
         mutations(0x200).map(lambda change: Step("poke", {"offset": change.offset, "value": change.value})),
-        hostile_layouts().map(lambda layout: Step("set_registers", {"layout": layout})),
+        hostile_layouts(largest=LARGEST).map(lambda layout: Step("set_registers", {"layout": layout})),
     )
 
 
@@ -169,8 +169,8 @@ _OTHERS = (
     Step("publish_and_kick"),
     Step("take_used"),
     *(Step("save_and_restore"),) * 3,
-    Step("undo_pop", {"count": 1}),
-    Step("undo_pop", {"count": 2}),
+    Step("undo_pop", {"count": 2}),  # or as many as there are
+    Step("undo_pop", {"count": 3}),
     Step("reset"),
 )
 
@@ -202,16 +202,21 @@ def _hostile(chains: st.SearchStrategy[HostileChain]) -> st.SearchStrategy[Step]
 
 
 def _others() -> st.SearchStrategy[Step]:
-    """All besides the way of a chain; now and then what breaks the whole ring."""
-    kinds = (st.sampled_from(_OTHERS),) * 5 + (_misbehaviour(),)
-    return st.integers(0, 5).flatmap(kinds.__getitem__)
+    """All besides the way of a chain, what breaks the whole ring among it."""
+    wishes = st.builds(
+        lambda kind, ahead: Step("wish", {"kind": kind, "ahead": ahead}),
+        st.integers(0, 3),
+        st.integers(0, 20),
+    )
+    kinds = (st.sampled_from(_OTHERS), st.sampled_from(_OTHERS), wishes, _misbehaviour())
+    return st.integers(0, 3).flatmap(kinds.__getitem__)
 
 
 def _pops() -> st.SearchStrategy[Step]:
     def pop(chains: int, spare: int) -> Step:
-        return Step("pop_batch", {"chains": chains, "spare": spare}) if chains else Step("pop")
+        return Step("pop_batch", {"chains": chains, "spare": spare}) if chains > 0 else Step("pop")
 
-    return st.builds(pop, st.integers(0, 6), st.integers(0, 4))
+    return st.builds(pop, st.integers(-1, 6), st.integers(0, 4))
 
 
 def _completions() -> st.SearchStrategy[Step]:
@@ -225,7 +230,7 @@ def _completions() -> st.SearchStrategy[Step]:
 
 def _steps() -> st.SearchStrategy[Step]:
     """Mostly the way of a chain: offered, popped, completed."""
-    kinds = (*(_offers(),) * 3, *(_pops(),) * 3, *(_completions(),) * 2, *(_others(),) * 2)
+    kinds = (*(_offers(),) * 3, *(_pops(),) * 3, *(_completions(),) * 2, *(_others(),) * 3)
     return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
 
 

@@ -126,6 +126,9 @@ def hostile_chains(
     return st.one_of([maker.of(attack) for attack in attacks or Attack])
 
 
+_PARTS = ("desc_table", "avail_ring", "used_ring")
+
+
 def hostile_layouts(
     base: int = 0x4000, room: int = 0x8000, largest: int = 64
 ) -> st.SearchStrategy[RingLayout]:
@@ -136,15 +139,20 @@ def hostile_layouts(
         room: Its bytes.
         largest: Sizes above it are rare.
     """
-    size = st.one_of(
-        st.integers(0, largest.bit_length() - 1).map(lambda power: 1 << power), st.integers(0, U16)
-    )
+    power = st.integers(0, largest.bit_length() - 1).map(lambda power: 1 << power)
+    size = st.one_of(power, st.integers(0, largest + 1), st.integers(0, U16))
     place = st.one_of(
         st.integers(base // 16, (base + room) // 16).map(lambda line: 16 * line),
         st.integers(max(base - 64, 0), base + room + 64),
         st.integers(U64 - 0x2000, U64),
     )
-    return st.builds(RingLayout, size, place, place, place)
+    # All of it anywhere; or only one word of what would be sound, which says whether that one is looked at.
+    anywhere = st.builds(RingLayout, size, place, place, place)
+    wrong = st.one_of(st.tuples(st.just("size"), size), st.tuples(st.sampled_from(_PARTS), place))
+    nearly = st.builds(
+        lambda size, word: attrs.evolve(RingLayout.at(base, size), **dict([word])), power, wrong
+    )
+    return st.one_of(anywhere, nearly)
 
 
 Request = tuple[tuple[bytes, ...], tuple[int, ...]]
