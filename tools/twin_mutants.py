@@ -25,16 +25,21 @@ def _in(module: str) -> Callable[[str, str], Change]:
     return lambda old, new: Change(module, old, new)
 
 
-_twin, _split, _packed, _walk = (_in(name) for name in ("_twin", "_twin_split", "_twin_packed", "_walk"))
+_twin, _split, _packed, _walk, _ring = (
+    _in(name) for name in ("_twin", "_twin_split", "_twin_packed", "_walk", "_twin_ring")
+)
 _COUNTED = "added, self.num_added = self.num_added, 0"
 _KEPT = "added, self.num_added = self.num_added, self.num_added"
+_UNASKED = "if True:\n            event = mem.load"
 _EVENT = "(self.next_used - event - 1) & U16 < added"
 
-# What each was in real life: docs/packages/virtio-queue.md.
+# What each was in real life: docs/virtio-queue-defects.md.
 NOTIFICATION = {
     "event-wrap": _split(_EVENT, "event < self.next_used <= event + added"),
     "event-off-by-one": _split(_EVENT, "(self.next_used - event) & U16 < added"),
+    "event-batch": _split("min(self.num_added + len(used), MANY)", "min(self.num_added + 1, MANY)"),
     "event-repeat": _split(_COUNTED, _KEPT),
+    "event-unasked": _split("if self._regs.event_idx:\n            event = mem.load", _UNASKED),
     "no-interrupt-ignored": _split("added > 0 and not flags & AVAIL_NO_INTERRUPT", "added > 0"),
     "no-recheck": _split("2, MemoryOrder.SEQ_CST) != self.next_avail", "2, MemoryOrder.SEQ_CST) < 0"),
     "event-position": _split("mem.store(event, 2, self.next_avail,", "mem.store(event, 2, self.next_used,"),
@@ -58,6 +63,12 @@ USED = {
     ),
 }
 STATE = {
+    "ring-silent": _twin(
+        "        self.check(mem)\n        taken =",
+        "        if not self.is_valid(mem):\n            return None\n        taken =",
+    ),
+    "size": _twin("else is_queue_size(regs.size)", "else is_packed_size(regs.size)"),
+    "unbroken": _ring("        self.broken = error\n", ""),
     "num-added-lost": _twin(
         "ring.num_added, ring.popped = state.num_added, state.popped", "ring.popped = state.popped"
     ),
@@ -72,10 +83,19 @@ AVAILABLE = {
         "self.next_avail = (self.next_avail + 1) & U16",
         "self.next_avail = (self.next_avail + (error is None)) & U16",
     ),
+    "room-lost": _split(
+        "            error = broken\n",
+        "            error = broken\n"
+        "        except Exception:\n"
+        "            self.next_avail = (self.next_avail + 1) & U16\n"
+        "            raise\n",
+    ),
     "batch-lost": _twin("            if len(batch) == 0:\n                raise\n", "            raise\n"),
 }
 CHAINS = {
     "next-bound": _walk("if index >= table.entries:", "if index > table.entries:"),
+    "truncated": _split("            error = broken\n", "            error = None\n"),
+    "head-lost": _walk("DriverError(reason, head=self.head, position", "DriverError(reason, position"),
     "loop": _walk("if table.visited > table.entries:", "if False:"),
     "too-long": _walk("if len(self.segments) == self.size:", "if False:"),
     "unasked": _walk("if not self.indirect:", "if False:"),
@@ -116,6 +136,13 @@ PACKED = {
         "packed_move(position, count, self._regs.size)", "packed_move(position, 1, self._regs.size)"
     ),
     "packed-event-flat": _packed("behind % (2 * size) < added", "(self.next_used - event - 1) & U16 < added"),
+    "packed-event-unasked": _packed("or not self._regs.event_idx or", "or"),
+    "packed-whole-lap": _packed(
+        "packed_move(self.next_avail, count, regs.size)",
+        "packed_move(self.next_avail, count % regs.size, regs.size)",
+    ),
+    "packed-list-end": _packed("((slot + offset) % self.size)", "min(slot + offset, self.size - 1)"),
+    "packed-head-lost": _packed("else _named(fault, head)", "else fault"),
     "packed-silence-ignored": _packed(
         "            return False\n        if kind", "            return True\n        if kind"
     ),

@@ -51,6 +51,8 @@ static int pop_one(const struct rings *r, struct virtq *q, struct virtio_batch *
 	c->error = rc;
 	if (q->order != NULL)
 		q->order[q->next_avail & q->order_mask] = head;
+	if (MUTANT(HEAD_LOST, 0, rc != 0))
+		q->fault.head = VIRTQ_NO_HEAD;
 	b->nsegs += c->nsegs;
 	b->nchains++;
 	q->next_avail += MUTANT(STUCK, 1, rc == 0);
@@ -112,7 +114,7 @@ int virtq_pop_batch(const struct vmm_map *map, struct virtq *q, struct virtio_ba
 	}
 	rc = rings_open(map, q, &r);
 	if (rc != 0)
-		return rc;
+		return MUTANT(RING_SILENT, rc, 0);
 	if (b->max_segs < r.size)
 		return -EINVAL;
 	if (r.packed)
@@ -172,7 +174,7 @@ static int decide(const struct rings *r, struct virtq *q, int *ret)
 {
 	uint32_t added = q->num_added;
 	uint16_t word;
-	int event_idx = (q->flags & VIRTQ_EVENT_IDX) != 0;
+	int event_idx = MUTANT(EVENT_UNASKED, (q->flags & VIRTQ_EVENT_IDX) != 0, 1);
 
 	/* FENCE split-decide: full, store -> load. used.idx is visible before the driver's wish is read. The driver does the
 	 * mirror image (writes its wish, fence, reads used.idx), so at least one of the two sees the other. */
@@ -182,7 +184,7 @@ static int decide(const struct rings *r, struct virtq *q, int *ret)
 	/* 2.7.7.2 and 2.7.10: did next_used pass used_event since the last decision? Exact for any number of elements,
 	 * because num_added is wider than the indices: after 65536 of them every event was passed. */
 	if (event_idx)
-		*ret = MUTANT(EVENT_WRAP, (uint16_t)(q->next_used - word - 1u) < added,
+		*ret = MUTANT(EVENT_WRAP, (uint16_t)(q->next_used - word - MUTANT(EVENT_OFF_BY_ONE, 1u, 0u)) < added,
 			      word < q->next_used && q->next_used <= word + added);
 	else
 		*ret = added != 0 && MUTANT(NO_INTERRUPT, !(word & AVAIL_NO_INTERRUPT), 1);
@@ -271,8 +273,10 @@ int virtq_add_used(const struct vmm_map *map, struct virtq *q, uint16_t head, ui
 			rc = packed_check(q, &one);
 		return rc != 0 ? rc : packed_publish(&r, q, &one);
 	}
-	if (head >= r.size || MUTANT(USED_UNPOPPED, in_flight(q) == 0, 0))
+	if (head >= r.size || MUTANT(USED_UNPOPPED, in_flight(q) == 0, 0)) {
+		q->next_used += MUTANT(USED_DRIFT, 0, 1);
 		return -EINVAL;
+	}
 	if ((q->flags & VIRTQ_IN_ORDER) && (q->order == NULL || q->order[q->next_used & q->order_mask] != head))
 		return -EINVAL;
 	if (put_used(&r, q->next_used, head, len) != 0 || publish(&r, q, 1) != 0)
@@ -286,7 +290,7 @@ int virtq_undo_pop(struct virtq *q, uint32_t count)
 		return packed_undo(q, count);
 	if (count > in_flight(q))
 		return -EINVAL;
-	q->next_avail = (uint16_t)(q->next_avail - count);
+	q->next_avail = (uint16_t)(q->next_avail - MUTANT(UNDO_ONE, count, 1));
 	return 0;
 }
 

@@ -14,11 +14,17 @@
 #define VQ_MUTANT_NO_RECHECK 5       /* no second look after notifications were enabled: a lost kick */
 #define VQ_MUTANT_EVENT_POSITION 6   /* kick asked for at next_used instead of next_avail */
 #define VQ_MUTANT_LIVELOCK 7         /* a broken queue says that there is more, and pops nothing */
+#define VQ_MUTANT_EVENT_OFF_BY_ONE 42 /* interrupt when next_used reaches the event, not when it passes it */
+#define VQ_MUTANT_EVENT_UNASKED 43   /* event index used without negotiation */
+#define VQ_MUTANT_RING_SILENT 44     /* rings outside memory look like rings with nothing in them */
+#define VQ_MUTANT_SIZE 45            /* size that is no power of two accepted */
+#define VQ_MUTANT_UNBROKEN 46        /* the queue goes on after a fault of the whole ring */
 /* Used ring. */
 #define VQ_MUTANT_USED_ZERO 8        /* used length always 0 */
 #define VQ_MUTANT_USED_EXCESS 9      /* used length beyond the writable bytes accepted */
 #define VQ_MUTANT_USED_UNPOPPED 10   /* a completion with nothing in flight accepted */
 #define VQ_MUTANT_USED_CLEAN 11      /* pages of the used ring not marked dirty */
+#define VQ_MUTANT_USED_DRIFT 47      /* a refused completion moves the used index all the same */
 /* Available ring. */
 #define VQ_MUTANT_INDEX_JUMP 12      /* available index may run ahead any distance */
 #define VQ_MUTANT_IN_FLIGHT 13       /* ... by a whole queue, whatever is in flight */
@@ -26,6 +32,7 @@
 #define VQ_MUTANT_STUCK 15           /* a broken chain is not taken: the queue stands still */
 #define VQ_MUTANT_ROOM_LOST 16       /* the chain for which the batch has no room is lost */
 #define VQ_MUTANT_BATCH_LOST 17      /* good chains before a bad head are lost */
+#define VQ_MUTANT_UNDO_ONE 48        /* one chain given back, however many were meant */
 /* Chains. */
 #define VQ_MUTANT_NEXT_BOUND 18      /* next == size accepted */
 #define VQ_MUTANT_LOOP 19            /* cycles not recognised */
@@ -38,6 +45,8 @@
 #define VQ_MUTANT_ORDER 26           /* readable buffer after a writable one */
 #define VQ_MUTANT_MEMORY_END 27      /* buffer that ends one byte behind memory */
 #define VQ_MUTANT_READ_ONLY 28       /* writable buffer in read-only memory */
+#define VQ_MUTANT_TRUNCATED 49       /* a broken chain handed out as a shorter one that is sound */
+#define VQ_MUTANT_HEAD_LOST 50       /* a broken chain is taken, and nobody learns which: it is never given back */
 /* Packed rings. */
 #define VQ_MUTANT_PACKED_AVAIL_WRAP 29    /* wrap counter not flipped where the driver's lap ends */
 #define VQ_MUTANT_PACKED_USED_WRAP 30     /* ... where the device's does */
@@ -52,6 +61,11 @@
 #define VQ_MUTANT_PACKED_MIXED 39         /* indirect table behind other elements of a list */
 #define VQ_MUTANT_PACKED_CLEAN 40         /* pages of used descriptors not marked dirty */
 #define VQ_MUTANT_PACKED_COUNTS_CHAINS 41 /* the decision counts lists, not descriptors */
+#define VQ_MUTANT_PACKED_EVENT_REPEAT 51  /* the count outlives the decision */
+#define VQ_MUTANT_PACKED_EVENT_UNASKED 52 /* event positions heeded without negotiation */
+#define VQ_MUTANT_PACKED_HEAD_LOST 53     /* a broken list is taken without its id */
+#define VQ_MUTANT_PACKED_WHOLE_LAP 54     /* wrap counter not flipped by a list as long as the ring */
+#define VQ_MUTANT_PACKED_LIST_END 55      /* a list does not go on at the start of the ring */
 
 #ifdef VQ_MUTANT
 #define MUTANT(name, good, bad) (VQ_MUTANT == VQ_MUTANT_##name ? (bad) : (good))

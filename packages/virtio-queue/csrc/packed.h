@@ -155,7 +155,7 @@ static inline void packed_take(struct virtq *q, uint32_t size, uint32_t id, uint
 	q->popped++;
 	q->in_flight++;
 	q->busy += slots;
-	q->next_avail = MUTANT(PACKED_AVAIL_WRAP, packed_move(q->next_avail, slots, size),
+	q->next_avail = MUTANT(PACKED_AVAIL_WRAP, packed_move(q->next_avail, MUTANT(PACKED_WHOLE_LAP, slots, slots % size), size),
 			       packed_same_lap(q->next_avail, slots, size));
 }
 
@@ -180,11 +180,11 @@ static int packed_walk(const struct rings *r, struct virtq *q, struct list *l, c
 		if (error == NO_ROOM)
 			return NO_ROOM;
 		taken++;
-		slot = slot + 1 == r->size ? 0 : slot + 1;
+		slot = slot + 1 == r->size ? MUTANT(PACKED_LIST_END, 0, slot) : slot + 1;
 	} while (d.flags & DESC_NEXT);
 	if (!packed_id_free(q, d.next))
 		return break_queue(q, fault(q, VIRTQ_E_ID, d.next, 0, d.next, q->ids - 1u));
-	if (error != 0)
+	if (MUTANT(PACKED_HEAD_LOST, error != 0, 0))
 		q->fault.head = d.next;
 	q->counters.tables += l->tables;
 	packed_take(q, r->size, d.next, taken);

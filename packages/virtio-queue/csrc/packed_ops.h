@@ -76,7 +76,7 @@ static inline uint32_t packed_plain_list(const struct packed_plain *p, uint32_t 
 		was_writable = writable;
 		if (!(flags & DESC_NEXT))
 			break;
-		slot = slot + 1 == p->size ? 0 : slot + 1;
+		slot = slot + 1 == p->size ? MUTANT(PACKED_LIST_END, 0, slot) : slot + 1;
 		rest = __atomic_load_n(&p->table[2 * (uint64_t)slot + 1], __ATOMIC_RELAXED);
 	}
 	if (sum > CHAIN_MAX_BYTES)
@@ -113,7 +113,7 @@ static void __attribute__((noinline)) packed_pop_plain(const struct rings *r, st
 		/* As packed_take. */
 		held[c->head] = (struct virtq_held){.order = popped, .slots = (uint16_t)n};
 		order[popped & mask] = c->head;
-		slot += n;
+		slot += MUTANT(PACKED_WHOLE_LAP, n, n % size);
 		wrap ^= MUTANT(PACKED_AVAIL_WRAP, slot >= size, 0) ? VIRTQ_WRAP : 0;
 		slot -= slot >= size ? size : 0;
 		c->first_seg = first;
@@ -318,7 +318,7 @@ static int packed_decide(const struct rings *r, struct virtq *q, int *ret)
 	word = word >> 16 & EVENT_KIND;
 	if (word == EVENT_DISABLE) {
 		*ret = MUTANT(PACKED_SILENCE, 0, added != 0);
-	} else if (word != EVENT_DESC || !(q->flags & VIRTQ_EVENT_IDX) || slot_of(event) >= r->size) {
+	} else if (word != EVENT_DESC || MUTANT(PACKED_EVENT_UNASKED, !(q->flags & VIRTQ_EVENT_IDX), 0) || slot_of(event) >= r->size) {
 		/* Where the wish means nothing too: an interrupt too many is harmless. */
 		*ret = added != 0;
 	} else {
@@ -329,7 +329,7 @@ static int packed_decide(const struct rings *r, struct virtq *q, int *ret)
 	}
 	q->counters.notified += *ret != 0;
 	q->counters.suppressed += *ret == 0 && added != 0;
-	q->num_added = 0;
+	q->num_added = MUTANT(PACKED_EVENT_REPEAT, 0, added);
 	return 0;
 }
 

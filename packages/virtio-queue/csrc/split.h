@@ -59,7 +59,7 @@ fault(struct virtq *q, int error, uint32_t head, uint32_t position, uint64_t val
 /* Keeps the fault just recorded: every later pop reports it again, until a reset. */
 static int __attribute__((cold, noinline)) break_queue(struct virtq *q, int error)
 {
-	q->broken = q->fault;
+	q->broken = MUTANT(UNBROKEN, q->fault, q->broken);
 	return error;
 }
 
@@ -205,7 +205,7 @@ static inline int rings_open(const struct vmm_map *map, struct virtq *q, struct 
 	ret->packed = (q->flags & VIRTQ_PACKED) != 0;
 	if (!(q->flags & VIRTQ_READY))
 		return fault(q, VIRTQ_E_NOT_READY, VIRTQ_NO_HEAD, 0, 0, 1);
-	if (size == 0 || (!ret->packed && (size & (size - 1))) || size > q->max_size || size > VIRTQ_MAX_SIZE)
+	if (size == 0 || (!ret->packed && MUTANT(SIZE, size & (size - 1), 0)) || size > q->max_size || size > VIRTQ_MAX_SIZE)
 		return fault(q, VIRTQ_E_SIZE, VIRTQ_NO_HEAD, 0, size, q->max_size);
 	ret->size = size;
 	if (ret->packed && slot_of(q->next_avail) >= size)

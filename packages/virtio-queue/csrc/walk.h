@@ -161,7 +161,7 @@ static int walk_chain(const struct rings *r, struct virtq *q, uint16_t head, str
 			break;
 		w.index = d.next;
 	}
-	if (compatible && rc != 0)
+	if (MUTANT(TRUNCATED, compatible, 1) && rc != 0)
 		rc = compatible_end(rc);
 	q->counters.tables += (uint64_t)w.indirect;
 	c->nsegs = (uint16_t)n;
