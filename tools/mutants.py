@@ -10,7 +10,6 @@ Exits 1 when a mutant survives, takes too long or is not shrunk to LIMIT steps. 
 
 import argparse
 import concurrent.futures
-import contextlib
 import hashlib
 import json
 import os
@@ -70,13 +69,13 @@ def build(number: int) -> Path:
 
 
 class EndOfHuntError(BaseException):
-    """Enough found, or the budget spent; not an Exception, which Hypothesis would take for a finding."""
+    """The budget is spent; not an Exception, which Hypothesis would take for a finding."""
 
 
 def hunt(queue_class: type, seed: int, seconds: float) -> dict[str, object]:
     """Look for a failure of one implementation, from an empty database, by seed.
 
-    Ends with the first failure, shortened by `QueueTrial.shortened`: Hypothesis' own shrinking, which also
+    Ends with the first failure and the program that is printed for it. Hypothesis' own shrinking, which also
     makes the arguments small, takes several times as long and is left out.
 
     Returns:
@@ -87,24 +86,16 @@ def hunt(queue_class: type, seed: int, seconds: float) -> dict[str, object]:
     from virtio_queue.testing.stateful import queue_machine  # noqa: PLC0415
 
     began = time.process_time()
-    result: dict[str, object] = {"found": None, "steps": 0, "script": "", "examples": 0}
+    result: dict[str, object] = {"found": None, "steps": 0, "script": ""}
+    examples = 0
 
     class Hunted(queue_machine(queue_class)):  # type: ignore[misc]
         def __init__(self) -> None:
+            nonlocal examples
             super().__init__()
-            result["examples"] += 1  # type: ignore[operator]
+            examples += 1
             if time.process_time() - began > seconds:
                 raise EndOfHuntError
-
-        def _take(self, *args: object, **kwargs: object) -> object:
-            try:
-                return super()._take(*args, **kwargs)
-            except Exception as error:
-                steps = self.trial.shortened()
-                result["found"] = f"{type(error).__name__}: {error}"
-                # The line that makes the trial is a step too.
-                result["steps"], result["script"] = len(steps) + 1, self.trial.script(steps)
-                raise EndOfHuntError from error
 
     settings = hypothesis.settings(
         max_examples=10**9,
@@ -116,10 +107,17 @@ def hunt(queue_class: type, seed: int, seconds: float) -> dict[str, object]:
         report_multiple_bugs=False,
         print_blob=False,
     )
-    # FlakyStrategyDefinition: so it calls an end at the first draw, where all runs before went on.
-    with contextlib.suppress(EndOfHuntError, hypothesis.errors.FlakyStrategyDefinition):
+    try:
         run_state_machine_as_test(hypothesis.seed(seed)(Hunted), settings=settings)
-    return result | {"seconds": round(time.process_time() - began, 1)}
+    except (EndOfHuntError, hypothesis.errors.FlakyStrategyDefinition):
+        pass  # the latter is what it calls an end at the first draw, where all runs before went on
+    except Exception as error:  # noqa: BLE001 - whatever the defect leads to
+        result["found"] = f"{type(error).__name__}: {error}"
+        script = "\n".join(getattr(error, "__notes__", []))
+        # The line that makes the trial is a step too.
+        result["steps"] = sum(line.startswith(("trial = ", "trial.")) for line in script.splitlines())
+        result["script"] = script
+    return result | {"examples": examples, "seconds": round(time.process_time() - began, 1)}
 
 
 def package_for(name: str) -> Path:
