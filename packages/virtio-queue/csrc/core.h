@@ -39,7 +39,7 @@
 #define VIRTQ_E_NOT_READY ENODEV    /* used before the driver enabled it */
 #define VIRTQ_E_SIZE EDOM           /* size 0, above the maximum, or (split) no power of two */
 #define VIRTQ_E_ALIGNMENT EBADR     /* ring misaligned; position 0 descriptor area, 1 driver area, 2 device area */
-#define VIRTQ_E_RING ENXIO          /* ring outside guest memory; position as above */
+#define VIRTQ_E_RING ENXIO          /* ring outside guest memory, or a border of regions divides a word of it; position as above */
 #define VIRTQ_E_POSITION ESTALE     /* packed: our place in the ring is behind its end, which moved without a reset */
 #define VIRTQ_E_AVAILABLE EBADMSG   /* avail.idx ran further ahead than there are descriptors: breaks the queue */
 #define VIRTQ_E_HEAD ECHRNG         /* head index outside the descriptor table: breaks the queue */

@@ -67,24 +67,22 @@ static inline uint16_t packed_back(uint16_t position, uint32_t count, uint32_t s
 static inline uint32_t packed_free(const struct virtq *q, uint32_t size) { return q->busy < size ? size - q->busy : 0; }
 
 /* As load_desc; `next` is the buffer id. */
-static inline int load_packed(const struct span *s, uint32_t index, struct desc *ret)
+static inline void load_packed(const struct span *s, uint32_t index, struct desc *ret)
 {
-	int rc = load_desc(s, index, ret);
-	uint16_t flags = ret->next;
+	uint16_t flags;
 
+	load_desc(s, index, ret);
+	flags = ret->next;
 	ret->next = ret->flags;
 	ret->flags = flags;
-	return rc;
 }
 
-static inline int packed_flags(const struct rings *r, uint16_t position, int order, uint16_t *ret)
+/* Did the driver make the descriptor at this position available? */
+static inline int packed_offered(const struct rings *r, uint16_t position, int order)
 {
-	return load16(&r->desc, (uint64_t)slot_of(position) * DESC_BYTES + PACKED_FLAGS, order, ret);
-}
+	uint16_t flags = load16(&r->desc, (uint64_t)slot_of(position) * DESC_BYTES + PACKED_FLAGS, order);
 
-static int __attribute__((cold)) packed_fault(const struct rings *r, struct virtq *q)
-{
-	return fault(q, VIRTQ_E_RING, VIRTQ_NO_HEAD, 0, q->desc, (uint64_t)r->size * DESC_BYTES);
+	return (flags & PACKED_STATE) == available_state(position);
 }
 
 /* A list on its way into segments. */
@@ -134,8 +132,7 @@ static int list_table(const struct rings *r, struct virtq *q, struct list *l, co
 	l->tables++;
 	/* Bounded whatever d->len is: buffer_rules refuses the buffer after r->size. */
 	for (uint32_t i = 0; rc == 0 && i < d->len / DESC_BYTES; i++) {
-		if (load_packed(&table, i, &entry) != 0)
-			return fault(q, VIRTIO_E_TABLE_ADDR, VIRTQ_NO_HEAD, l->n, d->addr, d->len);
+		load_packed(&table, i, &entry);
 		rc = list_accept(r, q, l, &entry, hint);
 	}
 	return rc;
@@ -172,8 +169,7 @@ static int packed_walk(const struct rings *r, struct virtq *q, struct list *l, c
 		/* Without an end nobody knows where the next list begins. */
 		if (taken == free)
 			return break_queue(q, fault(q, VIRTQ_E_ENDLESS, VIRTQ_NO_HEAD, 0, r->size, free));
-		if (load_packed(&r->desc, slot, &d) != 0)
-			return packed_fault(r, q);
+		load_packed(&r->desc, slot, &d);
 		/* Behind the first fault nothing more is accepted, but the end must be found: it has the id. */
 		if (error == 0)
 			error = d.flags & DESC_INDIRECT ? list_table(r, q, l, &d, taken, hint) : list_accept(r, q, l, &d, hint);

@@ -10,14 +10,11 @@ static int packed_pop_one(const struct rings *r, struct virtq *q, struct virtio_
 {
 	struct virtio_chain *c = &b->chains[b->nchains];
 	struct list l = {.segs = b->segs + b->nsegs, .room = b->max_segs - b->nsegs};
-	uint16_t flags;
 	int rc;
 
 	/* FENCE packed-avail: acquire. The rest of this descriptor, those after it in its list, and the buffers are read
 	 * after its flags, which the driver wrote last. */
-	if (packed_flags(r, q->next_avail, __ATOMIC_ACQUIRE, &flags) != 0)
-		return packed_fault(r, q);
-	if ((flags & PACKED_STATE) != available_state(q->next_avail))
+	if (!packed_offered(r, q->next_avail, __ATOMIC_ACQUIRE))
 		return NOTHING;
 	/* Every descriptor is with us already: a driver that offers one again would have us hold ever more. */
 	if (packed_free(q, r->size) == 0)
@@ -211,11 +208,10 @@ static inline void run_add(const struct rings *r, struct used_run *run, uint32_t
 }
 
 /* Element length is valid only with WRITE, which says that something was written (2.8.3, 2.8.4). */
-static inline int put_packed(const struct rings *r, uint16_t position, uint16_t id, uint32_t written, int order)
+static inline void put_packed(const struct rings *r, uint16_t position, uint16_t id, uint32_t written, int order)
 {
 	uint64_t offset = (uint64_t)slot_of(position) * DESC_BYTES + PACKED_WORD;
 	uint32_t flags = used_state(position) | (MUTANT(PACKED_WRITE_FLAG, written != 0, 1) ? DESC_WRITE : 0);
-	int rc;
 
 	id = MUTANT(PACKED_ID_SLOT, id, (uint16_t)slot_of(position));
 	if (__builtin_expect(r->desc.host != NULL, 1)) {
@@ -226,12 +222,11 @@ static inline int put_packed(const struct rings *r, uint16_t position, uint16_t 
 			__atomic_store_n((vmm_u64_alias *)(r->desc.host + offset), word, __ATOMIC_RELEASE);
 		else
 			__atomic_store_n((vmm_u64_alias *)(r->desc.host + offset), word, __ATOMIC_RELAXED);
-		return 0;
+		return;
 	}
-	rc = store32(&r->desc, offset, written);
-	if (rc == 0)
-		rc = store16(&r->desc, offset + 4, __ATOMIC_RELAXED, id);
-	return rc != 0 ? rc : store16(&r->desc, offset + 6, order, (uint16_t)flags);
+	store32(&r->desc, offset, written);
+	store16(&r->desc, offset + 4, __ATOMIC_RELAXED, id);
+	store16(&r->desc, offset + 6, order, (uint16_t)flags);
 }
 
 static void packed_advance(struct virtq *q, uint16_t position, uint32_t chains, uint32_t slots)
@@ -246,7 +241,7 @@ static void packed_advance(struct virtq *q, uint16_t position, uint32_t chains, 
 }
 
 /* Publish the lists of a batch of at least one, which packed_check has accepted. */
-static int packed_publish(const struct rings *r, struct virtq *q, const struct virtio_batch *b)
+static void packed_publish(const struct rings *r, struct virtq *q, const struct virtio_batch *b)
 {
 	const struct virtio_chain *c = b->chains, *end = b->chains + b->nchains, *first = NULL;
 	struct virtq_held *held = q->held;
@@ -267,22 +262,19 @@ static int packed_publish(const struct rings *r, struct virtq *q, const struct v
 			first = c;
 			run_add(r, &first_run, slot_of(position));
 		} else {
-			if (put_packed(r, position, c->head, c->written, __ATOMIC_RELAXED) != 0)
-				return packed_fault(r, q);
+			put_packed(r, position, c->head, c->written, __ATOMIC_RELAXED);
 			run_add(r, &run, slot_of(position));
 		}
 		position = next;
 	}
 	/* FENCE packed-used: release. All other used descriptors, and the data in the buffers, are visible before the flags
 	 * of the first one, which is the only one that the driver looks at; what was read from the buffers was read before. */
-	if (put_packed(r, q->next_used, first->head, first->written, __ATOMIC_RELEASE) != 0)
-		return packed_fault(r, q);
+	put_packed(r, q->next_used, first->head, first->written, __ATOMIC_RELEASE);
 	if (MUTANT(PACKED_CLEAN, run.region != NULL, 0)) {
 		run_mark(&first_run);
 		run_mark(&run);
 	}
 	packed_advance(q, position, b->nchains, passed);
-	return 0;
 }
 
 /* Is every chain of the batch in flight, and none of them twice? */
@@ -304,62 +296,53 @@ static int packed_check(struct virtq *q, const struct virtio_batch *b)
 	return -EINVAL;
 }
 
-static int packed_decide(const struct rings *r, struct virtq *q, int *ret)
+static int packed_decide(const struct rings *r, struct virtq *q)
 {
 	uint32_t added = q->num_added, word, behind, laps = 2u * r->size;
 	uint16_t event;
+	int notify;
 
 	/* FENCE packed-decide: full, store -> load. The used descriptors are visible before the driver's wish is read. The
 	 * driver does the mirror image (writes its wish, fence, reads the flags of the next used descriptor). */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
-	if (load32(&r->avail, 0, &word) != 0)
-		return fault(q, VIRTQ_E_RING, VIRTQ_NO_HEAD, 1, q->avail, EVENT_BYTES);
+	word = load32(&r->avail);
 	event = (uint16_t)word;
 	word = word >> 16 & EVENT_KIND;
 	if (word == EVENT_DISABLE) {
-		*ret = MUTANT(PACKED_SILENCE, 0, added != 0);
+		notify = MUTANT(PACKED_SILENCE, 0, added != 0);
 	} else if (word != EVENT_DESC || MUTANT(PACKED_EVENT_UNASKED, !(q->flags & VIRTQ_EVENT_IDX), 0) || slot_of(event) >= r->size) {
 		/* Where the wish means nothing too: an interrupt too many is harmless. */
-		*ret = added != 0;
+		notify = added != 0;
 	} else {
 		/* 2.8.10: did next_used pass the event since the last decision? Positions repeat after two laps, in which each
 		 * pair of slot and wrap counter occurs once; after so many descriptors every event was passed. */
 		behind = lap_of(q->next_used, r->size) + laps - lap_of(event, r->size) - 1u;
-		*ret = MUTANT(PACKED_EVENT_FLAT, behind < laps ? behind : behind - laps, (uint16_t)(q->next_used - event - 1)) < added;
+		notify = MUTANT(PACKED_EVENT_FLAT, behind < laps ? behind : behind - laps, (uint16_t)(q->next_used - event - 1)) < added;
 	}
-	q->counters.notified += *ret != 0;
-	q->counters.suppressed += *ret == 0 && added != 0;
+	q->counters.notified += notify != 0;
+	q->counters.suppressed += notify == 0 && added != 0;
 	q->num_added = MUTANT(PACKED_EVENT_REPEAT, 0, added);
-	return 0;
+	return notify;
 }
 
 /* One word, so that the driver never sees the offset of one wish with the flags of another. */
-static int packed_wish(const struct rings *r, struct virtq *q, uint32_t flags, uint16_t position)
+static void packed_wish(const struct rings *r, uint32_t flags, uint16_t position)
 {
 	/* Relaxed: a hint to the driver; where its order matters, a fence follows. */
-	if (store32(&r->used, 0, flags << 16 | position) != 0)
-		return fault(q, VIRTQ_E_RING, VIRTQ_NO_HEAD, 2, q->used, EVENT_BYTES);
-	if (r->used.host != NULL)
-		vmm_mark_dirty(r->used.map, r->used.gpa, EVENT_BYTES);
-	return 0;
+	store32(&r->used, 0, flags << 16 | position);
+	vmm_mark_dirty(r->used.map, r->used.gpa, EVENT_BYTES);
 }
 
-static int packed_enable(const struct rings *r, struct virtq *q, int *ret)
+static int packed_enable(const struct rings *r, struct virtq *q)
 {
 	int event_idx = (q->flags & VIRTQ_EVENT_IDX) != 0;
-	int rc = packed_wish(r, q, event_idx ? EVENT_DESC : 0, event_idx ? q->next_avail : 0);
-	uint16_t flags;
 
-	if (rc != 0)
-		return rc;
+	packed_wish(r, event_idx ? EVENT_DESC : 0, event_idx ? q->next_avail : 0);
 	/* FENCE packed-enable: full, store -> load. The wish for a kick is visible before the next descriptor is looked at
 	 * again. The driver makes it available, fence, reads the wish; so either it kicks, or we see it here. */
 	__atomic_thread_fence(__ATOMIC_SEQ_CST);
 	/* Relaxed: only compared here; the pop that follows loads it again with acquire. */
-	if (packed_flags(r, q->next_avail, __ATOMIC_RELAXED, &flags) != 0)
-		return packed_fault(r, q);
-	*ret = MUTANT(PACKED_NO_RECHECK, (flags & PACKED_STATE) == available_state(q->next_avail), 0);
-	return 0;
+	return MUTANT(PACKED_NO_RECHECK, packed_offered(r, q->next_avail, __ATOMIC_RELAXED), 0);
 }
 
 #endif

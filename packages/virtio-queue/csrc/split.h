@@ -63,69 +63,87 @@ static int __attribute__((cold, noinline)) break_queue(struct virtq *q, int erro
 	return error;
 }
 
+/* Is [gpa, gpa + len) there, and does no border of two regions, and no host address, divide one of its aligned words? */
+static int __attribute__((cold, noinline))
+words_check(const struct vmm_map *map, uint64_t gpa, uint64_t len, int write, unsigned align)
+{
+	const struct vmm_region *region;
+	int rc = vmm_check_from(map, gpa, len, write, &region);
+
+	for (; rc == 0 && len != 0; region++) {
+		uint64_t left = vmm_region_left(region, gpa), part = len < left ? len : left;
+
+		/* SAFETY: vmm_check_from proved that the range runs through this region and the ones after it. */
+		if ((gpa | (uintptr_t)(region->host + (gpa - region->base))) & (align - 1))
+			return -EINVAL;
+		gpa += part;
+		len -= part;
+	}
+	return rc;
+}
+
+/* `align`: of the widest word that is read or written at host. Word by word through the map, none is wider than 4. */
 static inline int span_open(const struct vmm_map *map, uint64_t gpa, uint64_t len, int write, unsigned align, struct span *ret)
 {
 	*ret = (struct span){.map = map, .gpa = gpa};
-	if (vmm_get(map, gpa, len, write, &ret->host) == 0) {
-		if ((uintptr_t)ret->host & (align - 1))
-			ret->host = NULL;
+	if (vmm_get(map, gpa, len, write, &ret->host) == 0 && !((uintptr_t)ret->host & (align - 1)))
 		return 0;
-	}
-	return vmm_check(map, gpa, len, write);
+	ret->host = NULL;
+	return words_check(map, gpa, len, write, align < 4 ? align : 4);
 }
 
 /* SAFETY (load and store of words, load_desc): the caller stays within the len that span_open checked, at offsets that are multiples of
- * the access size; span_open dropped host pointers that are not aligned for it. */
-static inline int load16(const struct span *s, uint64_t offset, int order, uint16_t *ret)
+ * the access size; span_open dropped host pointers that are not aligned for it. Where there is none, the access through the
+ * map cannot fail: span_open found the word there, in one region and aligned, and maps do not change. */
+static inline uint16_t load16(const struct span *s, uint64_t offset, int order)
 {
-	if (__builtin_expect(s->host == NULL, 0))
-		return vmm_load16(s->map, s->gpa + offset, order, ret);
+	if (__builtin_expect(s->host == NULL, 0)) {
+		uint16_t word = 0;
+
+		(void)vmm_load16(s->map, s->gpa + offset, order, &word);
+		return word;
+	}
 	if (order == __ATOMIC_ACQUIRE)
-		*ret = __atomic_load_n((const vmm_u16_alias *)(s->host + offset), __ATOMIC_ACQUIRE);
-	else
-		*ret = __atomic_load_n((const vmm_u16_alias *)(s->host + offset), __ATOMIC_RELAXED);
-	return 0;
+		return __atomic_load_n((const vmm_u16_alias *)(s->host + offset), __ATOMIC_ACQUIRE);
+	return __atomic_load_n((const vmm_u16_alias *)(s->host + offset), __ATOMIC_RELAXED);
 }
 
 /* With a host pointer the caller marks the page dirty, once for a whole batch. */
-static inline int store16(const struct span *s, uint64_t offset, int order, uint16_t value)
+static inline void store16(const struct span *s, uint64_t offset, int order, uint16_t value)
 {
 	if (__builtin_expect(s->host == NULL, 0))
-		return vmm_store16(s->map, s->gpa + offset, order, value);
-	if (order == __ATOMIC_RELEASE)
+		(void)vmm_store16(s->map, s->gpa + offset, order, value);
+	else if (order == __ATOMIC_RELEASE)
 		__atomic_store_n((vmm_u16_alias *)(s->host + offset), value, __ATOMIC_RELEASE);
 	else
 		__atomic_store_n((vmm_u16_alias *)(s->host + offset), value, __ATOMIC_RELAXED);
-	return 0;
 }
 
-static inline int load32(const struct span *s, uint64_t offset, uint32_t *ret)
+/* Only for a span of one word, which is always at host: words_check lets nothing divide it. */
+static inline uint32_t load32(const struct span *s)
+{
+	return __atomic_load_n((const vmm_u32_alias *)s->host, __ATOMIC_RELAXED);
+}
+
+static inline void store32(const struct span *s, uint64_t offset, uint32_t value)
 {
 	if (__builtin_expect(s->host == NULL, 0))
-		return vmm_load32(s->map, s->gpa + offset, __ATOMIC_RELAXED, ret);
-	*ret = __atomic_load_n((const vmm_u32_alias *)(s->host + offset), __ATOMIC_RELAXED);
-	return 0;
+		(void)vmm_store32(s->map, s->gpa + offset, __ATOMIC_RELAXED, value);
+	else
+		__atomic_store_n((vmm_u32_alias *)(s->host + offset), value, __ATOMIC_RELAXED);
 }
 
-static inline int store32(const struct span *s, uint64_t offset, uint32_t value)
-{
-	if (__builtin_expect(s->host == NULL, 0))
-		return vmm_store32(s->map, s->gpa + offset, __ATOMIC_RELAXED, value);
-	__atomic_store_n((vmm_u32_alias *)(s->host + offset), value, __ATOMIC_RELAXED);
-	return 0;
-}
-
-static inline int load_desc(const struct span *s, uint32_t index, struct desc *ret)
+static inline void load_desc(const struct span *s, uint32_t index, struct desc *ret)
 {
 	const volatile unaligned_u64 *words;
 	uint64_t rest;
 
 	if (__builtin_expect(s->host == NULL, 0)) {
 		struct desc copy = {0};
-		int rc = vmm_read(s->map, s->gpa + (uint64_t)index * DESC_BYTES, &copy, DESC_BYTES);
 
+		(void)vmm_read(s->map, s->gpa + (uint64_t)index * DESC_BYTES, &copy, DESC_BYTES);
 		*ret = copy; /* not read into *ret, whose address must not escape: the caller keeps it in registers */
-		return rc;
+		return;
 	}
 	/* Volatile: each half is read exactly once, so that what is checked is what is used. A guest that writes
 	 * meanwhile gets some mixture of old and new, which is checked like anything else. */
@@ -135,7 +153,6 @@ static inline int load_desc(const struct span *s, uint32_t index, struct desc *r
 	ret->len = (uint32_t)rest;
 	ret->flags = (uint16_t)(rest >> 32);
 	ret->next = (uint16_t)(rest >> 48);
-	return 0;
 }
 
 static inline uint64_t avail_bytes(uint16_t size) { return 6u + 2u * (uint64_t)size; }

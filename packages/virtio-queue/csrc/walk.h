@@ -86,8 +86,7 @@ static inline int next_buffer(struct virtq *q, struct walk *w, uint32_t head, ui
 			return fault(q, VIRTIO_E_INDEX, head, n, w->index, w->entries);
 		if (__builtin_expect(MUTANT(LOOP, w->visited++ == w->entries, 0), 0))
 			return fault(q, VIRTIO_E_LOOP, head, n, w->visited, w->entries);
-		if (__builtin_expect(load_desc(&w->table, w->index, d) != 0, 0))
-			return fault(q, VIRTIO_E_TABLE_ADDR, head, n, w->table.gpa, w->entries);
+		load_desc(&w->table, w->index, d);
 		if (!(d->flags & DESC_INDIRECT))
 			return 0;
 		/* At most twice: inside a table it is a fault. */

@@ -100,7 +100,8 @@ class DriverError(VirtioQueueError):
         reason: Which rule.
         head: Head index (packed: buffer id) of the chain at fault, None when the whole queue is.
         position: How many buffers of the chain were accepted before the fault; for RING_ALIGNMENT and
-            RING_ADDRESS the part: 0 descriptor area, 1 driver area, 2 device area.
+            RING_ADDRESS the part: 0 descriptor area, 1 driver area, 2 device area. A part that regions or
+            host addresses divide within four bytes counts as outside memory.
         value: What was found, None when not recorded (chains of a batch).
         limit: What would have been allowed, None likewise.
     """
