@@ -250,3 +250,28 @@ def test_integers_of_no_size(table, size):
     assert lib.vmm_mem_store(table, BASE, size, 0, 0) == -errno.EINVAL
     assert lib.vmm_mem_load_error(table, BASE, size, 0) == -errno.EINVAL
     assert lib.vmm_mem_load(table, BASE, size, 0) == lib.VMM_MEM_POISON
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+@pytest.mark.parametrize("skew", [0, 1])
+@pytest.mark.parametrize("order", [*MemoryOrder, 1, 4, 6])
+def test_words_of_a_map_of_somebody_elses(size, skew, order):
+    """Any host address, any number for an order: one access of the whole word, or nothing and -EINVAL."""
+    block = ffi.new("uint8_t[]", 64)
+    host = ffi.cast("uint8_t *", (int(ffi.cast("uintptr_t", block)) + 15 & ~15) + skew)
+    rows = [{"base": BASE + start, "size": 16, "host": host + start} for start in (0, 16)]
+    regions = ffi.new("struct vmm_region[]", rows)
+    table = ffi.new("struct vmm_map *", {"abi": lib.VMM_MAP_ABI, "count": len(rows), "regions": regions})
+    loads = (MemoryOrder.RELAXED, MemoryOrder.ACQUIRE, MemoryOrder.SEQ_CST)
+    stores = (MemoryOrder.RELAXED, MemoryOrder.RELEASE, MemoryOrder.SEQ_CST)
+    reachable, value = skew % size == 0, (1 << 8 * size) - 2
+    for addr in (BASE + 8, BASE + 16, BASE + 24):
+        ffi.memmove(host + (addr - BASE), bytes(8), 8)
+        rc = lib.vmm_mem_store(table, addr, size, order, value)
+        assert rc == (0 if reachable and order in stores else -errno.EINVAL)
+        written = bytes(ffi.buffer(host + (addr - BASE), 8))
+        assert written == (value.to_bytes(size, "little") if rc == 0 else b"").ljust(8, b"\0")
+        rc = lib.vmm_mem_load_error(table, addr, size, order)
+        assert rc == (0 if reachable and order in loads else -errno.EINVAL)
+        if rc == 0 and order in stores:
+            assert lib.vmm_mem_load(table, addr, size, order) == value
