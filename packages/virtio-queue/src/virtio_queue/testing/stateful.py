@@ -161,7 +161,7 @@ def _misbehaviour() -> st.SearchStrategy[Step]:
 
 _TABLES = (Attack.TABLE, Attack.LONG_TABLE, Attack.NESTED, Attack.COMBINED)
 _OTHERS = (
-    Step("needs_notification"),
+    *(Step("needs_notification"),) * 3,
     Step("enable_notification"),
     Step("disable_notification"),
     Step("set_interrupts", {"enabled": False}),
@@ -201,14 +201,18 @@ def _hostile(chains: st.SearchStrategy[HostileChain]) -> st.SearchStrategy[Step]
     return chains.map(lambda chain: Step("add_hostile", {"chain": chain}))
 
 
-def _others() -> st.SearchStrategy[Step]:
-    """All besides the way of a chain, what breaks the whole ring among it."""
-    wishes = st.builds(
+def _wishes() -> st.SearchStrategy[Step]:
+    """Interrupts any, none, or at a position close to where the device is; one kind has no meaning."""
+    return st.builds(
         lambda kind, ahead: Step("wish", {"kind": kind, "ahead": ahead}),
         st.integers(0, 3),
         st.integers(0, 20),
     )
-    kinds = (st.sampled_from(_OTHERS), st.sampled_from(_OTHERS), wishes, _misbehaviour())
+
+
+def _others() -> st.SearchStrategy[Step]:
+    """All besides the way of a chain, what breaks the whole ring among it."""
+    kinds = (st.sampled_from(_OTHERS), st.sampled_from(_OTHERS), _wishes(), _misbehaviour())
     return st.integers(0, 3).flatmap(kinds.__getitem__)
 
 
@@ -221,7 +225,7 @@ def _pops() -> st.SearchStrategy[Step]:
 
 def _completions() -> st.SearchStrategy[Step]:
     def complete(kind: int, which: tuple[int, ...], written: int) -> Step:
-        if kind < 5:
+        if kind < 4:
             return Step("add_used", {"which": which[0] if which else 0, "written": written})
         return Step("complete_batch", {"which": which, "written": written, "excess": kind == 9})
 
@@ -255,9 +259,17 @@ class _QueueMachine(RuleBasedStateMachine):
         indirect=st.booleans(),
         start=_starts(),
         at=_ring_places(),
+        wish=st.one_of(st.none(), _wishes()),
     )
     def begin(  # noqa: PLR0917 - Hypothesis calls it by keywords
-        self, packed: bool, size: int, event_idx: bool, indirect: bool, start: int, at: int
+        self,
+        packed: bool,
+        size: int,
+        event_idx: bool,
+        indirect: bool,
+        start: int,
+        at: int,
+        wish: Step | None,
     ) -> None:
         """A ready queue that has been in use for a while, on both sides."""
         packed = packed if self.only_packed is None else self.only_packed
@@ -271,6 +283,8 @@ class _QueueMachine(RuleBasedStateMachine):
             packed=packed,
             make_memory=self.memory_factory,
         )
+        if wish is not None:
+            _noted(self.trial, wish)
 
     @rule(step=_steps())
     def take(self, step: Step) -> None:
