@@ -24,6 +24,7 @@ ext = Extension(
         "csrc/walk.h",
         "csrc/packed.h",
         "csrc/packed_ops.h",
+        "csrc/packed_plain.h",
         "csrc/mutants.h",
         "csrc/virtio_batch.h",
         "csrc/vmm_access.h",

@@ -71,7 +71,7 @@ struct virtq_counters {
 struct virtq_held {
 	uint32_t order;  /* running number of its pop */
 	uint16_t slots;  /* descriptors it takes up, 0: not in flight */
-	uint16_t chosen; /* during a completion: is in it */
+	uint16_t chosen; /* during its completion: what slots was */
 };
 
 struct virtq {

@@ -4,7 +4,7 @@
 #ifndef VIRTQ_PACKED_OPS_H
 #define VIRTQ_PACKED_OPS_H
 
-#include "packed.h"
+#include "packed_plain.h"
 
 static int packed_pop_one(const struct rings *r, struct virtq *q, struct virtio_batch *b, const struct vmm_region **hint)
 {
@@ -26,108 +26,6 @@ static int packed_pop_one(const struct rings *r, struct virtq *q, struct virtio_
 	b->nsegs += c->nsegs;
 	b->nchains++;
 	return 0;
-}
-
-/* What the short way needs to know, in registers: stores into the batch could alias anything in memory. */
-struct packed_plain {
-	const vmm_u64_alias *table;
-	uint64_t base, bytes; /* the region in which all buffers must lie */
-	uint32_t size, refused; /* flags that it leaves to packed_walk */
-};
-
-static inline int packed_plain_open(const struct rings *r, const struct vmm_region *region, struct packed_plain *ret)
-{
-	if (region == NULL || r->desc.host == NULL)
-		return 0;
-	*ret = (struct packed_plain){
-		.table = (const vmm_u64_alias *)r->desc.host,
-		.base = region->base,
-		.bytes = region->size,
-		.size = r->size,
-		.refused = DESC_INDIRECT | (region->flags & VMM_REGION_READONLY ? DESC_WRITE : 0),
-	};
-	return 1;
-}
-
-/* A list as nearly all are: direct, sound, in one region. `rest` is the second word of its first descriptor, at slot;
- * at most `most` descriptors. Its number of segments, and its id; 0 for any other, of which nothing was taken. */
-static inline uint32_t packed_plain_list(const struct packed_plain *p, uint32_t slot, uint64_t rest, uint32_t most,
-					 struct virtio_seg *segs, struct virtio_chain *c)
-{
-	uint32_t n = 0, was_writable = 0, writable, len, flags;
-	uint64_t sum = 0, readable = 0, addr;
-
-	for (;;) {
-		/* SAFETY: span_open found all descriptors of the ring at host, aligned, and slot is below their number. Atomic,
-		 * so that each word is read once: what is checked is what is used. */
-		addr = __atomic_load_n(&p->table[2 * (uint64_t)slot], __ATOMIC_RELAXED);
-		len = (uint32_t)rest;
-		flags = (uint32_t)(rest >> 48);
-		writable = flags & DESC_WRITE;
-		if (n == most || (flags & p->refused) || writable < was_writable || addr - p->base >= p->bytes ||
-		    len > p->bytes - (addr - p->base))
-			return 0;
-		segs[n++] = (struct virtio_seg){.addr = addr, .len = len, .writable = writable / DESC_WRITE};
-		sum += len;
-		readable += writable ? 0 : len;
-		was_writable = writable;
-		if (!(flags & DESC_NEXT))
-			break;
-		slot = slot + 1 == p->size ? MUTANT(PACKED_LIST_END, 0, slot) : slot + 1;
-		rest = __atomic_load_n(&p->table[2 * (uint64_t)slot + 1], __ATOMIC_RELAXED);
-	}
-	if (sum > CHAIN_MAX_BYTES)
-		return 0;
-	c->nsegs = (uint16_t)n;
-	c->head = (uint16_t)(rest >> 32);
-	c->readable = readable;
-	c->writable = sum - readable;
-	return n;
-}
-
-/* Take plain lists for as long as they come. What changes is in locals: every store into the batch could alias it. */
-static void __attribute__((noinline)) packed_pop_plain(const struct rings *r, struct virtq *q, struct virtio_batch *b,
-						       const struct vmm_region *region, uint64_t *bytes)
-{
-	uint32_t first = b->nsegs, room = b->max_segs - first, size = r->size, free = packed_free(q, size), n;
-	uint32_t slot = slot_of(q->next_avail), wrap = q->next_avail & VIRTQ_WRAP, popped = q->popped, mask = q->order_mask;
-	struct virtio_chain *c = b->chains + b->nchains, *end = b->chains + b->max_chains;
-	struct virtq_held *held = q->held;
-	uint16_t *order = q->order;
-	uint64_t total = *bytes, rest;
-	struct packed_plain p;
-
-	if (!packed_plain_open(r, region, &p))
-		return;
-	for (; c != end && total < VIRTQ_BATCH_BYTES; c++, popped++) {
-		/* SAFETY: as in packed_plain_list. FENCE packed-avail: acquire, as in packed_pop_one. */
-		rest = __atomic_load_n(&p.table[2 * (uint64_t)slot + 1], __ATOMIC_ACQUIRE);
-		if ((rest >> 48 & PACKED_STATE) != available_state((uint16_t)wrap))
-			break;
-		n = packed_plain_list(&p, slot, rest, free < room ? free : room, b->segs + first, c);
-		if (n == 0 || c->head >= q->ids || MUTANT(PACKED_ID_TWICE, held[c->head].slots != 0, 0))
-			break;
-		/* As packed_take. */
-		held[c->head] = (struct virtq_held){.order = popped, .slots = (uint16_t)n};
-		order[popped & mask] = c->head;
-		slot += MUTANT(PACKED_WHOLE_LAP, n, n % size);
-		wrap ^= MUTANT(PACKED_AVAIL_WRAP, slot >= size, 0) ? VIRTQ_WRAP : 0;
-		slot -= slot >= size ? size : 0;
-		c->first_seg = first;
-		c->written = 0;
-		c->error = 0;
-		first += n;
-		room -= n;
-		free -= n;
-		total += c->readable + c->writable;
-	}
-	q->in_flight += popped - q->popped;
-	q->popped = popped;
-	q->busy += first - b->nsegs;
-	q->next_avail = (uint16_t)(slot | wrap);
-	b->nsegs = first;
-	b->nchains = (uint32_t)(c - b->chains);
-	*bytes = total;
 }
 
 static int packed_pop_batch(const struct rings *r, struct virtq *q, struct virtio_batch *b)
@@ -169,54 +67,59 @@ static int packed_undo(struct virtq *q, uint32_t count)
 	return 0;
 }
 
-/* The descriptors of a completion, written one after the other; the first one last. */
+/* Descriptors of a completion, written one after the other in the ring and not yet marked: slots first to last. */
 struct used_run {
 	const struct vmm_region *region; /* of the ring, when its pages are tracked */
-	uint64_t start, end;             /* bytes of it that were written and not yet marked */
+	uint64_t start;                  /* of the ring in it */
+	uint32_t first, last;
+	uint64_t step; /* at most so far from one descriptor to the next, without a whole page between them; any, untracked */
 };
 
-static inline void run_open(const struct rings *r, struct used_run *ret)
+static inline void run_open(const struct rings *r, uint32_t slot, struct used_run *ret)
 {
-	*ret = (struct used_run){.region = r->desc.host == NULL ? NULL : vmm_find(r->desc.map, r->desc.gpa)};
+	*ret = (struct used_run){.first = slot, .last = slot, .step = UINT64_MAX};
+	ret->region = r->desc.host == NULL ? NULL : vmm_find(r->desc.map, r->desc.gpa);
 	if (ret->region != NULL && ret->region->dirty == NULL)
 		ret->region = NULL;
+	if (ret->region == NULL)
+		return;
+	ret->start = r->desc.gpa - ret->region->base;
+	ret->step = (UINT64_C(1) << ret->region->dirty_shift) / DESC_BYTES;
+	ret->step += ret->step == 0;
 }
 
 /* Marked after the stores: a harvester that clears a bit in between will find it set again. */
 static inline void run_mark(const struct used_run *run)
 {
-	if (run->end != run->start)
-		vmm_region_mark_dirty(run->region, run->start, run->end - run->start);
+	vmm_region_mark_dirty(run->region, run->start + (uint64_t)run->first * DESC_BYTES,
+			      (uint64_t)(run->last - run->first + 1) * DESC_BYTES);
 }
 
-/* A descriptor was written: one more of the run, or the first of another when whole pages lie between them. */
-static inline void run_add(const struct rings *r, struct used_run *run, uint32_t slot)
+/* A descriptor was written: the next of the run, or the first of another one, behind a gap or the ring's end. */
+static inline void run_add(struct used_run *run, uint32_t slot)
 {
-	uint64_t start;
-
-	if (run->region == NULL)
-		return;
-	start = r->desc.gpa - run->region->base + (uint64_t)slot * DESC_BYTES;
-	if (start < run->end || (run->end != run->start && start >> run->region->dirty_shift >
-								    ((run->end - 1) >> run->region->dirty_shift) + 1)) {
+	if (__builtin_expect(slot - run->last > run->step, 0)) {
 		run_mark(run);
-		run->start = start;
-	} else if (run->end == run->start) {
-		run->start = start;
+		run->first = slot;
 	}
-	run->end = start + DESC_BYTES;
+	run->last = slot;
 }
 
-/* Element length is valid only with WRITE, which says that something was written (2.8.3, 2.8.4). */
-static inline void put_packed(const struct rings *r, uint16_t position, uint16_t id, uint32_t written, int order)
+/* Length, id and flags, of which `state` has those of the lap. Element length is valid only with WRITE, which says that
+ * something was written (2.8.3, 2.8.4). */
+static inline uint64_t used_word(uint64_t state, uint16_t id, uint32_t written)
 {
-	uint64_t offset = (uint64_t)slot_of(position) * DESC_BYTES + PACKED_WORD;
-	uint32_t flags = used_state(position) | (MUTANT(PACKED_WRITE_FLAG, written != 0, 1) ? DESC_WRITE : 0);
+	uint64_t write = MUTANT(PACKED_WRITE_FLAG, written != 0, 1) ? (uint64_t)DESC_WRITE << 48 : 0;
 
-	id = MUTANT(PACKED_ID_SLOT, id, (uint16_t)slot_of(position));
+	return state | write | (uint64_t)id << 32 | written;
+}
+
+static inline void put_packed(const struct rings *r, uint32_t slot, uint16_t lap, uint16_t id, uint32_t written, int order)
+{
+	uint64_t offset = (uint64_t)slot * DESC_BYTES + PACKED_WORD, state = (uint64_t)used_state(lap) << 48;
+	uint64_t word = used_word(state, MUTANT(PACKED_ID_SLOT, id, (uint16_t)slot), written);
+
 	if (__builtin_expect(r->desc.host != NULL, 1)) {
-		uint64_t word = (uint64_t)flags << 48 | (uint64_t)id << 32 | written;
-
 		/* SAFETY: as for store16; rings_open keeps only pointers that are aligned for whole descriptors. */
 		if (order == __ATOMIC_RELEASE)
 			__atomic_store_n((vmm_u64_alias *)(r->desc.host + offset), word, __ATOMIC_RELEASE);
@@ -224,9 +127,32 @@ static inline void put_packed(const struct rings *r, uint16_t position, uint16_t
 			__atomic_store_n((vmm_u64_alias *)(r->desc.host + offset), word, __ATOMIC_RELAXED);
 		return;
 	}
-	store32(&r->desc, offset, written);
-	store16(&r->desc, offset + 4, __ATOMIC_RELAXED, id);
-	store16(&r->desc, offset + 6, order, (uint16_t)flags);
+	store32(&r->desc, offset, (uint32_t)word);
+	store16(&r->desc, offset + 4, __ATOMIC_RELAXED, (uint16_t)(word >> 32));
+	store16(&r->desc, offset + 6, order, (uint16_t)(word >> 48));
+}
+
+/* Put chains from *slot on for as long as neither the ring nor the run of marks ends: all but a few. The one it came to. */
+static inline const struct virtio_chain *put_plain(uint8_t *ring, const struct virtq_held *held, uint32_t size, uint16_t lap,
+						   const struct virtio_chain *c, const struct virtio_chain *end,
+						   uint32_t *slot, struct used_run *run)
+{
+	uint32_t at = *slot, last = run->last, slots;
+	uint64_t step = run->step, state = (uint64_t)used_state(lap) << 48;
+
+	for (; c != end; c++) {
+		slots = MUTANT(PACKED_SKIP_ONE, held[c->head].chosen, 1);
+		if (slots >= size - at || slots > step)
+			break;
+		/* SAFETY: as in put_packed; at is below size. */
+		__atomic_store_n((vmm_u64_alias *)(ring + (uint64_t)at * DESC_BYTES + PACKED_WORD),
+				 used_word(state, MUTANT(PACKED_ID_SLOT, c->head, (uint16_t)at), c->written), __ATOMIC_RELAXED);
+		last = at;
+		at += slots;
+	}
+	run->last = last;
+	*slot = at;
+	return c;
 }
 
 static void packed_advance(struct virtq *q, uint16_t position, uint32_t chains, uint32_t slots)
@@ -244,40 +170,54 @@ static void packed_advance(struct virtq *q, uint16_t position, uint32_t chains, 
 static void packed_publish(const struct rings *r, struct virtq *q, const struct virtio_batch *b)
 {
 	const struct virtio_chain *c = b->chains, *end = b->chains + b->nchains, *first = NULL;
-	struct virtq_held *held = q->held;
-	uint32_t passed = 0, slots, size = r->size;
-	uint16_t position = q->next_used, next = position;
-	struct used_run run, first_run;
+	const struct virtq_held *held = q->held;
+	uint32_t start = slot_of(q->next_used), slot = start, next = start, passed = 0, slots, size = r->size;
+	uint16_t lap = q->next_used & VIRTQ_WRAP, next_lap = lap;
+	int plain = r->desc.host != NULL && !(q->flags & VIRTQ_IN_ORDER);
+	struct used_run run;
 
-	run_open(r, &run);
-	first_run = run;
+	run_open(r, start, &run);
 	for (; c != end; c++) {
-		slots = MUTANT(PACKED_SKIP_ONE, held[c->head].slots, 1);
-		held[c->head] = (struct virtq_held){0};
+		if (plain && first != NULL && slot - run.last <= run.step) {
+			c = put_plain(r->desc.host, held, size, lap, c, end, &next, &run);
+			passed += next - slot;
+			slot = next;
+			if (c == end)
+				break;
+		}
+		slots = MUTANT(PACKED_SKIP_ONE, held[c->head].chosen, 1);
 		passed += slots;
-		next = packed_move(next, slots, size);
+		/* As packed_move. */
+		next += slots;
+		if (next >= size) {
+			next -= size;
+			next_lap ^= VIRTQ_WRAP;
+		}
 		if (spoken_for(q, c, end))
 			continue;
 		if (first == NULL) {
 			first = c;
-			run_add(r, &first_run, slot_of(position));
 		} else {
-			put_packed(r, position, c->head, c->written, __ATOMIC_RELAXED);
-			run_add(r, &run, slot_of(position));
+			put_packed(r, slot, lap, c->head, c->written, __ATOMIC_RELAXED);
+			run_add(&run, slot);
 		}
-		position = next;
+		slot = next;
+		lap = next_lap;
 	}
 	/* FENCE packed-used: release. All other used descriptors, and the data in the buffers, are visible before the flags
 	 * of the first one, which is the only one that the driver looks at; what was read from the buffers was read before. */
-	put_packed(r, q->next_used, first->head, first->written, __ATOMIC_RELEASE);
+	put_packed(r, start, q->next_used & VIRTQ_WRAP, first->head, first->written, __ATOMIC_RELEASE);
 	if (MUTANT(PACKED_CLEAN, run.region != NULL, 0)) {
-		run_mark(&first_run);
+		run_mark(&run);
+		/* Its run may have been marked before it was written. */
+		run.first = run.last = start;
 		run_mark(&run);
 	}
-	packed_advance(q, position, b->nchains, passed);
+	packed_advance(q, (uint16_t)(slot | lap), b->nchains, passed);
 }
 
-/* Is every chain of the batch in flight, and none of them twice? */
+/* Is every chain of the batch in flight, and none of them twice? Then they are taken out: `chosen` is what was `slots`.
+ * -EINVAL: not, and all is as it was. */
 static int packed_check(struct virtq *q, const struct virtio_batch *b)
 {
 	const struct virtio_chain *c = b->chains, *end = b->chains + b->nchains;
@@ -285,14 +225,15 @@ static int packed_check(struct virtq *q, const struct virtio_batch *b)
 	uint32_t ids = q->ids;
 
 	for (; c != end; c++) {
-		if (c->head >= ids || held[c->head].slots == 0 || held[c->head].chosen || c->written > c->writable)
+		if (c->head >= ids || held[c->head].slots == 0 || c->written > c->writable)
 			break;
-		held[c->head].chosen = 1;
+		held[c->head].chosen = held[c->head].slots;
+		held[c->head].slots = 0;
 	}
 	if (c == end)
 		return 0;
 	while (c-- != b->chains)
-		held[c->head].chosen = 0;
+		held[c->head].slots = held[c->head].chosen;
 	return -EINVAL;
 }
 

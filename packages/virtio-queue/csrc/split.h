@@ -229,6 +229,9 @@ static inline int rings_open(const struct vmm_map *map, struct virtq *q, struct 
 		return fault(q, VIRTQ_E_POSITION, VIRTQ_NO_HEAD, 0, slot_of(q->next_avail), size);
 	if (ret->packed && slot_of(q->next_used) >= size)
 		return fault(q, VIRTQ_E_POSITION, VIRTQ_NO_HEAD, 0, slot_of(q->next_used), size);
+	/* Nor is a list in flight longer than the ring, so that a move by one ends in it. */
+	if (ret->packed && q->busy > size)
+		return fault(q, VIRTQ_E_POSITION, VIRTQ_NO_HEAD, 0, q->busy, size);
 	return areas_open(map, q, ret);
 }
 

@@ -271,6 +271,24 @@ def test_shrunken_ring_is_refused(make_packed):
     assert caught.value.reason is Reason.RING_POSITION
 
 
+def test_ring_shrunken_under_chains_is_refused(make_packed):
+    """Positions fit, but a list in flight is longer than the ring: completing it would move behind it."""
+    packed = make_packed(16)
+    driver = packed.driver()
+    for count in (10, 2):
+        driver.request([b"x"] * count)
+    packed.queue.pop_batch(packed.mem, packed.batch)
+    before = packed.mem.read(BASE, 16 * 16)
+    packed.queue.size = 4
+    for call in (packed.queue.complete_batch, packed.queue.pop_batch):
+        with pytest.raises(DriverError, match="descriptor 12, queue size 4") as caught:
+            call(packed.mem, packed.batch)
+        assert caught.value.reason is Reason.RING_POSITION
+    assert packed.mem.read(BASE, 16 * 16) == before
+    packed.queue.size = 16
+    assert packed.queue.in_flight == 2
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 5, 7, 8])
 @pytest.mark.parametrize("event_idx", [False, True])
 def test_no_wakeup_is_lost(make_packed, size, event_idx):

@@ -90,7 +90,7 @@ def packed_move(position: int, count: int, size: int) -> int:
 def packed_back(position: int, count: int, size: int) -> int:
     """A position of a packed ring, `count` descriptors (0 to `size`) before."""
     slot = (position & ~WRAP) - count
-    return slot | position & WRAP if slot >= 0 else ((slot + size) & ~WRAP) | ~position & WRAP
+    return slot | position & WRAP if slot >= 0 else ((slot + size) & (WRAP - 1)) | ~position & WRAP
 
 
 def ring_position(count: int, size: int, *, packed: bool) -> int:

@@ -203,6 +203,8 @@ class TwinQueue:
             for position in (self.next_avail, self.next_used):
                 if position & ~WRAP >= regs.size:
                     raise DriverError(Reason.RING_POSITION, value=position & ~WRAP, limit=regs.size)
+            if (busy := sum(chain.descriptors for chain in self._ring.held)) > regs.size:
+                raise DriverError(Reason.RING_POSITION, value=busy, limit=regs.size)
         addresses = (regs.desc_table, regs.avail_ring, regs.used_ring)
         parts = ring_parts(regs.size, packed=self.packed)
         for part, (addr, (length, align, write)) in enumerate(zip(addresses, parts, strict=True)):
