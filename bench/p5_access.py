@@ -8,10 +8,9 @@ from typing import Final
 import attrs
 import yardsticks
 from harness import Options, Row, Served, compare, interleave
-from p1_queue import BEST, FLOOR, NEWEST
-from vmm_memory import AccessVector, GuestMemoryMmap
+from p1_queue import BEST, FLOOR, MEMORY, NEWEST, anonymous_memory
+from vmm_memory import AccessVector
 
-MEMORY: Final = 1 << 20
 _ACCESSES: Final = 256_000  # of each way in a round
 _WAYS: Final = ("load", "store")
 _GOAL: Final = 1.0
@@ -57,10 +56,7 @@ class Ours:
 
     def __init__(self, work: Work) -> None:
         """Touch all of the memory."""
-        part = MEMORY // work.regions
-        self.memory = GuestMemoryMmap.from_ranges(
-            [(index * part, part) for index in range(work.regions)], dirty=work.dirty
-        )
+        self.memory = anonymous_memory(work.regions, dirty=work.dirty)
         self.memory.fill(0, MEMORY, 1)
         self.vector = AccessVector([address(index) for index in range(work.count)], 8)
 

@@ -4,18 +4,9 @@
  * many rounds, answered by a line with the ns of one chain. A round takes all chains that the image's rings hold into
  * arrays, as a device wants them, gives each one back, and decides whether the driver must be told. The driver's part, a
  * new index, is not timed. With a way, BYTES of each chain are copied between its buffers and one buffer for all of them. */
-#include <err.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
+#include "guest.h"
 
-enum { NEXT = 1, WRITE = 2, INDIRECT = 4, PAGE = 12, MAX_SEGMENTS = 4096, MAX_REGIONS = 64 };
+enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };
 enum way { NOTHING, GATHER, SCATTER };
 
 struct desc {
@@ -30,80 +21,11 @@ struct used {
     uint16_t flags, idx;
     struct { uint32_t id, len; } ring[];
 };
-struct segment {
-    uint64_t addr;
-    uint32_t len, writable;
-};
-struct chain {
-    uint32_t first, count, head, written;
-    uint64_t readable, writable;
-};
-
-struct region {
-    uint64_t base, size, *dirty;
-    uint8_t *host;
-};
-
-static struct region regions[MAX_REGIONS];
-static uint64_t count, used_at;
+static uint64_t used_at;
 static uint16_t size, event_idx, next_avail, next_used;
 static const struct desc *table;
 static struct avail *avail;
 static struct used *used;
-static struct segment segments[MAX_SEGMENTS];
-static struct chain chains[1 << 15];
-
-static uint64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static inline int inside(const struct region *r, uint64_t gpa, uint64_t len)
-{
-    return gpa >= r->base && gpa - r->base <= r->size && len <= r->size - (gpa - r->base);
-}
-
-/* The region that holds all of [gpa, gpa + len), or NULL; `hint` is tried first. */
-static inline const struct region *find(const struct region *hint, uint64_t gpa, uint64_t len)
-{
-    uint64_t low = 0, high = count;
-    if (__builtin_expect(inside(hint, gpa, len), 1))
-        return hint;
-    while (high - low > 1) {
-        uint64_t middle = (low + high) / 2;
-        if (regions[middle].base <= gpa)
-            low = middle;
-        else
-            high = middle;
-    }
-    return inside(&regions[low], gpa, len) ? &regions[low] : NULL;
-}
-
-/* The region in which [gpa, gpa + len) begins, when it is all there: regions lie side by side. Else NULL. */
-static const struct region *span(const struct region *hint, uint64_t gpa, uint64_t len)
-{
-    const struct region *first = find(hint, gpa, 1), *last = &regions[count - 1];
-    return first && len <= last->base + last->size - gpa ? first : NULL;
-}
-
-static void *at(uint64_t gpa, uint64_t len)
-{
-    const struct region *r = find(regions, gpa, len);
-    if (!r)
-        errx(2, "ring at %#llx is outside the image", (unsigned long long)gpa);
-    return r->host + (gpa - r->base);
-}
-
-static void mark(const struct region *r, uint64_t gpa, uint64_t len)
-{
-    if (!r->dirty || !len)
-        return;
-    uint64_t from = gpa - r->base;
-    for (uint64_t page = from >> PAGE; page <= (from + len - 1) >> PAGE; page++)
-        __atomic_fetch_or(&r->dirty[page >> 6], 1ull << (page & 63), __ATOMIC_RELEASE);
-}
 
 /* The two words of a descriptor, each read once: what is checked is what is used. */
 static inline struct desc load(const struct desc *from)
@@ -224,33 +146,6 @@ static int complete(int n)
     return (uint16_t)(next_used - word - 1) < n;
 }
 
-/* Memory between two pages that nothing may touch. */
-static void *guarded(uint64_t bytes)
-{
-    uint64_t page = 1 << PAGE, whole = (bytes + page - 1) / page * page;
-    uint8_t *all = mmap(NULL, whole + 2 * page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (all == MAP_FAILED || mprotect(all + page, whole, PROT_READ | PROT_WRITE))
-        err(2, "memory");
-    return all + page + (whole - bytes);
-}
-
-/* Cut the image into regions of one size, each in a mapping of its own. */
-static void load_image(const char *path, int bitmap)
-{
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st))
-        err(2, "%s", path);
-    uint64_t part = st.st_size / count;
-    for (uint64_t i = 0; i < count; i++) {
-        void *host = guarded(part);
-        if (pread(fd, host, part, i * part) != (ssize_t)part)
-            err(2, "%s", path);
-        regions[i] = (struct region){i * part, part, bitmap ? calloc((part >> (PAGE + 6)) + 1, 8) : NULL, host};
-    }
-    close(fd);
-}
-
 int main(int argc, char **argv)
 {
     if ((argc != 10 && argc != 12) || (count = atoi(argv[2])) < 1 || count > MAX_REGIONS)
@@ -264,7 +159,8 @@ int main(int argc, char **argv)
     used = at(used_at, 6 + 8ull * size);
     enum way way = argc == 10 ? NOTHING : *argv[10] == 'g' ? GATHER : SCATTER;
     uint64_t bytes = way ? strtoull(argv[11], NULL, 0) : 0;
-    uint8_t *buffer = calloc(batch, bytes + 1);
+    uint8_t *buffer = malloc(batch * bytes + 1);
+    memset(buffer, 1, batch * bytes); /* else all of it is the kernel's one page of zeros, which is always in the cache */
 
     for (unsigned long rounds; scanf("%lu", &rounds) == 1; fflush(stdout)) {
         uint64_t ns = 0;

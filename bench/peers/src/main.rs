@@ -76,8 +76,8 @@ macro_rules! contender {
             mem.write_slice(image, GuestAddress(0)).expect("image");
             let mut queue = ring.queue();
             let mut heads = vec![0u16; usize::from(ring.chains)];
-            // One buffer for all chains of a batch, as everybody has it here.
-            let mut buffer = vec![0u8; heads.len() * ring.bytes];
+            // One buffer for all chains of a batch, as everybody has it here. Zeros that nobody wrote would be one page.
+            let mut buffer = vec![1u8; heads.len() * ring.bytes];
             let written = if ring.way == Way::Scatter { ring.bytes as u32 } else { 0 };
             let mut next = 0u16;
             serve(|rounds| {
