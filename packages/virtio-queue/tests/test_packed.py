@@ -218,14 +218,16 @@ def test_completion_needs_a_chain_in_flight(packed):
     with pytest.raises(ValueError, match=f"chain {heads[0]} is not in flight"):
         packed.queue.add_used(packed.mem, heads[0], 0)
     packed.queue.pop_batch(packed.mem, packed.batch)
-    for wrong in (heads[0], 77):
+    for good, wrong in ((heads, heads[0]), (heads, 77), (heads[:1], heads[0]), (heads[:1], 77)):
         packed.batch.clear()
-        for head in (*heads, wrong):
+        for head in (*good, wrong):
             packed.batch.append(head)
         with pytest.raises(ValueError, match=f"chain {wrong} is not in flight"):
             packed.queue.complete_batch(packed.mem, packed.batch)
         assert (packed.mem.read(BASE, 0x60), packed.queue.in_flight) == (before, 2)
-    packed.batch.truncate(2)
+    packed.batch.clear()
+    for head in heads:
+        packed.batch.append(head)
     assert packed.queue.complete_batch(packed.mem, packed.batch) is True
     with pytest.raises(ValueError, match=f"chain {heads[1]} is not in flight"):
         packed.queue.add_used(packed.mem, heads[1], 0)
