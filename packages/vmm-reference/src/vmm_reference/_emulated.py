@@ -210,6 +210,17 @@ def _numbers(cpus: frozenset[int]) -> str:
     return ",".join(str(cpu) for cpu in sorted(cpus))
 
 
+def _start(name: str, target: Callable[[], None]) -> threading.Thread:
+    """Run `target` in a thread that no signal reaches: the main one, which handles it, would sleep on."""
+    thread = threading.Thread(target=target, name=name, daemon=True)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
+    try:
+        thread.start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    return thread
+
+
 class _EventRelay:
     """Copy the inner event file to its destination, line by line, while it grows."""
 
@@ -218,8 +229,7 @@ class _EventRelay:
         self._source = source.open("rb")
         self._part = b""
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="event-relay", daemon=True)
-        self._thread.start()
+        self._thread = _start("event-relay", self._run)
 
     def _run(self) -> None:
         while not self._done.wait(_POLL_SECONDS):
@@ -252,8 +262,7 @@ class _SerialRelay:
         with suppress(OSError):  # a user's pipes have a limit together
             fcntl.fcntl(self._from_inner, fcntl.F_SETPIPE_SZ, 1 << 20)
         self._events = EventManager("serial-relay")
-        self._thread = threading.Thread(target=self._pump, name="serial-out", daemon=True)
-        self._thread.start()
+        self._thread = _start("serial-out", self._pump)
 
     def start(self) -> None:
         """Take the console over; whatever comes of it, `close` gives it back."""
