@@ -123,11 +123,13 @@ def gone(pid):
     return False
 
 
+# Slices: CPython may miss a signal that comes just before a long system call, and would sleep through it.
 TRAP = """
 import time
-print("up", flush=True)
 try:
-    time.sleep(999)
+    print("up", flush=True)
+    while True:
+        time.sleep(0.05)
 except KeyboardInterrupt:
     print("got it")
     raise
