@@ -9,7 +9,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 PIP    := PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check
 C_SOURCES := $(wildcard packages/*/csrc/*.[ch] packages/*/setup.py packages/*/pyproject.toml)
 
-.PHONY: help boot test test-long lint docs bench doctor gen pins sanitize clean
+.PHONY: help boot test test-long lint docs bench doctor gen pins sanitize coverage clean
 
 help:
 	@echo "make boot        boot a stock Debian kernel to userspace (KERNEL=… INITRD=… for your own)"
@@ -17,7 +17,8 @@ help:
 	@echo "make test-long   full counts, with a dated log under logs/"
 	@echo "make lint        ruff, mypy --strict, generated C up to date"
 	@echo "make docs        the site of all documentation: build/site/index.html"
-	@echo "make sanitize    the C cores under ASan and UBSan, through the property suites"
+	@echo "make sanitize    the C cores under ASan and UBSan (TOOL=thread: TSan), through the property suites"
+	@echo "make coverage    lines and branches of vmm-memory and virtio-queue, Python and C (COVERAGE_ARGS=--missing)"
 	@echo "make bench       figures beside their yardsticks"
 	@echo "make pins        constraints.txt anew, from the newest versions that are allowed"
 	@echo "make doctor      what this machine's KVM can really do"
@@ -70,8 +71,11 @@ bench: $(STAMP)
 doctor: $(STAMP)
 	@$(BIN)/vmm doctor
 
+coverage: $(STAMP)
+	@$(BIN)/python tools/coverage_run.py $(COVERAGE_ARGS)
+
 sanitize: $(STAMP)
-	@$(BIN)/python tools/sanitize.py
+	@$(BIN)/python tools/sanitize.py $(if $(TOOL),--tool "$(TOOL)")
 
 clean:
 	rm -rf $(VENV) build dist packages/*/build packages/*/src/*.egg-info packages/*/src/*/*.so

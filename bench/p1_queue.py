@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Final
@@ -12,7 +12,7 @@ import yardsticks
 from harness import Options, Row, Served, compare, interleave
 from virtio_queue import ChainBatch, Queue
 from virtio_queue.testing import BatchWorkload
-from vmm_memory import GuestMemoryMmap
+from vmm_memory import GuestMemoryMmap, GuestRegionMmap
 
 CHAINS: Final = 64
 MEMORY: Final = 1 << 20
@@ -41,6 +41,9 @@ class Work:
         event_idx: the event index is negotiated, and decides once a batch.
         regions: the memory is cut into so many, side by side.
         dirty: pages are tracked.
+        way: `gather` or `scatter` bytes of each chain; neither when empty.
+        bytes: that many, in half of the buffers of a chain.
+        packed: the format; its yardstick is our split ring.
     """
 
     id: str
@@ -53,6 +56,16 @@ class Work:
     event_idx: bool = False
     regions: int = 1
     dirty: bool = True
+    way: str = ""
+    bytes: int = 0
+    packed: bool = False
+
+    @property
+    def buffer(self) -> int:
+        """Bytes of each buffer; in several regions they are spread over them, otherwise they lie close."""
+        if self.bytes:
+            return self.bytes // (self.descriptors // 2)
+        return 64 if self.regions == 1 else 4096
 
 
 _P2: Final = {BEST: 0.7}
@@ -67,6 +80,20 @@ WORKS: Final = (
     ),
     Work("P2", "64 chains of 2, 8 regions, dirty bitmap", _P2, regions=8),
 )
+_PACKED: Final = (
+    WORKS[0],
+    Work("P2", "64 chains of 8, 1 region, dirty bitmap", descriptors=8, size=512),
+    Work("P2", "64 indirect chains of 16, 1 region, dirty bitmap", descriptors=16, indirect=True),
+)
+SPLIT: Final = "our split ring"
+
+
+def anonymous_memory(regions: int, *, dirty: bool) -> GuestMemoryMmap:
+    """MEMORY bytes in so many regions side by side, of the kind that everybody else has here."""
+    part = MEMORY // regions
+    return GuestMemoryMmap(
+        GuestRegionMmap.anonymous(index * part, part, dirty=dirty) for index in range(regions)
+    )
 
 
 class Ours:
@@ -74,12 +101,8 @@ class Ours:
 
     def __init__(self, work: Work, image: Path) -> None:
         """Build the ring and write it to `image`."""
-        part = MEMORY // work.regions
-        self.memory = GuestMemoryMmap.from_ranges(
-            [(index * part, part) for index in range(work.regions)], dirty=work.dirty
-        )
+        self.memory = anonymous_memory(work.regions, dirty=work.dirty)
         self.queue = Queue(work.size)
-        # In several regions the buffers are spread over them; otherwise they lie close.
         self.ring = BatchWorkload(
             self.memory,
             self.queue,
@@ -88,16 +111,25 @@ class Ours:
             size=work.size,
             chains=CHAINS,
             descriptors=work.descriptors,
-            buffer=64 if work.regions == 1 else 4096,
+            buffer=work.buffer,
             indirect=work.indirect,
             event_idx=work.event_idx,
+            packed=work.packed,
         )
         self.batch = ChainBatch(CHAINS, CHAINS * max(work.descriptors, 8))
-        image.write_bytes(self.memory.read(0, MEMORY))
         queue = self.queue
+        if work.packed:  # the first lists lie in the ring only while they are available
+            self.ring.refill()
+        image.write_bytes(self.memory.read(0, MEMORY))
+        if work.packed:
+            queue.pop_batch(self.memory, self.batch)
+            queue.complete_batch(self.memory, self.batch)
         places = (queue.size, queue.desc_table, queue.avail_ring, queue.used_ring)
         numbers = (work.regions, int(work.dirty), *places, CHAINS, int(work.event_idx))
-        self.words = [str(image), *map(str, numbers)]
+        way = (work.way, work.bytes) if work.way else ()
+        self.words = [str(image), *map(str, (*numbers, *way))]
+        self.buffer = bytearray(CHAINS * work.bytes)
+        self.copy = {"gather": self.batch.gather, "scatter": self.batch.scatter}.get(work.way)
 
     def ns_per_chain(self, rounds: int) -> float:
         """Pop and complete `rounds` batches; the driver's part is not timed."""
@@ -108,11 +140,13 @@ class Ours:
             self.ring.refill,
             time.perf_counter_ns,
         )
-        spent = 0
+        copy, buffer, spent = self.copy, self.buffer, 0
         for _ in range(rounds):
             refill()
             start = clock()
             queue.pop_batch(memory, batch)
+            if copy is not None:
+                copy(memory, buffer)
             queue.complete_batch(memory, batch)
             spent += clock() - start
         if len(batch) != CHAINS:
@@ -120,17 +154,41 @@ class Ours:
         return spent / rounds / CHAINS
 
 
-def run(options: Options) -> list[Row]:
-    """Measure all rings."""
+def run_works(options: Options, works: Sequence[Work]) -> list[Row]:
+    """Measure these rings."""
     with tempfile.TemporaryDirectory() as scratch:
-        return [row for work in WORKS for row in _measure(work, options, Path(scratch) / "image")]
+        return [row for work in works for row in _measure(work, options, Path(scratch) / "image")]
+
+
+def run(options: Options) -> list[Row]:
+    """Measure all rings, and those of `_PACKED` in both formats side by side."""
+    with tempfile.TemporaryDirectory() as scratch:
+        packed = [row for work in _PACKED for row in _beside_split(work, options, Path(scratch) / "image")]
+    return [*run_works(options, WORKS), *packed]
+
+
+def _beside_split(work: Work, options: Options, image: Path) -> list[Row]:
+    """There is no packed ring in the Rust crates: the goal is to be no slower than the split one."""
+    count = options.work(_ROUNDS)
+    split = Ours(work, image)
+    ours = Ours(attrs.evolve(work, packed=True), image)
+    with Served([*yardsticks.floor("packed"), *ours.words]) as served:
+        contenders = {
+            "ours": lambda: ours.ns_per_chain(count),
+            SPLIT: lambda: split.ns_per_chain(count),
+            FLOOR: _asker(served, count),
+        }
+        times = interleave(contenders, options.rounds, progress=f"P2 packed, {work.what}")
+    what = f"packed ring, {work.what}, per chain"
+    return [
+        compare("P2", what, times["ours"], name, times[name], unit="ns", goal=goal)
+        for name, goal in ((SPLIT, 1.0), (FLOOR, None))
+    ]
 
 
 def _measure(work: Work, options: Options, image: Path) -> list[Row]:
     ours, count = Ours(work, image), options.work(_ROUNDS)
-    commands: dict[str, list[Path | str]] = {}
-    if work.regions == 1:
-        commands[FLOOR] = [*yardsticks.floor("queue"), *ours.words]
+    commands: dict[str, list[Path | str]] = {FLOOR: [*yardsticks.floor("queue"), *ours.words]}
     for name, version in ((BEST, "best"), (NEWEST, "newest")):
         if (peer := yardsticks.peer(version)) is not None:
             commands[name] = [peer, "queue", *ours.words]
@@ -139,7 +197,6 @@ def _measure(work: Work, options: Options, image: Path) -> list[Row]:
         for name, command in commands.items():
             contenders[name] = _asker(stack.enter_context(Served(command)), count)
         times = interleave(contenders, options.rounds, progress=f"{work.id} {work.what}")
-    names = (BEST, NEWEST) if work.regions > 1 else (BEST, FLOOR, NEWEST)
     rows = [
         compare(
             work.id,
@@ -150,7 +207,7 @@ def _measure(work: Work, options: Options, image: Path) -> list[Row]:
             unit="ns",
             goal=work.goals.get(name),
         )
-        for name in names
+        for name in (BEST, FLOOR, NEWEST)
     ]
     return rows if work.table is None else [*rows, floor_check(work, times)]
 

@@ -19,7 +19,9 @@ HERE = Path(__file__).resolve().parent
 
 FIGURES: Final = {
     "P1": "p1_queue",
+    "P3": "p3_streams",
     "P4": "p4_memory",
+    "P5": "p5_access",
     "P6": "p6_exits",
     "P7": "p7_python",
     "P8": "p8_start",

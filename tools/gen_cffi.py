@@ -2,8 +2,9 @@
 
 Usage: python tools/gen_cffi.py [--check]
 
-Also copies the public headers (vmm_access.h of vmm-memory, virtio_batch.h of virtio-queue) to the
-packages that commit a copy: isolated builds do not see sibling folders.
+Also copies the public headers (vmm_access.h and vmm_atomic.h of vmm-memory, virtio_batch.h of
+virtio-queue) to where they are shipped, and to the packages that commit a copy: isolated builds do not see
+sibling folders.
 """
 
 import argparse
@@ -19,6 +20,7 @@ COPIES = {
         "virtio-queue/csrc/vmm_access.h",
         "virtio-devices/csrc/vmm_access.h",
     ),
+    "vmm-memory/csrc/vmm_atomic.h": ("vmm-memory/src/vmm_memory/include/vmm_atomic.h",),
     "virtio-queue/csrc/virtio_batch.h": ("virtio-devices/csrc/virtio_batch.h",),
 }
 

@@ -1,19 +1,13 @@
-/* The floor of a virtqueue: a split ring in one flat region, every word of the guest's checked, nothing else.
+/* The floor of a virtqueue: a split ring, every word of the guest's checked, nothing else.
  *
- * queue IMAGE 1 BITMAP SIZE DESC AVAIL USED CHAINS EVENT_IDX; then, for each line on stdin, so many rounds, answered by
- * a line with the ns of one chain. A round takes all chains that the image's rings hold into arrays, as a device wants
- * them, gives each one back, and decides whether the driver must be told. The driver's part, a new index, is not timed. */
-#include <err.h>
-#include <fcntl.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
-#include <time.h>
-#include <unistd.h>
+ * queue IMAGE REGIONS BITMAP SIZE DESC AVAIL USED CHAINS EVENT_IDX [gather|scatter BYTES]; then, for each line on stdin, so
+ * many rounds, answered by a line with the ns of one chain. A round takes all chains that the image's rings hold into
+ * arrays, as a device wants them, gives each one back, and decides whether the driver must be told. The driver's part, a
+ * new index, is not timed. With a way, BYTES of each chain are copied between its buffers and one buffer for all of them. */
+#include "guest.h"
 
-enum { NEXT = 1, WRITE = 2, INDIRECT = 4, PAGE = 12, MAX_SEGMENTS = 4096 };
+enum { NEXT = 1, WRITE = 2, INDIRECT = 4 };
+enum way { NOTHING, GATHER, SCATTER };
 
 struct desc {
     uint64_t addr;
@@ -27,45 +21,11 @@ struct used {
     uint16_t flags, idx;
     struct { uint32_t id, len; } ring[];
 };
-struct segment {
-    uint64_t addr;
-    uint32_t len, writable;
-};
-struct chain {
-    uint32_t first, count, head, written;
-    uint64_t readable, writable;
-};
-
-static uint8_t *ram;
-static uint64_t ram_size, used_at, *dirty;
+static uint64_t used_at;
 static uint16_t size, event_idx, next_avail, next_used;
 static const struct desc *table;
 static struct avail *avail;
 static struct used *used;
-static struct segment segments[MAX_SEGMENTS];
-static struct chain chains[1 << 15];
-
-static uint64_t now(void)
-{
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000ull + t.tv_nsec;
-}
-
-static void *at(uint64_t gpa, uint64_t len)
-{
-    if (gpa > ram_size || len > ram_size - gpa)
-        errx(2, "ring at %#llx is outside the image", (unsigned long long)gpa);
-    return ram + gpa;
-}
-
-static void mark(uint64_t from, uint64_t len)
-{
-    if (!dirty || !len)
-        return;
-    for (uint64_t page = from >> PAGE; page <= (from + len - 1) >> PAGE; page++)
-        __atomic_fetch_or(&dirty[page >> 6], 1ull << (page & 63), __ATOMIC_RELEASE);
-}
 
 /* The two words of a descriptor, each read once: what is checked is what is used. */
 static inline struct desc load(const struct desc *from)
@@ -76,9 +36,10 @@ static inline struct desc load(const struct desc *from)
 }
 
 /* Append the chain's buffers to `out` and fill `c`; -1 for a chain that breaks a rule. */
-static inline int walk(uint16_t head, struct segment *out, uint32_t room, struct chain *c)
+static inline int walk(uint16_t head, struct segment *out, uint32_t room, struct chain *c, const struct region **hint)
 {
     const struct desc *t = table;
+    const struct region *r = *hint;
     uint32_t entries = size, index = head, visited = 0, writable = 0, n = 0;
     uint64_t sum = 0, readable = 0;
 
@@ -86,16 +47,16 @@ static inline int walk(uint16_t head, struct segment *out, uint32_t room, struct
         if (index >= entries || visited++ == entries || n == room)
             return -1;
         struct desc d = load(&t[index]);
-        if (d.addr > ram_size || d.len > ram_size - d.addr)
-            return -1;
         if (d.flags & INDIRECT) {
-            if (t != table || d.flags & NEXT || !d.len || d.len % sizeof d)
+            if (t != table || d.flags & NEXT || !d.len || d.len % sizeof d || !(r = find(r, d.addr, d.len)))
                 return -1;
-            t = (const struct desc *)(ram + d.addr);
+            t = (const struct desc *)(r->host + (d.addr - r->base));
             entries = d.len / sizeof d, index = 0, visited = 0;
             continue;
         }
         if (writable && !(d.flags & WRITE))
+            return -1;
+        if (!inside(r, d.addr, d.len) && !(r = span(r, d.addr, d.len)))
             return -1;
         writable = d.flags & WRITE;
         out[n++] = (struct segment){d.addr, d.len, !!writable};
@@ -105,6 +66,7 @@ static inline int walk(uint16_t head, struct segment *out, uint32_t room, struct
             break;
         index = d.next;
     }
+    *hint = r;
     c->head = head, c->count = n, c->written = 0;
     c->readable = readable, c->writable = sum - readable;
     return sum >> 32 ? -1 : 0;
@@ -113,6 +75,7 @@ static inline int walk(uint16_t head, struct segment *out, uint32_t room, struct
 static int pop_all(void)
 {
     uint16_t idx = __atomic_load_n(&avail->idx, __ATOMIC_ACQUIRE), waiting = (uint16_t)(idx - next_avail);
+    const struct region *hint = regions;
     uint32_t filled = 0;
     int n = 0;
 
@@ -121,11 +84,40 @@ static int pop_all(void)
     for (; n < waiting; n++, next_avail++) {
         uint16_t head = __atomic_load_n(&avail->ring[next_avail & (size - 1)], __ATOMIC_RELAXED);
         chains[n].first = filled;
-        if (head >= size || walk(head, segments + filled, MAX_SEGMENTS - filled, &chains[n]))
+        if (head >= size || walk(head, segments + filled, MAX_SEGMENTS - filled, &chains[n], &hint))
             errx(2, "chain %u breaks a rule", head);
         filled += chains[n].count;
     }
     return n;
+}
+
+/* Copy `bytes` of each chain between its buffers and its part of `buffer`. Segments were checked when they were popped. */
+static void copy(int n, enum way way, uint8_t *buffer, uint64_t bytes)
+{
+    const struct region *r = regions;
+    for (int i = 0; i < n; i++, buffer += bytes) {
+        const struct segment *s = segments + chains[i].first, *end = s + chains[i].count;
+        uint64_t done = 0;
+        if ((way == GATHER ? chains[i].readable : chains[i].writable) < bytes)
+            errx(2, "chain %u has too few bytes", chains[i].head);
+        for (; s != end && done != bytes; s++) {
+            uint64_t left = s->len < bytes - done ? s->len : bytes - done, gpa = s->addr;
+            if (s->writable != (way == SCATTER))
+                continue;
+            while (left) {
+                r = find(r, gpa, 1);
+                uint64_t offset = gpa - r->base, part = left < r->size - offset ? left : r->size - offset;
+                if (way == GATHER) {
+                    memcpy(buffer + done, r->host + offset, part);
+                } else {
+                    memcpy(r->host + offset, buffer + done, part);
+                    mark(r, gpa, part);
+                }
+                done += part, gpa += part, left -= part;
+            }
+        }
+        chains[i].written = way == SCATTER ? bytes : 0;
+    }
 }
 
 /* Give every chain back, then say whether the driver must be told. One index store and one round of marks for all. */
@@ -143,9 +135,10 @@ static int complete(int n)
     }
     next_used += n;
     __atomic_store_n(&used->idx, next_used, __ATOMIC_RELEASE);
-    mark(used_at + 4 + 8 * first, 8 * before_wrap);
-    mark(used_at + 4, 8 * (n - before_wrap));
-    mark(used_at + 2, 2);
+    const struct region *r = find(regions, used_at, 6 + 8ull * size); /* it was there when `at` looked */
+    mark(r, used_at + 4 + 8 * first, 8 * before_wrap);
+    mark(r, used_at + 4, 8 * (n - before_wrap));
+    mark(r, used_at + 2, 2);
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (!event_idx)
         return !(__atomic_load_n(&avail->flags, __ATOMIC_RELAXED) & 1);
@@ -153,32 +146,21 @@ static int complete(int n)
     return (uint16_t)(next_used - word - 1) < n;
 }
 
-static void load_image(const char *path)
-{
-    struct stat st;
-    int fd = open(path, O_RDONLY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st))
-        err(2, "%s", path);
-    ram_size = st.st_size;
-    ram = mmap(NULL, ram_size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (ram == MAP_FAILED || read(fd, ram, ram_size) != (ssize_t)ram_size)
-        err(2, "%s", path);
-    close(fd);
-}
-
 int main(int argc, char **argv)
 {
-    if (argc != 10 || atoi(argv[2]) != 1)
-        errx(2, "usage: queue IMAGE 1 BITMAP SIZE DESC AVAIL USED CHAINS EVENT_IDX");
-    load_image(argv[1]);
-    if (atoi(argv[3]))
-        dirty = calloc((ram_size >> (PAGE + 6)) + 1, sizeof *dirty);
+    if ((argc != 10 && argc != 12) || (count = atoi(argv[2])) < 1 || count > MAX_REGIONS)
+        errx(2, "usage: queue IMAGE REGIONS BITMAP SIZE DESC AVAIL USED CHAINS EVENT_IDX [gather|scatter BYTES]");
+    load_image(argv[1], atoi(argv[3]));
     size = atoi(argv[4]), event_idx = atoi(argv[9]);
     int batch = atoi(argv[8]), popped = batch, wishes = 0;
     used_at = strtoull(argv[7], NULL, 0);
     table = at(strtoull(argv[5], NULL, 0), 16ull * size);
     avail = at(strtoull(argv[6], NULL, 0), 6 + 2ull * size);
     used = at(used_at, 6 + 8ull * size);
+    enum way way = argc == 10 ? NOTHING : *argv[10] == 'g' ? GATHER : SCATTER;
+    uint64_t bytes = way ? strtoull(argv[11], NULL, 0) : 0;
+    uint8_t *buffer = malloc(batch * bytes + 1);
+    memset(buffer, 1, batch * bytes); /* else all of it is the kernel's one page of zeros, which is always in the cache */
 
     for (unsigned long rounds; scanf("%lu", &rounds) == 1; fflush(stdout)) {
         uint64_t ns = 0;
@@ -186,9 +168,11 @@ int main(int argc, char **argv)
             __atomic_store_n(&avail->idx, (uint16_t)(next_avail + batch), __ATOMIC_RELEASE);
             uint64_t start = now();
             popped = pop_all();
+            if (way)
+                copy(popped, way, buffer, bytes);
             wishes += complete(popped);
             ns += now() - start;
-            __asm__ volatile("" ::"r"(segments), "r"(chains), "r"(wishes) : "memory");
+            __asm__ volatile("" ::"r"(segments), "r"(chains), "r"(wishes), "r"(buffer) : "memory");
         }
         if (popped != batch)
             errx(2, "%d chains popped of %d", popped, batch);

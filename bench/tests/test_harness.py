@@ -127,8 +127,8 @@ def test_figures_are_chosen_by_name():
     """Some, all, or an error that names what there is."""
     assert bench.chosen("p6, P1") == ["P1", "P6"]
     assert bench.chosen("") == list(bench.FIGURES)
-    with pytest.raises(ValueError, match="no figure P5"):
-        bench.chosen("P5")
+    with pytest.raises(ValueError, match="no figure P99"):
+        bench.chosen("P99")
 
 
 @given(count=st.integers(min_value=2, max_value=tiny.MOST), stamps=st.booleans())

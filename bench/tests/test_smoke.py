@@ -25,7 +25,7 @@ def no_peers(tmp_path, monkeypatch):
     yardsticks.peer.cache_clear()
 
 
-@pytest.mark.parametrize("figure", ["P1", "P4"])
+@pytest.mark.parametrize("figure", ["P1", "P3", "P4", "P5"])
 def test_without_kvm(figure, capsys):
     """Every row has our figure; beside the C floor there is a ratio, the Rust crates are missing."""
     rows = bench.measure([figure], TINY)

@@ -16,9 +16,19 @@ flags = SANITIZE if os.environ.get("VMM_SANITIZE") else ["-O3"]
 strict = ["-Wall", "-Wextra", "-Werror"] if os.environ.get("VMM_STRICT_C") else []
 ext = Extension(
     "virtio_queue._core",
-    ["csrc/_core_cffi.c", "csrc/core.c"],
+    ["csrc/_core_cffi.c", "csrc/core.c", "csrc/copy.c"],
     include_dirs=["csrc"],
-    depends=["csrc/core.h", "csrc/split.h", "csrc/walk.h", "csrc/virtio_batch.h", "csrc/vmm_access.h"],
+    depends=[
+        "csrc/core.h",
+        "csrc/split.h",
+        "csrc/walk.h",
+        "csrc/packed.h",
+        "csrc/packed_ops.h",
+        "csrc/packed_plain.h",
+        "csrc/mutants.h",
+        "csrc/virtio_batch.h",
+        "csrc/vmm_access.h",
+    ],
     extra_compile_args=["-std=c11", *flags, *strict],
     extra_link_args=SANITIZE[:1] if os.environ.get("VMM_SANITIZE") else [],
     py_limited_api=True,

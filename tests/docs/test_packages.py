@@ -48,6 +48,17 @@ def test_page_runs(name):
     assert run_page(PAGES / f"{name}.md") == []
 
 
+def test_header_page_runs():
+    """The page of the C headers keeps its word, and names each of their functions."""
+    page = PAGES / "vmm-access.md"
+    assert run_page(page) == []
+    header = (ROOT / "packages/vmm-memory/csrc/vmm_access.h").read_text()
+    functions = re.findall(r"^static inline [^(]*?\b(vmm_\w+)\(", header, re.MULTILINE)
+    private = {"vmm_count_below", "vmm_step", "vmm_copy_in", "vmm_copy_out", "vmm_refuses"}
+    assert not [name for name in functions if name not in page.read_text() and name not in private]
+    assert f"`VMM_ACCESS_ABI` is {re.search(r'VMM_ACCESS_ABI ([0-9]+)u', header)[1]}." in page.read_text()
+
+
 @pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS.get(name, ())) for name in PACKAGES])
 @pytest.mark.timeout(300)
 def test_readme_runs(name):

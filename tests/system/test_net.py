@@ -13,7 +13,7 @@ from ipaddress import IPv4Interface
 
 import pytest
 from virtio_devices import Feature, NetFeature, Tap, VirtioNet
-from vmm_reference import EndReason, NetConfig
+from vmm_reference import EndReason, NetConfig, RingConfig
 
 pytestmark = [pytest.mark.kvm_full, pytest.mark.root_net, pytest.mark.timeout(300)]
 
@@ -163,14 +163,16 @@ def test_64_mib_both_ways_over_a_named_tap(boot, namespace):
 
 
 def test_a_passed_tap_and_a_capture(boot, namespace, tmp_path):
-    """An fd that the test opened; the data path in Python; tcpdump reads what went over the wire."""
+    """An fd that the test opened; packed rings, the data path in Python; tcpdump reads the wire."""
     size, capture = 2 * MIB, tmp_path / "card.pcap"
     with Tap.create() as tap:
         tap.set_address(ADDRESS)
         tap.set_up()
-        net = NetConfig(fd=tap.fd, mtu=1400, pcap=capture, engine="python", id="lan")
-        card, _agreed, seen = run_guest(boot, net, size)
+        rings = RingConfig(packed=True)
+        net = NetConfig(fd=tap.fd, mtu=1400, pcap=capture, engine="python", id="lan", rings=rings)
+        card, agreed, seen = run_guest(boot, net, size)
     assert seen[2] == "1400"
+    assert agreed & Feature.RING_PACKED
     assert card.stats().rx.bytes > size
     command = ["tcpdump", "-nn", "--nano", "-r", str(capture)]
     env = {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin"}

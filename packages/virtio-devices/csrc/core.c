@@ -393,20 +393,12 @@ static int process_chain(const struct vmm_map *map, const struct virtio_batch *b
 
 static int check_arguments(const struct vmm_map *map, const struct virtio_batch *batch, const struct vblk_disk *disk)
 {
-    uint32_t i;
-
     if (vmm_map_check(map) != 0 || virtio_batch_check(batch) != 0 || disk->abi != VBLK_DISK_ABI)
         return -EPROTO;
     if (disk->max_discard_ranges > VBLK_MAX_RANGES || disk->max_zeroes_ranges > VBLK_MAX_RANGES ||
         disk->capacity > (uint64_t)INT64_MAX / SECTOR)
         return -EINVAL;
-    for (i = 0; i < batch->nchains; i++) {
-        const struct virtio_chain *chain = &batch->chains[i];
-
-        if (chain->first_seg > batch->nsegs || chain->nsegs > batch->nsegs - chain->first_seg)
-            return -EINVAL;
-    }
-    return 0;
+    return stream_bounds(batch);
 }
 
 int vblk_process(const struct vmm_map *map, struct virtio_batch *batch, const struct vblk_disk *disk,

@@ -113,21 +113,13 @@ static inline void found_broken(struct work *w, uint32_t chain)
 
 static inline int check_arguments(const struct vmm_map *map, const struct virtio_batch *batch, const struct vnet_port *port)
 {
-    uint32_t i;
-
     if (vmm_map_check(map) != 0 || virtio_batch_check(batch) != 0 || port->abi != VNET_PORT_ABI)
         return -EPROTO;
     if (port->scratch == NULL || port->pending > VNET_HEADER + VNET_BODY_MAX)
         return -EINVAL;
     if (port->capture != NULL && (port->snaplen > VNET_BODY_MAX || port->capture_size < VNET_RECORD + port->snaplen))
         return -EINVAL;
-    for (i = 0; i < batch->nchains; i++) {
-        const struct virtio_chain *chain = &batch->chains[i];
-
-        if (chain->first_seg > batch->nsegs || chain->nsegs > batch->nsegs - chain->first_seg)
-            return -EINVAL;
-    }
-    return 0;
+    return stream_bounds(batch);
 }
 
 #endif

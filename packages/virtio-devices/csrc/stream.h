@@ -11,6 +11,20 @@
 #include "virtio_batch.h"
 #include "vmm_access.h"
 
+/* Do the segments of every chain lie in the batch? 0, or -EINVAL. A device asks once, before it makes streams of them. */
+static inline int stream_bounds(const struct virtio_batch *batch)
+{
+    uint32_t i;
+
+    for (i = 0; i < batch->nchains; i++) {
+        const struct virtio_chain *chain = &batch->chains[i];
+
+        if (chain->first_seg > batch->nsegs || chain->nsegs > batch->nsegs - chain->first_seg)
+            return -EINVAL;
+    }
+    return 0;
+}
+
 /* The bytes of one direction of a chain, as a stream. */
 struct stream {
     const struct vmm_map *map;

@@ -3,7 +3,7 @@
 import contextlib
 
 import pytest
-from virtio_devices import DiskImage, VirtioBlk, VirtioMmio
+from virtio_devices import DiskImage, RingOptions, VirtioBlk, VirtioMmio
 from virtio_devices.testing import BlkDriver, LineProbe, MmioDriver
 from vmm_memory import GuestMemoryMmap
 from vmm_memory.testing import guarded_region
@@ -12,17 +12,30 @@ RAM = 0x10_0000
 HALF = 0x8_0000
 AREA = (0x1_0000, 0xC_0000)  # crosses the seam between the two regions
 MMIO = 0xD000_0000
+PACKED = RingOptions(packed=True)
+
+
+def break_ring(queue):
+    """What no driver may do: announce more than there is, or (packed) a list without an end."""
+    size = queue.layout.size
+    if not queue.layout.packed:
+        queue.raw.set_avail_idx((queue.raw.avail_idx() + size + 1) & 0xFFFF)
+        return
+    start, wrap = queue.next_avail & 0x7FFF, bool(queue.next_avail & 0x8000)
+    for step in reversed(range(size)):  # the first element, which announces them all, last
+        available = 0x80 if wrap == (start + step < size) else 0x8000
+        queue.raw.write_descriptor((start + step) % size, queue.layout.desc_table, 16, 0, 1 | available)
 
 
 class Rig:
     """One device, its transport, and a driver that has not begun yet."""
 
-    def __init__(self, device, memory, *, timeout=10.0, **options):
+    def __init__(self, device, memory, *, timeout=10.0, packed=None, rings=PACKED, **options):
         self.device = device
         self.memory = memory
         self.line = LineProbe()
-        self.mmio = VirtioMmio(device, base=MMIO, interrupt=self.line, memory=memory, **options)
-        self.driver = MmioDriver(self.mmio, memory, self.line, area=AREA, timeout=timeout)
+        self.mmio = VirtioMmio(device, base=MMIO, interrupt=self.line, memory=memory, rings=rings, **options)
+        self.driver = MmioDriver(self.mmio, memory, self.line, area=AREA, timeout=timeout, packed=packed)
 
     def blk(self, **options):
         """Initialise the device and return a block driver on it."""
@@ -36,13 +49,25 @@ def memory():
     return GuestMemoryMmap([guarded_region(0, HALF), guarded_region(HALF, HALF)])
 
 
+@pytest.fixture(params=[False, True], ids=["split", "packed"])
+def packed(request):
+    """Each ring format in turn."""
+    return request.param
+
+
 @pytest.fixture
-def rig(memory):
-    """Make rigs that are closed at the end."""
+def ring_breaker():
+    """What breaks a queue of either format."""
+    return break_ring
+
+
+@pytest.fixture
+def rig(memory, packed):
+    """Make rigs that are closed at the end, whose drivers take one ring format or the other."""
     with contextlib.ExitStack() as stack:
 
         def make(device, **options):
-            made = Rig(device, memory, **options)
+            made = Rig(device, memory, **{"packed": packed, **options})
             stack.callback(made.mmio.close)
             return made
 

@@ -2,6 +2,7 @@
 
 import threading
 
+import attrs
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -9,6 +10,7 @@ from virtio_devices import (
     DiskImage,
     Feature,
     InterruptBit,
+    RingOptions,
     SavedStateError,
     Status,
     TransportStateError,
@@ -97,7 +99,7 @@ def test_features_are_selected_by_page(echo):
     for page in (0, 1, 2, 0xFFFFFFFF):
         echo.driver.write(R.DEVICE_FEATURES_SEL, page)
         pages.append(echo.driver.read(R.DEVICE_FEATURES))
-    assert pages == [1 << 3 | 1 << 28 | 1 << 29, 1 | 1 << 8, 0, 0]
+    assert pages == [1 << 3 | 1 << 28 | 1 << 29, 1 | 1 << 2 | 1 << 8, 0, 0]
 
 
 @pytest.mark.parametrize(
@@ -144,20 +146,22 @@ def test_features_are_frozen_after_features_ok(echo):
     echo.driver._accept_features(1 << 3)
     echo.driver.set_up_queue(0)
     echo.driver.add_status(Status.DRIVER_OK)
-    assert agreed == Feature.VERSION_1
-    assert echo.device.context.features == Feature.VERSION_1
+    assert agreed & ~Feature.RING_PACKED == Feature.VERSION_1
+    assert echo.device.context.features == agreed
 
 
-def test_queue_registers_keep_to_their_rules(echo):
-    """QueueNum takes powers of two up to the maximum without truncating; bad selectors read as nothing."""
+def test_queue_registers_keep_to_their_rules(echo, packed):
+    """QueueNum takes legal sizes up to the maximum without truncating; bad selectors read as nothing."""
     driver = echo.driver
     driver.write(R.QUEUE_NUM, 4)  # before FEATURES_OK: ignored
     driver.negotiate()
     driver.write(R.QUEUE_SEL, 1)
     assert driver.read(R.QUEUE_NUM_MAX) == 16
-    for value in (0, 3, 32, 0x1_0004, 0xFFFF_FFFF):
+    for value in (0, 17, 32, 0x1_0004, 0xFFFF_FFFF):
         driver.write(R.QUEUE_NUM, value)
     assert echo.mmio._host.registers[1].size == 16
+    driver.write(R.QUEUE_NUM, 3)  # a packed ring may have any size (section 2.8)
+    assert echo.mmio._host.registers[1].size == (3 if packed else 16)
     driver.write(R.QUEUE_NUM, 8)
     assert echo.mmio._host.registers[1].size == 8
     driver.write(R.QUEUE_SEL, 0x1_0001)
@@ -370,6 +374,58 @@ def test_a_foreign_state_is_refused(echo, rig):
     assert echo.driver.status == 0
 
 
+def _negotiated(field, value):
+    return lambda host: {"queues": (attrs.evolve(host.queues[0], **{field: value}), host.queues[1])}
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda _: {"status": "DRIVER_OK"}, "status='DRIVER_OK', expected an integer of 8 bits"),
+        (lambda _: {"status": 256}, "status=256"),
+        (lambda _: {"driver_features": 1 << 64}, "driver_features=18446744073709551616"),
+        (lambda _: {"config_generation": -1}, "config_generation=-1, expected an integer of 32 bits"),
+        (lambda host: {"registers": host.registers[:1]}, "registers=1, expected 2"),
+        (
+            lambda host: {"registers": (*host.registers[:1], (8, 0, 0))},
+            r"registers\[1\]=\(8, 0, 0\), expected 4",
+        ),
+        (
+            lambda host: {"registers": ((8, 0, 1 << 64, 0), *host.registers[1:])},
+            r"registers\[0\].avail_ring=\d+, expected an integer of 64 bits",
+        ),
+        (
+            _negotiated("event_idx", True),
+            r"queues\[0\].event_idx=True, expected False, as driver_features=0x",
+        ),
+        (_negotiated("indirect", False), r"queues\[0\].indirect=False, expected True, as"),
+    ],
+)
+def test_a_state_that_cannot_be_is_refused(echo, rig, change, message):
+    """A damaged state is refused with the field at fault, and changes nothing."""
+    echo.driver.initialise(features=int(Feature.INDIRECT_DESC))
+    echo.mmio.pause()
+    state = echo.mmio.state()
+    damaged = attrs.evolve(state, host=attrs.evolve(state.host, **change(state.host)))
+    other = rig(Echo())
+    with pytest.raises(SavedStateError, match=message):
+        other.mmio.restore(damaged)
+    assert other.driver.status == 0
+    other.mmio.restore(state)
+    assert other.driver.status == echo.driver.status
+
+
+def test_a_packed_queue_is_not_taken_for_a_split_one(echo, rig, packed):
+    """The ring's format must be the negotiated one: the same words mean something else in the other."""
+    echo.driver.initialise()
+    echo.mmio.pause()
+    state = echo.mmio.state()
+    features = state.host.driver_features ^ Feature.RING_PACKED
+    damaged = attrs.evolve(state, host=attrs.evolve(state.host, driver_features=int(features)))
+    with pytest.raises(SavedStateError, match=rf"queues\[0\].packed={packed}, expected {not packed}"):
+        rig(Echo()).mmio.restore(damaged)
+
+
 def test_close_is_idempotent_and_closes_the_device(memory):
     """close() resets and closes once."""
     device = Echo()
@@ -418,14 +474,15 @@ accesses = st.lists(
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 @given(script=accesses, primed=st.booleans())
-def test_random_register_accesses_never_raise(script, primed, tmp_path_factory):
+def test_random_register_accesses_never_raise(script, primed, packed, tmp_path_factory):
     """Whatever is written: values in range, no exception, and a working device after a reset."""
     path = tmp_path_factory.getbasetemp() / "fuzz.img"
     path.write_bytes(bytes(8192))
     memory = GuestMemoryMmap([guarded_region(0, 0x4_0000)])
     line = LineProbe()
-    with VirtioMmio(VirtioBlk("fuzz", DiskImage(path)), base=0, interrupt=line, memory=memory) as mmio:
-        driver = MmioDriver(mmio, memory, line, area=(0x1000, 0x2_0000))
+    disk, rings = VirtioBlk("fuzz", DiskImage(path)), RingOptions(packed=packed)
+    with VirtioMmio(disk, base=0, interrupt=line, memory=memory, rings=rings) as mmio:
+        driver = MmioDriver(mmio, memory, line, area=(0x1000, 0x2_0000), packed=packed)
         if primed:
             driver.initialise()
         for write, offset, size, value in script:

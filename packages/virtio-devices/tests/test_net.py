@@ -9,7 +9,16 @@ import time
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from virtio_devices import Feature, NetFeature, Offload, SavedStateError, VirtioMmio, VirtioNet, random_mac
+from virtio_devices import (
+    Feature,
+    NetFeature,
+    Offload,
+    RingOptions,
+    SavedStateError,
+    VirtioMmio,
+    VirtioNet,
+    random_mac,
+)
 from virtio_devices.testing import LineProbe, MmioDriver, NetDriver, NetHeader, SocketBackend
 from virtio_queue import Segment
 from vmm_memory import GuestMemoryMmap
@@ -40,7 +49,7 @@ class Card:
 
 
 @pytest.fixture
-def card(native):
+def card(native, packed):
     """Make cards with 4 MiB of guarded memory, with each data path."""
     with contextlib.ExitStack() as stack:
 
@@ -52,10 +61,12 @@ def card(native):
                 [guarded_region(0, 0x20_0000), guarded_region(0x20_0000, 0x20_0000)]
             )
             line = LineProbe()
-            mmio = VirtioMmio(device, base=0xD000_0000, interrupt=line, memory=space)
+            rings = RingOptions(packed=packed)
+            mmio = VirtioMmio(device, base=0xD000_0000, interrupt=line, memory=space, rings=rings)
             stack.callback(mmio.close)
             made = type("Rig", (), {"device": device, "memory": space, "line": line, "mmio": mmio})
-            made.driver = MmioDriver(mmio, space, line, area=(0x1_0000, 0x3E_0000), timeout=timeout)
+            area = (0x1_0000, 0x3E_0000)
+            made.driver = MmioDriver(mmio, space, line, area=area, timeout=timeout, packed=packed)
             return Card(made, backend)
 
         yield make
@@ -463,7 +474,7 @@ def test_a_command_without_room_for_the_answer(card):
     made.driver.wait_for_reset_request()
 
 
-def test_state_round_trip(card, native):
+def test_state_round_trip(card, native, packed):
     """Address, link and offloads go on elsewhere; frames that were in the rings too."""
     made = card()
     net = made.start()
@@ -475,7 +486,8 @@ def test_state_round_trip(card, native):
     backend = SocketBackend()
     other = VirtioNet("net0", backend, native=native)
     line = LineProbe()
-    with VirtioMmio(other, base=0xD000_0000, interrupt=line, memory=made.rig.memory) as mmio:
+    rings, memory = RingOptions(packed=packed), made.rig.memory
+    with VirtioMmio(other, base=0xD000_0000, interrupt=line, memory=memory, rings=rings) as mmio:
         mmio.restore(state)
         mmio.resume()
         assert backend.take()[1] == body(60)

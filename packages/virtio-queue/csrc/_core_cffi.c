@@ -631,37 +631,75 @@ static int vq_disable_notification(uintptr_t map, struct virtq *q)
 	return virtq_disable_notification(MAP(map), q);
 }
 
+static int64_t vq_gather(uintptr_t map, uintptr_t batch, uint8_t *to, uint64_t size)
+{
+	uint64_t done;
+	int rc = virtq_gather(MAP(map), BATCH(batch), to, size, &done);
+
+	return rc != 0 ? rc : (int64_t)done;
+}
+
+static int64_t vq_scatter(uintptr_t map, uintptr_t batch, const uint8_t *from, uint64_t size, const uint32_t *sizes)
+{
+	uint64_t done;
+	int rc = virtq_scatter(MAP(map), BATCH(batch), from, size, sizes, &done);
+
+	return rc != 0 ? rc : (int64_t)done;
+}
+
 
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // int()(uintptr_t, struct virtq *)
-/*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26), // uintptr_t
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 24), // struct virtq *
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(struct virtq *, uint32_t)
+/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 42), // struct virtq *
+/*  2 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // int()(uintptr_t, struct virtq *, uint16_t, uint32_t)
-/*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
-/*  6 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/*  8 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // int()(uintptr_t, struct virtq *, uintptr_t)
-/* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
-/* 12 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
-/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 18), // int()(void)
-/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/* 19 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct virtio_batch
-/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 21), // struct virtio_chain *
-/* 21 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct virtio_chain
-/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 23), // struct virtio_seg *
-/* 23 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct virtio_seg
-/* 24 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct virtq
-/* 25 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct virtq_fault
-/* 26 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(uintptr_t, struct virtq *)
+/*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26), // uintptr_t
+/*  6 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(uintptr_t, struct virtq *, uint16_t, uint32_t)
+/*  9 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(uintptr_t, struct virtq *, uintptr_t)
+/* 15 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 16 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(void)
+/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION, 35), // int64_t()(uintptr_t, uintptr_t, uint8_t *, uint64_t)
+/* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 23 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 48), // uint8_t *
+/* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 35), // int64_t()(uintptr_t, uintptr_t, uint8_t const *, uint64_t, uint32_t const *)
+/* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 30 */ _CFFI_OP(_CFFI_OP_POINTER, 48), // uint8_t const *
+/* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 32 */ _CFFI_OP(_CFFI_OP_POINTER, 2), // uint32_t const *
+/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 34 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/* 37 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct virtio_batch
+/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 39), // struct virtio_chain *
+/* 39 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct virtio_chain
+/* 40 */ _CFFI_OP(_CFFI_OP_POINTER, 41), // struct virtio_seg *
+/* 41 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct virtio_seg
+/* 42 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct virtq
+/* 43 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct virtq_counters
+/* 44 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct virtq_fault
+/* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 46), // struct virtq_held *
+/* 46 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct virtq_held
+/* 47 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // uint16_t *
+/* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
 };
 
 static int _cffi_d_virtq_selftest_overrun(void)
@@ -688,6 +726,54 @@ _cffi_f_virtq_selftest_overrun(PyObject *self, PyObject *noarg)
 }
 #else
 #  define _cffi_f_virtq_selftest_overrun _cffi_d_virtq_selftest_overrun
+#endif
+
+static int _cffi_d_virtq_undo_pop(struct virtq * x0, uint32_t x1)
+{
+  return virtq_undo_pop(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_virtq_undo_pop(PyObject *self, PyObject *args)
+{
+  struct virtq * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "virtq_undo_pop", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(1), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct virtq *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = virtq_undo_pop(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_virtq_undo_pop _cffi_d_virtq_undo_pop
 #endif
 
 static int _cffi_d_vq_add_used(uintptr_t x0, struct virtq * x1, uint16_t x2, uint32_t x3)
@@ -719,10 +805,10 @@ _cffi_f_vq_add_used(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg1, (char **)&x1);
+      _cffi_type(1), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct virtq *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(1), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -775,10 +861,10 @@ _cffi_f_vq_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg1, (char **)&x1);
+      _cffi_type(1), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct virtq *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(1), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -825,10 +911,10 @@ _cffi_f_vq_complete_batch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg1, (char **)&x1);
+      _cffi_type(1), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct virtq *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(1), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -877,10 +963,10 @@ _cffi_f_vq_disable_notification(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg1, (char **)&x1);
+      _cffi_type(1), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct virtq *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(1), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -925,10 +1011,10 @@ _cffi_f_vq_enable_notification(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg1, (char **)&x1);
+      _cffi_type(1), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct virtq *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(1), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -946,6 +1032,66 @@ _cffi_f_vq_enable_notification(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_vq_enable_notification _cffi_d_vq_enable_notification
+#endif
+
+static int64_t _cffi_d_vq_gather(uintptr_t x0, uintptr_t x1, uint8_t * x2, uint64_t x3)
+{
+  return vq_gather(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vq_gather(PyObject *self, PyObject *args)
+{
+  uintptr_t x0;
+  uintptr_t x1;
+  uint8_t * x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "vq_gather", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uintptr_t);
+  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x1 = _cffi_to_c_int(arg1, uintptr_t);
+  if (x1 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(24), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(24), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vq_gather(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vq_gather _cffi_d_vq_gather
 #endif
 
 static int _cffi_d_vq_needs_notification(uintptr_t x0, struct virtq * x1)
@@ -973,10 +1119,10 @@ _cffi_f_vq_needs_notification(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg1, (char **)&x1);
+      _cffi_type(1), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct virtq *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(1), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1023,10 +1169,10 @@ _cffi_f_vq_pop_batch(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg1, (char **)&x1);
+      _cffi_type(1), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct virtq *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(1), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1050,10 +1196,88 @@ _cffi_f_vq_pop_batch(PyObject *self, PyObject *args)
 #  define _cffi_f_vq_pop_batch _cffi_d_vq_pop_batch
 #endif
 
+static int64_t _cffi_d_vq_scatter(uintptr_t x0, uintptr_t x1, uint8_t const * x2, uint64_t x3, uint32_t const * x4)
+{
+  return vq_scatter(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vq_scatter(PyObject *self, PyObject *args)
+{
+  uintptr_t x0;
+  uintptr_t x1;
+  uint8_t const * x2;
+  uint64_t x3;
+  uint32_t const * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int64_t result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "vq_scatter", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, uintptr_t);
+  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x1 = _cffi_to_c_int(arg1, uintptr_t);
+  if (x1 == (uintptr_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(30), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(30), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(32), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint32_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(32), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vq_scatter(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vq_scatter _cffi_d_vq_scatter
+#endif
+
 static int _cffi_const_VIRTIO_BATCH_ABI(unsigned long long *o)
 {
   int n = (VIRTIO_BATCH_ABI) <= 0;
   *o = (unsigned long long)((VIRTIO_BATCH_ABI) | 0);  /* check that VIRTIO_BATCH_ABI is an integer */
+  return n;
+}
+
+static int _cffi_const_VIRTQ_COMPATIBLE(unsigned long long *o)
+{
+  int n = (VIRTQ_COMPATIBLE) <= 0;
+  *o = (unsigned long long)((VIRTQ_COMPATIBLE) | 0);  /* check that VIRTQ_COMPATIBLE is an integer */
   return n;
 }
 
@@ -1071,6 +1295,13 @@ static int _cffi_const_VIRTQ_INDIRECT(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_VIRTQ_IN_ORDER(unsigned long long *o)
+{
+  int n = (VIRTQ_IN_ORDER) <= 0;
+  *o = (unsigned long long)((VIRTQ_IN_ORDER) | 0);  /* check that VIRTQ_IN_ORDER is an integer */
+  return n;
+}
+
 static int _cffi_const_VIRTQ_NO_HEAD(unsigned long long *o)
 {
   int n = (VIRTQ_NO_HEAD) <= 0;
@@ -1078,10 +1309,24 @@ static int _cffi_const_VIRTQ_NO_HEAD(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_VIRTQ_PACKED(unsigned long long *o)
+{
+  int n = (VIRTQ_PACKED) <= 0;
+  *o = (unsigned long long)((VIRTQ_PACKED) | 0);  /* check that VIRTQ_PACKED is an integer */
+  return n;
+}
+
 static int _cffi_const_VIRTQ_READY(unsigned long long *o)
 {
   int n = (VIRTQ_READY) <= 0;
   *o = (unsigned long long)((VIRTQ_READY) | 0);  /* check that VIRTQ_READY is an integer */
+  return n;
+}
+
+static int _cffi_const_VIRTQ_WRAP(unsigned long long *o)
+{
+  int n = (VIRTQ_WRAP) <= 0;
+  *o = (unsigned long long)((VIRTQ_WRAP) | 0);  /* check that VIRTQ_WRAP is an integer */
   return n;
 }
 
@@ -1140,10 +1385,31 @@ static void _cffi_checkfld_struct_virtq(struct virtq *p)
   (void)((p->next_used) | 0);  /* check that 'struct virtq.next_used' is an integer */
   (void)((p->flags) | 0);  /* check that 'struct virtq.flags' is an integer */
   (void)((p->num_added) | 0);  /* check that 'struct virtq.num_added' is an integer */
+  (void)((p->popped) | 0);  /* check that 'struct virtq.popped' is an integer */
+  (void)((p->in_flight) | 0);  /* check that 'struct virtq.in_flight' is an integer */
+  (void)((p->busy) | 0);  /* check that 'struct virtq.busy' is an integer */
+  (void)((p->ids) | 0);  /* check that 'struct virtq.ids' is an integer */
+  (void)((p->order_mask) | 0);  /* check that 'struct virtq.order_mask' is an integer */
+  { struct virtq_held * *tmp = &p->held; (void)tmp; }
+  { uint16_t * *tmp = &p->order; (void)tmp; }
   { struct virtq_fault *tmp = &p->fault; (void)tmp; }
   { struct virtq_fault *tmp = &p->broken; (void)tmp; }
+  { struct virtq_counters *tmp = &p->counters; (void)tmp; }
 }
 struct _cffi_align_struct_virtq { char x; struct virtq y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_virtq_counters(struct virtq_counters *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->chains) | 0);  /* check that 'struct virtq_counters.chains' is an integer */
+  (void)((p->tables) | 0);  /* check that 'struct virtq_counters.tables' is an integer */
+  (void)((p->wraps) | 0);  /* check that 'struct virtq_counters.wraps' is an integer */
+  (void)((p->notified) | 0);  /* check that 'struct virtq_counters.notified' is an integer */
+  (void)((p->suppressed) | 0);  /* check that 'struct virtq_counters.suppressed' is an integer */
+}
+struct _cffi_align_struct_virtq_counters { char x; struct virtq_counters y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_virtq_fault(struct virtq_fault *p)
@@ -1159,138 +1425,208 @@ static void _cffi_checkfld_struct_virtq_fault(struct virtq_fault *p)
 }
 struct _cffi_align_struct_virtq_fault { char x; struct virtq_fault y; };
 
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_virtq_held(struct virtq_held *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->order) | 0);  /* check that 'struct virtq_held.order' is an integer */
+  (void)((p->slots) | 0);  /* check that 'struct virtq_held.slots' is an integer */
+  (void)((p->chosen) | 0);  /* check that 'struct virtq_held.chosen' is an integer */
+}
+struct _cffi_align_struct_virtq_held { char x; struct virtq_held y; };
+
 static const struct _cffi_global_s _cffi_globals[] = {
   { "VIRTIO_BATCH_ABI", (void *)_cffi_const_VIRTIO_BATCH_ABI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VIRTQ_COMPATIBLE", (void *)_cffi_const_VIRTQ_COMPATIBLE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_EVENT_IDX", (void *)_cffi_const_VIRTQ_EVENT_IDX, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_INDIRECT", (void *)_cffi_const_VIRTQ_INDIRECT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VIRTQ_IN_ORDER", (void *)_cffi_const_VIRTQ_IN_ORDER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_NO_HEAD", (void *)_cffi_const_VIRTQ_NO_HEAD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VIRTQ_PACKED", (void *)_cffi_const_VIRTQ_PACKED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VIRTQ_READY", (void *)_cffi_const_VIRTQ_READY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "virtq_selftest_overrun", (void *)_cffi_f_virtq_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 15), (void *)_cffi_d_virtq_selftest_overrun },
-  { "vq_add_used", (void *)_cffi_f_vq_add_used, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 4), (void *)_cffi_d_vq_add_used },
-  { "vq_check", (void *)_cffi_f_vq_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vq_check },
-  { "vq_complete_batch", (void *)_cffi_f_vq_complete_batch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_vq_complete_batch },
-  { "vq_disable_notification", (void *)_cffi_f_vq_disable_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vq_disable_notification },
-  { "vq_enable_notification", (void *)_cffi_f_vq_enable_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vq_enable_notification },
-  { "vq_needs_notification", (void *)_cffi_f_vq_needs_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vq_needs_notification },
-  { "vq_pop_batch", (void *)_cffi_f_vq_pop_batch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_vq_pop_batch },
+  { "VIRTQ_WRAP", (void *)_cffi_const_VIRTQ_WRAP, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "virtq_selftest_overrun", (void *)_cffi_f_virtq_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 19), (void *)_cffi_d_virtq_selftest_overrun },
+  { "virtq_undo_pop", (void *)_cffi_f_virtq_undo_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_virtq_undo_pop },
+  { "vq_add_used", (void *)_cffi_f_vq_add_used, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_vq_add_used },
+  { "vq_check", (void *)_cffi_f_vq_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 4), (void *)_cffi_d_vq_check },
+  { "vq_complete_batch", (void *)_cffi_f_vq_complete_batch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 14), (void *)_cffi_d_vq_complete_batch },
+  { "vq_disable_notification", (void *)_cffi_f_vq_disable_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 4), (void *)_cffi_d_vq_disable_notification },
+  { "vq_enable_notification", (void *)_cffi_f_vq_enable_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 4), (void *)_cffi_d_vq_enable_notification },
+  { "vq_gather", (void *)_cffi_f_vq_gather, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 21), (void *)_cffi_d_vq_gather },
+  { "vq_needs_notification", (void *)_cffi_f_vq_needs_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 4), (void *)_cffi_d_vq_needs_notification },
+  { "vq_pop_batch", (void *)_cffi_f_vq_pop_batch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 14), (void *)_cffi_d_vq_pop_batch },
+  { "vq_scatter", (void *)_cffi_f_vq_scatter, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 27), (void *)_cffi_d_vq_scatter },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
   { "abi", offsetof(struct virtio_batch, abi),
            sizeof(((struct virtio_batch *)0)->abi),
-           _CFFI_OP(_CFFI_OP_NOOP, 26) },
+           _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "max_chains", offsetof(struct virtio_batch, max_chains),
                   sizeof(((struct virtio_batch *)0)->max_chains),
-                  _CFFI_OP(_CFFI_OP_NOOP, 8) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "max_segs", offsetof(struct virtio_batch, max_segs),
                 sizeof(((struct virtio_batch *)0)->max_segs),
-                _CFFI_OP(_CFFI_OP_NOOP, 8) },
+                _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "nchains", offsetof(struct virtio_batch, nchains),
                sizeof(((struct virtio_batch *)0)->nchains),
-               _CFFI_OP(_CFFI_OP_NOOP, 8) },
+               _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "nsegs", offsetof(struct virtio_batch, nsegs),
              sizeof(((struct virtio_batch *)0)->nsegs),
-             _CFFI_OP(_CFFI_OP_NOOP, 8) },
+             _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "chains", offsetof(struct virtio_batch, chains),
               sizeof(((struct virtio_batch *)0)->chains),
-              _CFFI_OP(_CFFI_OP_NOOP, 20) },
+              _CFFI_OP(_CFFI_OP_NOOP, 38) },
   { "segs", offsetof(struct virtio_batch, segs),
             sizeof(((struct virtio_batch *)0)->segs),
-            _CFFI_OP(_CFFI_OP_NOOP, 22) },
+            _CFFI_OP(_CFFI_OP_NOOP, 40) },
   { "first_seg", offsetof(struct virtio_chain, first_seg),
                  sizeof(((struct virtio_chain *)0)->first_seg),
-                 _CFFI_OP(_CFFI_OP_NOOP, 8) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "nsegs", offsetof(struct virtio_chain, nsegs),
              sizeof(((struct virtio_chain *)0)->nsegs),
-             _CFFI_OP(_CFFI_OP_NOOP, 7) },
+             _CFFI_OP(_CFFI_OP_NOOP, 11) },
   { "head", offsetof(struct virtio_chain, head),
             sizeof(((struct virtio_chain *)0)->head),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 11) },
   { "written", offsetof(struct virtio_chain, written),
                sizeof(((struct virtio_chain *)0)->written),
-               _CFFI_OP(_CFFI_OP_NOOP, 8) },
+               _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "error", offsetof(struct virtio_chain, error),
              sizeof(((struct virtio_chain *)0)->error),
-             _CFFI_OP(_CFFI_OP_NOOP, 17) },
+             _CFFI_OP(_CFFI_OP_NOOP, 34) },
   { "readable", offsetof(struct virtio_chain, readable),
                 sizeof(((struct virtio_chain *)0)->readable),
-                _CFFI_OP(_CFFI_OP_NOOP, 26) },
+                _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "writable", offsetof(struct virtio_chain, writable),
                 sizeof(((struct virtio_chain *)0)->writable),
-                _CFFI_OP(_CFFI_OP_NOOP, 26) },
+                _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "addr", offsetof(struct virtio_seg, addr),
             sizeof(((struct virtio_seg *)0)->addr),
-            _CFFI_OP(_CFFI_OP_NOOP, 26) },
+            _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "len", offsetof(struct virtio_seg, len),
            sizeof(((struct virtio_seg *)0)->len),
-           _CFFI_OP(_CFFI_OP_NOOP, 8) },
+           _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "writable", offsetof(struct virtio_seg, writable),
                 sizeof(((struct virtio_seg *)0)->writable),
-                _CFFI_OP(_CFFI_OP_NOOP, 8) },
+                _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "desc", offsetof(struct virtq, desc),
             sizeof(((struct virtq *)0)->desc),
-            _CFFI_OP(_CFFI_OP_NOOP, 26) },
+            _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "avail", offsetof(struct virtq, avail),
              sizeof(((struct virtq *)0)->avail),
-             _CFFI_OP(_CFFI_OP_NOOP, 26) },
+             _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "used", offsetof(struct virtq, used),
             sizeof(((struct virtq *)0)->used),
-            _CFFI_OP(_CFFI_OP_NOOP, 26) },
+            _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "max_size", offsetof(struct virtq, max_size),
                 sizeof(((struct virtq *)0)->max_size),
-                _CFFI_OP(_CFFI_OP_NOOP, 7) },
+                _CFFI_OP(_CFFI_OP_NOOP, 11) },
   { "size", offsetof(struct virtq, size),
             sizeof(((struct virtq *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 11) },
   { "next_avail", offsetof(struct virtq, next_avail),
                   sizeof(((struct virtq *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 7) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 11) },
   { "next_used", offsetof(struct virtq, next_used),
                  sizeof(((struct virtq *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 7) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 11) },
   { "flags", offsetof(struct virtq, flags),
              sizeof(((struct virtq *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 8) },
+             _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "num_added", offsetof(struct virtq, num_added),
                  sizeof(((struct virtq *)0)->num_added),
-                 _CFFI_OP(_CFFI_OP_NOOP, 8) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 2) },
+  { "popped", offsetof(struct virtq, popped),
+              sizeof(((struct virtq *)0)->popped),
+              _CFFI_OP(_CFFI_OP_NOOP, 2) },
+  { "in_flight", offsetof(struct virtq, in_flight),
+                 sizeof(((struct virtq *)0)->in_flight),
+                 _CFFI_OP(_CFFI_OP_NOOP, 2) },
+  { "busy", offsetof(struct virtq, busy),
+            sizeof(((struct virtq *)0)->busy),
+            _CFFI_OP(_CFFI_OP_NOOP, 2) },
+  { "ids", offsetof(struct virtq, ids),
+           sizeof(((struct virtq *)0)->ids),
+           _CFFI_OP(_CFFI_OP_NOOP, 2) },
+  { "order_mask", offsetof(struct virtq, order_mask),
+                  sizeof(((struct virtq *)0)->order_mask),
+                  _CFFI_OP(_CFFI_OP_NOOP, 2) },
+  { "held", offsetof(struct virtq, held),
+            sizeof(((struct virtq *)0)->held),
+            _CFFI_OP(_CFFI_OP_NOOP, 45) },
+  { "order", offsetof(struct virtq, order),
+             sizeof(((struct virtq *)0)->order),
+             _CFFI_OP(_CFFI_OP_NOOP, 47) },
   { "fault", offsetof(struct virtq, fault),
              sizeof(((struct virtq *)0)->fault),
-             _CFFI_OP(_CFFI_OP_NOOP, 25) },
+             _CFFI_OP(_CFFI_OP_NOOP, 44) },
   { "broken", offsetof(struct virtq, broken),
               sizeof(((struct virtq *)0)->broken),
+              _CFFI_OP(_CFFI_OP_NOOP, 44) },
+  { "counters", offsetof(struct virtq, counters),
+                sizeof(((struct virtq *)0)->counters),
+                _CFFI_OP(_CFFI_OP_NOOP, 43) },
+  { "chains", offsetof(struct virtq_counters, chains),
+              sizeof(((struct virtq_counters *)0)->chains),
               _CFFI_OP(_CFFI_OP_NOOP, 25) },
+  { "tables", offsetof(struct virtq_counters, tables),
+              sizeof(((struct virtq_counters *)0)->tables),
+              _CFFI_OP(_CFFI_OP_NOOP, 25) },
+  { "wraps", offsetof(struct virtq_counters, wraps),
+             sizeof(((struct virtq_counters *)0)->wraps),
+             _CFFI_OP(_CFFI_OP_NOOP, 25) },
+  { "notified", offsetof(struct virtq_counters, notified),
+                sizeof(((struct virtq_counters *)0)->notified),
+                _CFFI_OP(_CFFI_OP_NOOP, 25) },
+  { "suppressed", offsetof(struct virtq_counters, suppressed),
+                  sizeof(((struct virtq_counters *)0)->suppressed),
+                  _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "error", offsetof(struct virtq_fault, error),
              sizeof(((struct virtq_fault *)0)->error),
-             _CFFI_OP(_CFFI_OP_NOOP, 17) },
+             _CFFI_OP(_CFFI_OP_NOOP, 34) },
   { "head", offsetof(struct virtq_fault, head),
             sizeof(((struct virtq_fault *)0)->head),
-            _CFFI_OP(_CFFI_OP_NOOP, 8) },
+            _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "position", offsetof(struct virtq_fault, position),
                 sizeof(((struct virtq_fault *)0)->position),
-                _CFFI_OP(_CFFI_OP_NOOP, 8) },
+                _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "known", offsetof(struct virtq_fault, known),
              sizeof(((struct virtq_fault *)0)->known),
-             _CFFI_OP(_CFFI_OP_NOOP, 8) },
+             _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "value", offsetof(struct virtq_fault, value),
              sizeof(((struct virtq_fault *)0)->value),
-             _CFFI_OP(_CFFI_OP_NOOP, 26) },
+             _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "limit", offsetof(struct virtq_fault, limit),
              sizeof(((struct virtq_fault *)0)->limit),
-             _CFFI_OP(_CFFI_OP_NOOP, 26) },
+             _CFFI_OP(_CFFI_OP_NOOP, 25) },
+  { "order", offsetof(struct virtq_held, order),
+             sizeof(((struct virtq_held *)0)->order),
+             _CFFI_OP(_CFFI_OP_NOOP, 2) },
+  { "slots", offsetof(struct virtq_held, slots),
+             sizeof(((struct virtq_held *)0)->slots),
+             _CFFI_OP(_CFFI_OP_NOOP, 11) },
+  { "chosen", offsetof(struct virtq_held, chosen),
+              sizeof(((struct virtq_held *)0)->chosen),
+              _CFFI_OP(_CFFI_OP_NOOP, 11) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "virtio_batch", 19, 0,
+  { "virtio_batch", 37, 0,
     sizeof(struct virtio_batch), offsetof(struct _cffi_align_struct_virtio_batch, y), 0, 7 },
-  { "virtio_chain", 21, 0,
+  { "virtio_chain", 39, 0,
     sizeof(struct virtio_chain), offsetof(struct _cffi_align_struct_virtio_chain, y), 7, 7 },
-  { "virtio_seg", 23, 0,
+  { "virtio_seg", 41, 0,
     sizeof(struct virtio_seg), offsetof(struct _cffi_align_struct_virtio_seg, y), 14, 3 },
-  { "virtq", 24, 0,
-    sizeof(struct virtq), offsetof(struct _cffi_align_struct_virtq, y), 17, 11 },
-  { "virtq_fault", 25, 0,
-    sizeof(struct virtq_fault), offsetof(struct _cffi_align_struct_virtq_fault, y), 28, 6 },
+  { "virtq", 42, 0,
+    sizeof(struct virtq), offsetof(struct _cffi_align_struct_virtq, y), 17, 19 },
+  { "virtq_counters", 43, 0,
+    sizeof(struct virtq_counters), offsetof(struct _cffi_align_struct_virtq_counters, y), 36, 5 },
+  { "virtq_fault", 44, 0,
+    sizeof(struct virtq_fault), offsetof(struct _cffi_align_struct_virtq_fault, y), 41, 6 },
+  { "virtq_held", 46, 0,
+    sizeof(struct virtq_held), offsetof(struct _cffi_align_struct_virtq_held, y), 47, 3 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -1300,12 +1636,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   NULL,  /* no enums */
   NULL,  /* no typenames */
-  13,  /* num_globals */
-  5,  /* num_struct_unions */
+  20,  /* num_globals */
+  7,  /* num_struct_unions */
   0,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  27,  /* num_types */
+  49,  /* num_types */
   0,  /* flags */
 };
 

@@ -2,6 +2,10 @@
 #define VIRTQ_READY ...
 #define VIRTQ_EVENT_IDX ...
 #define VIRTQ_INDIRECT ...
+#define VIRTQ_PACKED ...
+#define VIRTQ_COMPATIBLE ...
+#define VIRTQ_IN_ORDER ...
+#define VIRTQ_WRAP ...
 #define VIRTQ_NO_HEAD ...
 
 struct virtio_seg {
@@ -41,14 +45,37 @@ struct virtq_fault {
 	...;
 };
 
+struct virtq_counters {
+	uint64_t chains;
+	uint64_t tables;
+	uint64_t wraps;
+	uint64_t notified;
+	uint64_t suppressed;
+	...;
+};
+
+struct virtq_held {
+	uint32_t order;
+	uint16_t slots;
+	uint16_t chosen;
+	...;
+};
+
 struct virtq {
 	uint64_t desc, avail, used;
 	uint16_t max_size, size;
 	uint16_t next_avail, next_used;
 	uint32_t flags;
 	uint32_t num_added;
+	uint32_t popped;
+	uint32_t in_flight, busy;
+	uint32_t ids;
+	uint32_t order_mask;
+	struct virtq_held *held;
+	uint16_t *order;
 	struct virtq_fault fault;
 	struct virtq_fault broken;
+	struct virtq_counters counters;
 	...;
 };
 
@@ -56,7 +83,10 @@ int vq_check(uintptr_t map, struct virtq *q);
 int vq_pop_batch(uintptr_t map, struct virtq *q, uintptr_t batch);
 int vq_complete_batch(uintptr_t map, struct virtq *q, uintptr_t batch);
 int vq_add_used(uintptr_t map, struct virtq *q, uint16_t head, uint32_t len);
+int virtq_undo_pop(struct virtq *q, uint32_t count);
 int vq_needs_notification(uintptr_t map, struct virtq *q);
 int vq_enable_notification(uintptr_t map, struct virtq *q);
 int vq_disable_notification(uintptr_t map, struct virtq *q);
+int64_t vq_gather(uintptr_t map, uintptr_t batch, uint8_t *to, uint64_t size);
+int64_t vq_scatter(uintptr_t map, uintptr_t batch, const uint8_t *from, uint64_t size, const uint32_t *sizes);
 int virtq_selftest_overrun(void);

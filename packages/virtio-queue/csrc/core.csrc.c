@@ -50,3 +50,19 @@ static int vq_disable_notification(uintptr_t map, struct virtq *q)
 {
 	return virtq_disable_notification(MAP(map), q);
 }
+
+static int64_t vq_gather(uintptr_t map, uintptr_t batch, uint8_t *to, uint64_t size)
+{
+	uint64_t done;
+	int rc = virtq_gather(MAP(map), BATCH(batch), to, size, &done);
+
+	return rc != 0 ? rc : (int64_t)done;
+}
+
+static int64_t vq_scatter(uintptr_t map, uintptr_t batch, const uint8_t *from, uint64_t size, const uint32_t *sizes)
+{
+	uint64_t done;
+	int rc = virtq_scatter(MAP(map), BATCH(batch), from, size, sizes, &done);
+
+	return rc != 0 ? rc : (int64_t)done;
+}

@@ -20,13 +20,13 @@ struct walk {
 
 static inline int enter_indirect(struct virtq *q, const struct desc *d, uint32_t head, uint32_t position, struct walk *w)
 {
-	if (!(q->flags & VIRTQ_INDIRECT))
+	if (MUTANT(UNASKED, !(q->flags & (VIRTQ_INDIRECT | VIRTQ_COMPATIBLE)), 0))
 		return fault(q, VIRTIO_E_INDIRECT, head, position, d->flags, 0);
-	if (w->indirect)
+	if (MUTANT(NESTED, w->indirect, w->indirect > 1))
 		return fault(q, VIRTIO_E_NESTED, head, position, d->flags, 0);
-	if (d->flags & DESC_NEXT)
+	if (MUTANT(COMBINED, (d->flags & DESC_NEXT) && !(q->flags & VIRTQ_COMPATIBLE), 0))
 		return fault(q, VIRTIO_E_COMBINED, head, position, d->flags, 0);
-	if (d->len == 0 || d->len % DESC_BYTES != 0)
+	if (d->len == 0 || MUTANT(TABLE_SIZE, d->len % DESC_BYTES != 0, 0))
 		return fault(q, VIRTIO_E_TABLE_SIZE, head, position, d->len, DESC_BYTES);
 	/* WRITE in the referring descriptor is to be ignored (2.7.5.3.2), and the table has no alignment rule. */
 	if (span_open(w->table.map, d->addr, d->len, 0, 1, &w->table) != 0)
@@ -34,7 +34,7 @@ static inline int enter_indirect(struct virtq *q, const struct desc *d, uint32_t
 	w->entries = d->len / DESC_BYTES;
 	w->visited = 0;
 	w->index = 0;
-	w->indirect = 1;
+	w->indirect++;
 	return 0;
 }
 
@@ -42,13 +42,13 @@ static inline int enter_indirect(struct virtq *q, const struct desc *d, uint32_t
 static inline int buffer_check(const struct vmm_map *map, const struct desc *d, const struct vmm_region **hint)
 {
 	const struct vmm_region *region = *hint;
-	int write = (d->flags & DESC_WRITE) != 0;
+	int write = MUTANT(READ_ONLY, (d->flags & DESC_WRITE) != 0, 0);
 	uint64_t offset;
 
 	if (region != NULL) {
 		offset = d->addr - region->base;
-		if (offset < region->size && d->len <= region->size - offset &&
-		    !(write && (region->flags & VMM_REGION_READONLY)))
+		if (offset < region->size && d->len <= region->size - offset + MUTANT(MEMORY_END, 0, 1) &&
+		    !vmm_refuses(region, write))
 			return 0;
 	}
 	return vmm_check_from(map, d->addr, d->len, write, hint);
@@ -67,9 +67,9 @@ buffer_fault(const struct vmm_map *map, struct virtq *q, struct desc d, uint32_t
 static inline int buffer_rules(const struct rings *r, struct virtq *q, const struct desc *d, uint32_t head, uint32_t n,
 			       uint64_t sum, const struct vmm_region **hint)
 {
-	if (__builtin_expect(n == r->size, 0))
+	if (__builtin_expect(MUTANT(TOO_LONG, n == r->size, 0), 0))
 		return fault(q, VIRTIO_E_LONG, head, n, n + 1u, r->size);
-	if (__builtin_expect(sum + d->len > CHAIN_MAX_BYTES, 0))
+	if (__builtin_expect(MUTANT(TOTAL, sum + d->len, (uint32_t)sum + d->len) > CHAIN_MAX_BYTES, 0))
 		return fault(q, VIRTIO_E_TOTAL, head, n, sum + d->len, CHAIN_MAX_BYTES);
 	if (__builtin_expect(d->len != 0 && buffer_check(r->avail.map, d, hint) != 0, 0))
 		return buffer_fault(r->avail.map, q, *d, head, n);
@@ -82,12 +82,11 @@ static inline int next_buffer(struct virtq *q, struct walk *w, uint32_t head, ui
 	int rc;
 
 	for (;;) {
-		if (__builtin_expect(w->index >= w->entries, 0))
+		if (__builtin_expect(w->index >= w->entries + MUTANT(NEXT_BOUND, 0, !w->indirect), 0))
 			return fault(q, VIRTIO_E_INDEX, head, n, w->index, w->entries);
-		if (__builtin_expect(w->visited++ == w->entries, 0))
+		if (__builtin_expect(MUTANT(LOOP, w->visited++ == w->entries, 0), 0))
 			return fault(q, VIRTIO_E_LOOP, head, n, w->visited, w->entries);
-		if (__builtin_expect(load_desc(&w->table, w->index, d) != 0, 0))
-			return fault(q, VIRTIO_E_TABLE_ADDR, head, n, w->table.gpa, w->entries);
+		load_desc(&w->table, w->index, d);
 		if (!(d->flags & DESC_INDIRECT))
 			return 0;
 		/* At most twice: inside a table it is a fault. */
@@ -95,6 +94,34 @@ static inline int next_buffer(struct virtq *q, struct walk *w, uint32_t head, ui
 		if (rc != 0)
 			return rc;
 	}
+}
+
+/* VIRTQ_COMPATIBLE: what the Rust crate virtio-queue makes of a broken chain. A rule that ends its iterator ends the chain
+ * before the fault, as if it were shorter. */
+static int __attribute__((cold, noinline)) compatible_end(int rc)
+{
+	switch (-rc) {
+	case VIRTIO_E_INDEX:
+	case VIRTIO_E_LOOP:
+	case VIRTIO_E_LONG:
+	case VIRTIO_E_NESTED:
+	case VIRTIO_E_TABLE_SIZE:
+	case VIRTIO_E_TABLE_ADDR:
+	case VIRTIO_E_TOTAL:
+		return 0;
+	default:
+		return rc;
+	}
+}
+
+/* ... and a readable buffer behind writable ones (its Reader and Writer filter) goes where devices expect it. */
+static void __attribute__((cold, noinline)) compatible_insert(struct virtio_seg *segs, uint32_t n)
+{
+	struct virtio_seg last = segs[n - 1];
+
+	for (n--; n != 0 && segs[n - 1].writable; n--)
+		segs[n] = segs[n - 1];
+	segs[n] = last;
 }
 
 /* Walk the chain from `head` (already below r->size) into segs, at most `room` of them.
@@ -105,6 +132,7 @@ static int walk_chain(const struct rings *r, struct virtq *q, uint16_t head, str
 	struct walk w = {.table = r->desc, .entries = r->size, .index = head};
 	uint64_t sum = 0, readable = 0;
 	uint32_t n = 0, was_writable = 0, writable;
+	int compatible = (q->flags & VIRTQ_COMPATIBLE) != 0;
 	struct desc d = {0};
 	int rc;
 
@@ -113,23 +141,28 @@ static int walk_chain(const struct rings *r, struct virtq *q, uint16_t head, str
 		if (rc != 0)
 			break;
 		writable = (d.flags & DESC_WRITE) != 0;
-		if (__builtin_expect(was_writable && !writable, 0)) {
+		if (__builtin_expect(MUTANT(ORDER, was_writable && !writable && !compatible, 0), 0)) {
 			rc = fault(q, VIRTIO_E_ORDER, head, n, d.addr, d.len);
 			break;
 		}
-		if (__builtin_expect(n == room && n != r->size, 0))
+		if (__builtin_expect(n == room && MUTANT(TOO_LONG, n != r->size, 1), 0))
 			return NO_ROOM;
-		rc = buffer_rules(r, q, &d, head, n, sum, hint);
+		rc = buffer_rules(r, q, &d, head, n, sum + (uint64_t)compatible, hint);
 		if (rc != 0)
 			break;
 		segs[n++] = (struct virtio_seg){.addr = d.addr, .len = d.len, .writable = writable};
 		sum += d.len;
 		readable += writable ? 0 : d.len;
-		was_writable = writable;
+		if (__builtin_expect(was_writable && !writable, 0))
+			compatible_insert(segs, n);
+		was_writable |= writable;
 		if (!(d.flags & DESC_NEXT))
 			break;
 		w.index = d.next;
 	}
+	if (MUTANT(TRUNCATED, compatible, 1) && rc != 0)
+		rc = compatible_end(rc);
+	q->counters.tables += (uint64_t)w.indirect;
 	c->nsegs = (uint16_t)n;
 	c->readable = rc == 0 ? readable : 0;
 	c->writable = rc == 0 ? sum - readable : 0;
@@ -146,7 +179,8 @@ struct plain {
 
 static inline int plain_open(const struct rings *r, const struct vmm_region *region, struct plain *ret)
 {
-	if (region == NULL || r->desc.host == NULL || r->avail.host == NULL || ((uintptr_t)r->desc.host & 7))
+	if (region == NULL || r->desc.host == NULL || r->avail.host == NULL || ((uintptr_t)r->desc.host & 7) ||
+	    (region->flags & VMM_REGION_WRITEONLY))
 		return 0;
 	*ret = (struct plain){
 		.table = (const volatile uint64_t *)r->desc.host,
@@ -154,7 +188,7 @@ static inline int plain_open(const struct rings *r, const struct vmm_region *reg
 		.base = region->base,
 		.bytes = region->size,
 		.entries = r->size,
-		.refused = DESC_INDIRECT | (region->flags & VMM_REGION_READONLY ? DESC_WRITE : 0),
+		.refused = DESC_INDIRECT | (MUTANT(READ_ONLY, region->flags & VMM_REGION_READONLY, 0) ? DESC_WRITE : 0),
 	};
 	return 1;
 }
@@ -178,15 +212,16 @@ static inline uint32_t walk_plain(const struct plain *p, uint32_t index, struct 
 		flags = (uint32_t)(rest >> 32);
 		index = flags >> 16;
 		writable = flags & DESC_WRITE;
-		if ((flags & p->refused) || writable < was_writable || addr - p->base >= p->bytes ||
-		    len > p->bytes - (addr - p->base))
+		if ((flags & p->refused) || MUTANT(ORDER, writable < was_writable, 0) || addr - p->base >= p->bytes ||
+		    len > p->bytes - (addr - p->base) + MUTANT(MEMORY_END, 0, 1))
 			return 0;
 		segs[n++] = (struct virtio_seg){.addr = addr, .len = len, .writable = writable / DESC_WRITE};
 		sum += len;
 		readable += writable ? 0 : len;
 		was_writable = writable;
 	} while (flags & DESC_NEXT);
-	if (sum > CHAIN_MAX_BYTES)
+	/* A sum of exactly 2^32 is for walk_chain too: VIRTQ_COMPATIBLE ends before it. */
+	if (MUTANT(TOTAL, sum >= CHAIN_MAX_BYTES, 0))
 		return 0;
 	c->nsegs = (uint16_t)n;
 	c->readable = readable;

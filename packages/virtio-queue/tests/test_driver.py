@@ -2,7 +2,9 @@
 
 import pytest
 from virtio_queue import ChainBatch, Segment
-from virtio_queue.testing import Completion, DeviceFaultError
+from virtio_queue.testing import Completion, DeviceFaultError, Driver, RingLayout
+from vmm_memory import GuestMemoryMmap
+from vmm_memory.testing import guarded_region
 
 
 def test_request_travels_there_and_back(bench):
@@ -91,3 +93,16 @@ def test_suppressed_kicks(make_bench):
         driver.request([], [1])
         assert driver.kick_needed() is False
         assert driver.kick_needed() is False
+
+
+@pytest.mark.parametrize(("packed", "positions"), [(False, [0, 1, 2]), (True, [0x8000, 0x8002, 0x0000])])
+def test_a_driver_says_where_its_next_chain_goes(packed, positions):
+    """What a notification with VIRTIO_F_NOTIFICATION_DATA carries (2.9): an index, or a slot and its wrap."""
+    mem = GuestMemoryMmap([guarded_region(0x1000, 0x2000)])
+    layout = RingLayout.at(0x1000, 4, packed=packed)
+    driver = Driver(mem, layout, arena=(0x2000, 0x1000))
+    found = [driver.next_avail]
+    for _ in range(2):
+        driver.request([b"a"], [1])
+        found.append(driver.next_avail)
+    assert found == positions

@@ -20,7 +20,9 @@ SIBLINGS = HERE.parent
 
 def test_stub_and_declarations_name_the_same_functions():
     """Each function of the cdef is typed, and no other."""
-    declared = set(re.findall(r"^int (\w+)\(", (HERE / "csrc/core.cdef.h").read_text(), re.MULTILINE))
+    declared = set(
+        re.findall(r"^int(?:64_t)? (\w+)\(", (HERE / "csrc/core.cdef.h").read_text(), re.MULTILINE)
+    )
     tree = ast.parse(Path(virtio_queue.__file__).with_name("_core.pyi").read_text())
     (typed,) = [node for node in tree.body if isinstance(node, ast.ClassDef) and node.name == "Lib"]
     assert declared == {node.name for node in typed.body if isinstance(node, ast.FunctionDef)}

@@ -3,10 +3,22 @@
 from collections import Counter
 
 import attrs
-from hypothesis import given, settings
-from virtio_queue import DriverError, Reason
-from virtio_queue.testing import RingLayout, TwinQueue
-from virtio_queue.testing.strategies import hostile_rings, indices, mutations, queue_sizes, segment_lists
+import pytest
+from hypothesis import given, seed, settings
+from hypothesis import strategies as st
+from virtio_queue import DriverError, Queue, Reason
+from virtio_queue.testing import QueueTrial, RacingDriver, RingLayout, TwinQueue
+from virtio_queue.testing.stateful import driver_scripts
+from virtio_queue.testing.strategies import (
+    descriptor_chains,
+    guest_memories,
+    hostile_rings,
+    indices,
+    mutations,
+    queue_sizes,
+    requests,
+)
+from vmm_memory import GuestMemoryError, GuestMemoryMmap
 from vmm_memory.testing import ByteArrayMemory
 
 AREA = (0x1000, 0x1000)
@@ -20,7 +32,7 @@ def test_sizes_and_indices(size, index):
     assert 0 <= index <= 65535
 
 
-@given(segments=segment_lists(AREA, 6))
+@given(segments=descriptor_chains(AREA, 6))
 def test_segments_are_legal(segments):
     """Inside the area, readable before writable."""
     assert 1 <= len(segments) <= 6
@@ -54,13 +66,6 @@ def _outcomes(ring):
 def test_hostile_rings_reach_every_rule():
     """The usual rules of chains and rings get broken often enough, and good chains come too."""
     found = Counter()
-
-    @settings(max_examples=300, database=None, deadline=None, derandomize=True)
-    @given(ring=hostile_rings(AREA, 0x1800))
-    def collect(ring):
-        found.update(set(_outcomes(ring)))
-
-    collect()
     rare = {
         Reason.INDEX,
         Reason.LOOP,
@@ -74,4 +79,66 @@ def test_hostile_rings_reach_every_rule():
         Reason.HEAD,
         "chain",
     }
+
+    @settings(max_examples=300, database=None, deadline=None, derandomize=False)
+    @given(ring=hostile_rings(AREA, 0x1800))
+    def collect(ring):
+        found.update(set(_outcomes(ring)))
+
+    # One search in ten misses the rarest, and which one does depends on the modules that are loaded:
+    # Hypothesis takes constants from them.
+    for number in range(8):
+        seed(number)(collect)()
+        if rare <= set(found):
+            break
     assert rare <= set(found), found
+
+
+@given(memory=guest_memories(), sent=requests())
+def test_memories_and_requests(memory, sent):
+    """The first region has the room that was asked for; requests are contents and lengths."""
+    first = memory.regions[0]
+    assert first.size >= 0x8000
+    assert memory.check_range(first.base, 0x8000, write=True)
+    assert all(isinstance(part, bytes) for part in sent[0])
+    assert all(0 <= length <= 64 for length in sent[1])
+
+
+@given(script=driver_scripts(8), packed=st.booleans())
+def test_any_script_can_be_performed(script, packed):
+    """The twin agrees with itself whatever the steps."""
+    trial = QueueTrial(TwinQueue, packed=packed)
+    for step in script:
+        trial.perform(step)
+    assert len(trial.steps) == len(script)
+
+
+def test_words_change_while_the_queue_reads_them():
+    """A driver thread tears every update; the queue comes to an end, and no chain leaves memory."""
+    mem = GuestMemoryMmap.from_ranges([AREA])
+    layout = RingLayout.at(0x1000, 8)
+    queue = Queue(8)
+    layout.configure(queue, indirect=True)
+    words = range(layout.desc_table, layout.avail_ring + 20, 2)
+    with RacingDriver(mem, words, (0, 1, 2, 4, 5, 16, 0x1800, 0xFFFF), seed=1) as race:
+        for _ in range(2000):
+            try:
+                chain = queue.pop(mem)
+            except DriverError:
+                chain = None
+            if chain is not None:
+                assert len(chain) <= 8
+                assert all(mem.check_range(part.addr, part.len) for part in chain if part.len)
+            if queue.broken or queue.in_flight:
+                queue.reset()
+                layout.configure(queue, indirect=True)
+    assert race.stores > 0
+
+
+def test_a_race_needs_words_and_tells_what_a_store_raised():
+    """Bad arguments and bad addresses are not swallowed."""
+    mem = GuestMemoryMmap.from_ranges([AREA])
+    with pytest.raises(ValueError, match="0 words"):
+        RacingDriver(mem, (), (1,))
+    with pytest.raises(GuestMemoryError), RacingDriver(mem, (0x9000,), (1,)):
+        pass

@@ -580,131 +580,290 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 
 #include "core.h"
 
+/* One argument, and no tuple for it: of a call for few addresses the crossing is the larger part.
+ * SAFETY: the caller keeps both that the pair names as long as the call lasts. */
+static int mem_load_relaxed(const struct vmm_vector_call *call)
+{
+    return vmm_mem_load_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0);
+}
+
+static int mem_store_relaxed(const struct vmm_vector_call *call)
+{
+    return vmm_mem_store_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0);
+}
+
 
 /************************************************************/
 
 static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t *)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 9), // uint64_t *
+/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t *
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *)
-/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 113), // struct vmm_map const *
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 180), // struct vmm_map const *
 /*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int)
+/*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, int, uint64_t *)
 /*  8 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/*  9 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 10 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 182), // struct vmm_range const *
+/* 10 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int, int64_t, uint64_t *)
-/* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 15 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int, uint64_t)
-/* 22 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 23 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 26 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void *, uint64_t)
-/* 29 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 119), // void *
-/* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void const *, uint64_t)
-/* 35 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 36 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 37 */ _CFFI_OP(_CFFI_OP_POINTER, 119), // void const *
-/* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t const *, uint64_t, uint64_t)
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 9), // uint64_t const *
-/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 12 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint64_t, int, int64_t, int, int, uint64_t *)
+/* 15 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 16 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint8_t *, uint64_t *)
+/* 26 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // uint8_t *
+/* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint8_t const *, uint64_t *)
+/* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
+/* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // uint8_t const *
+/* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_vector *, int, uint64_t)
+/* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 186), // struct vmm_vector *
+/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, uint64_t, uint64_t, int, uint64_t, uint32_t, struct vmm_mapping *)
-/* 46 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int)
+/* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/* 52 */ _CFFI_OP(_CFFI_OP_POINTER, 114), // struct vmm_mapping *
-/* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t)
-/* 55 */ _CFFI_OP(_CFFI_OP_POINTER, 118), // uint8_t *
-/* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 58 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int)
-/* 59 */ _CFFI_OP(_CFFI_OP_NOOP, 55),
-/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int, uint64_t, int)
-/* 64 */ _CFFI_OP(_CFFI_OP_NOOP, 55),
-/* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 68 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
-/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION, 9), // uint64_t()(struct vmm_map const *, uint64_t, uint64_t, int)
-/* 73 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 75 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 9), // uint64_t()(uint64_t const *, uint64_t)
-/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION, 9), // uint64_t()(uint64_t const *, uint64_t, uint64_t, uint64_t, struct vmm_run *)
-/* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
-/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int, int, uint64_t, uint64_t, uint64_t *)
+/* 52 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 57 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 59 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 60 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int, uint64_t)
+/* 62 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 63 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, uint64_t)
+/* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 70 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 71 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, uint8_t const *, uint64_t, uint8_t *, uint64_t, uint64_t *)
+/* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 77 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 36),
+/* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 82 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint8_t const *, uint64_t, uint64_t, uint64_t *)
+/* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 87 */ _CFFI_OP(_CFFI_OP_POINTER, 117), // struct vmm_run *
-/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // void()(struct vmm_map const *, uint64_t, uint64_t)
-/* 90 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // void()(uint64_t *, uint64_t, uint32_t, void const *, uint64_t, uint32_t)
-/* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 87 */ _CFFI_OP(_CFFI_OP_NOOP, 36),
+/* 88 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 89 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 90 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 91 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void *, uint64_t)
+/* 93 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // void *
 /* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 97 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 98 */ _CFFI_OP(_CFFI_OP_NOOP, 37),
-/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // void()(uint64_t *, uint64_t, uint64_t *)
-/* 103 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void const *, uint64_t)
+/* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // void const *
+/* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_vector_call const *)
+/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 187), // struct vmm_vector_call const *
 /* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 119), // void()(uint64_t *, uint64_t, uint64_t, uint64_t)
-/* 108 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t const *, uint64_t, uint64_t)
+/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t const *
 /* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 111 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 113 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vmm_map
-/* 114 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vmm_mapping
-/* 115 */ _CFFI_OP(_CFFI_OP_POINTER, 116), // struct vmm_region const *
-/* 116 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vmm_region
-/* 117 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vmm_run
-/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 119 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, uint64_t, uint64_t, int, uint64_t, uint32_t, struct vmm_mapping *)
+/* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 116 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
+/* 119 */ _CFFI_OP(_CFFI_OP_POINTER, 181), // struct vmm_mapping *
+/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t)
+/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 123 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int)
+/* 126 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 127 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int, uint64_t, int)
+/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
+/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct vmm_map const *, uint64_t, uint64_t, int)
+/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 142 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 143 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 144 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 145 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint64_t const *, uint64_t)
+/* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 147 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint64_t const *, uint64_t, uint64_t, uint64_t, struct vmm_run *)
+/* 150 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
+/* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 153 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 185), // struct vmm_run *
+/* 155 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 156 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(struct vmm_map const *, uint64_t, uint64_t)
+/* 157 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 158 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(uint64_t *, uint64_t, uint32_t, void const *, uint64_t, uint32_t)
+/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 165 */ _CFFI_OP(_CFFI_OP_NOOP, 101),
+/* 166 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(uint64_t *, uint64_t, uint64_t *)
+/* 170 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 171 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(uint64_t *, uint64_t, uint64_t, uint64_t)
+/* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 178 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 180 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vmm_map
+/* 181 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vmm_mapping
+/* 182 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vmm_range
+/* 183 */ _CFFI_OP(_CFFI_OP_POINTER, 184), // struct vmm_region const *
+/* 184 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vmm_region
+/* 185 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vmm_run
+/* 186 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vmm_vector
+/* 187 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vmm_vector_call
+/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 118), // uint32_t *
+/* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 190 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
+
+static int _cffi_d_mem_load_relaxed(struct vmm_vector_call const * x0)
+{
+  return mem_load_relaxed(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_mem_load_relaxed(PyObject *self, PyObject *arg0)
+{
+  struct vmm_vector_call const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_vector_call const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = mem_load_relaxed(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_mem_load_relaxed _cffi_d_mem_load_relaxed
+#endif
+
+static int _cffi_d_mem_store_relaxed(struct vmm_vector_call const * x0)
+{
+  return mem_store_relaxed(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_mem_store_relaxed(PyObject *self, PyObject *arg0)
+{
+  struct vmm_vector_call const * x0;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(105), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_vector_call const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = mem_store_relaxed(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_mem_store_relaxed _cffi_d_mem_store_relaxed
+#endif
 
 static void _cffi_d_vmm_bits_clear(uint64_t * x0, uint64_t x1, uint64_t x2, uint64_t x3)
 {
@@ -785,10 +944,10 @@ _cffi_f_vmm_bits_count(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -856,10 +1015,10 @@ _cffi_f_vmm_bits_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(37), arg3, (char **)&x3);
+      _cffi_type(101), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(37), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(101), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -914,10 +1073,10 @@ _cffi_f_vmm_bits_runs(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -935,10 +1094,10 @@ _cffi_f_vmm_bits_runs(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(87), arg4, (char **)&x4);
+      _cffi_type(154), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (struct vmm_run *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(87), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(154), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1096,10 +1255,10 @@ _cffi_f_vmm_bits_test(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1325,6 +1484,224 @@ _cffi_f_vmm_mem_backing_page(PyObject *self, PyObject *args)
 #  define _cffi_f_vmm_mem_backing_page _cffi_d_vmm_mem_backing_page
 #endif
 
+static int _cffi_d_vmm_mem_check_ranges(struct vmm_map const * x0, struct vmm_range const * x1, uint64_t x2, int x3, uint64_t * x4)
+{
+  return vmm_mem_check_ranges(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_check_ranges(PyObject *self, PyObject *args)
+{
+  struct vmm_map const * x0;
+  struct vmm_range const * x1;
+  uint64_t x2;
+  int x3;
+  uint64_t * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_check_ranges", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(9), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct vmm_range const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(2), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(2), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_check_ranges(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_check_ranges _cffi_d_vmm_mem_check_ranges
+#endif
+
+static int _cffi_d_vmm_mem_compare(struct vmm_map const * x0, uint64_t x1, uint8_t const * x2, uint64_t x3, uint64_t x4, uint64_t * x5)
+{
+  return vmm_mem_compare(x0, x1, x2, x3, x4, x5);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_compare(PyObject *self, PyObject *args)
+{
+  struct vmm_map const * x0;
+  uint64_t x1;
+  uint8_t const * x2;
+  uint64_t x3;
+  uint64_t x4;
+  uint64_t * x5;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_compare", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(36), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(36), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(2), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(2), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_compare(x0, x1, x2, x3, x4, x5); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_compare _cffi_d_vmm_mem_compare
+#endif
+
+static int _cffi_d_vmm_mem_copy(struct vmm_map const * x0, uint64_t x1, uint64_t x2, uint64_t x3)
+{
+  return vmm_mem_copy(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_copy(PyObject *self, PyObject *args)
+{
+  struct vmm_map const * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_copy", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_copy(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_copy _cffi_d_vmm_mem_copy
+#endif
+
 static int _cffi_d_vmm_mem_discard(uint8_t * x0, uint64_t x1, int x2, uint64_t x3, int x4)
 {
   return vmm_mem_discard(x0, x1, x2, x3, x4);
@@ -1352,10 +1729,10 @@ _cffi_f_vmm_mem_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(55), arg0, (char **)&x0);
+      _cffi_type(29), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(55), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1449,6 +1826,186 @@ _cffi_f_vmm_mem_fill(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_vmm_mem_fill _cffi_d_vmm_mem_fill
+#endif
+
+static int _cffi_d_vmm_mem_find(struct vmm_map const * x0, uint64_t x1, uint64_t x2, uint8_t const * x3, uint64_t x4, uint8_t * x5, uint64_t x6, uint64_t * x7)
+{
+  return vmm_mem_find(x0, x1, x2, x3, x4, x5, x6, x7);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_find(PyObject *self, PyObject *args)
+{
+  struct vmm_map const * x0;
+  uint64_t x1;
+  uint64_t x2;
+  uint8_t const * x3;
+  uint64_t x4;
+  uint8_t * x5;
+  uint64_t x6;
+  uint64_t * x7;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+  PyObject *arg7;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_find", 8, 8, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(36), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(36), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x4 = _cffi_to_c_int(arg4, uint64_t);
+  if (x4 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg5, (char **)&x5);
+  if (datasize != 0) {
+    x5 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg5, (char **)&x5,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x6 = _cffi_to_c_int(arg6, uint64_t);
+  if (x6 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(2), arg7, (char **)&x7);
+  if (datasize != 0) {
+    x7 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(2), arg7, (char **)&x7,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_find(x0, x1, x2, x3, x4, x5, x6, x7); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_find _cffi_d_vmm_mem_find
+#endif
+
+static int _cffi_d_vmm_mem_gather(struct vmm_map const * x0, struct vmm_range const * x1, uint64_t x2, uint8_t * x3, uint64_t * x4)
+{
+  return vmm_mem_gather(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_gather(PyObject *self, PyObject *args)
+{
+  struct vmm_map const * x0;
+  struct vmm_range const * x1;
+  uint64_t x2;
+  uint8_t * x3;
+  uint64_t * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_gather", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(9), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct vmm_range const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(29), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(29), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(2), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(2), arg4, (char **)&x4,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_gather(x0, x1, x2, x3, x4); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_gather _cffi_d_vmm_mem_gather
 #endif
 
 static uint64_t _cffi_d_vmm_mem_load(struct vmm_map const * x0, uint64_t x1, uint64_t x2, int x3)
@@ -1571,6 +2128,71 @@ _cffi_f_vmm_mem_load_error(PyObject *self, PyObject *args)
 #  define _cffi_f_vmm_mem_load_error _cffi_d_vmm_mem_load_error
 #endif
 
+static int _cffi_d_vmm_mem_load_vector(struct vmm_map const * x0, struct vmm_vector * x1, int x2, uint64_t x3)
+{
+  return vmm_mem_load_vector(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_load_vector(PyObject *self, PyObject *args)
+{
+  struct vmm_map const * x0;
+  struct vmm_vector * x1;
+  int x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_load_vector", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(41), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct vmm_vector *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(41), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, int);
+  if (x2 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_load_vector(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_load_vector _cffi_d_vmm_mem_load_vector
+#endif
+
 static int _cffi_d_vmm_mem_map(uint64_t x0, uint64_t x1, uint64_t x2, int x3, uint64_t x4, uint32_t x5, struct vmm_mapping * x6)
 {
   return vmm_mem_map(x0, x1, x2, x3, x4, x5, x6);
@@ -1626,10 +2248,10 @@ _cffi_f_vmm_mem_map(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(52), arg6, (char **)&x6);
+      _cffi_type(119), arg6, (char **)&x6);
   if (datasize != 0) {
     x6 = ((size_t)datasize) <= 640 ? (struct vmm_mapping *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(52), arg6, (char **)&x6,
+    if (_cffi_convert_array_argument(_cffi_type(119), arg6, (char **)&x6,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1647,6 +2269,95 @@ _cffi_f_vmm_mem_map(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_vmm_mem_map _cffi_d_vmm_mem_map
+#endif
+
+static int _cffi_d_vmm_mem_modify(struct vmm_map const * x0, uint64_t x1, uint64_t x2, int x3, int x4, uint64_t x5, uint64_t x6, uint64_t * x7)
+{
+  return vmm_mem_modify(x0, x1, x2, x3, x4, x5, x6, x7);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_modify(PyObject *self, PyObject *args)
+{
+  struct vmm_map const * x0;
+  uint64_t x1;
+  uint64_t x2;
+  int x3;
+  int x4;
+  uint64_t x5;
+  uint64_t x6;
+  uint64_t * x7;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+  PyObject *arg7;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_modify", 8, 8, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, int);
+  if (x3 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, int);
+  if (x4 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  x5 = _cffi_to_c_int(arg5, uint64_t);
+  if (x5 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x6 = _cffi_to_c_int(arg6, uint64_t);
+  if (x6 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(2), arg7, (char **)&x7);
+  if (datasize != 0) {
+    x7 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(2), arg7, (char **)&x7,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_modify(x0, x1, x2, x3, x4, x5, x6, x7); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_modify _cffi_d_vmm_mem_modify
 #endif
 
 static int _cffi_d_vmm_mem_prefault(uint8_t * x0, uint64_t x1, int x2)
@@ -1672,10 +2383,10 @@ _cffi_f_vmm_mem_prefault(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(55), arg0, (char **)&x0);
+      _cffi_type(29), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(55), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1703,32 +2414,28 @@ _cffi_f_vmm_mem_prefault(PyObject *self, PyObject *args)
 #  define _cffi_f_vmm_mem_prefault _cffi_d_vmm_mem_prefault
 #endif
 
-static int _cffi_d_vmm_mem_read_fd(struct vmm_map const * x0, uint64_t x1, uint64_t x2, int x3, int64_t x4, uint64_t * x5)
+static uint64_t _cffi_d_vmm_mem_reach(struct vmm_map const * x0, uint64_t x1, uint64_t x2, int x3)
 {
-  return vmm_mem_read_fd(x0, x1, x2, x3, x4, x5);
+  return vmm_mem_reach(x0, x1, x2, x3);
 }
 #ifndef PYPY_VERSION
 static PyObject *
-_cffi_f_vmm_mem_read_fd(PyObject *self, PyObject *args)
+_cffi_f_vmm_mem_reach(PyObject *self, PyObject *args)
 {
   struct vmm_map const * x0;
   uint64_t x1;
   uint64_t x2;
   int x3;
-  int64_t x4;
-  uint64_t * x5;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
+  uint64_t result;
   PyObject *pyresult;
   PyObject *arg0;
   PyObject *arg1;
   PyObject *arg2;
   PyObject *arg3;
-  PyObject *arg4;
-  PyObject *arg5;
 
-  if (!PyArg_UnpackTuple(args, "vmm_mem_read_fd", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
+  if (!PyArg_UnpackTuple(args, "vmm_mem_reach", 4, 4, &arg0, &arg1, &arg2, &arg3))
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
@@ -1752,22 +2459,90 @@ _cffi_f_vmm_mem_read_fd(PyObject *self, PyObject *args)
   if (x3 == (int)-1 && PyErr_Occurred())
     return NULL;
 
-  x4 = _cffi_to_c_int(arg4, int64_t);
-  if (x4 == (int64_t)-1 && PyErr_Occurred())
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_reach(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, uint64_t);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_reach _cffi_d_vmm_mem_reach
+#endif
+
+static int _cffi_d_vmm_mem_scatter(struct vmm_map const * x0, struct vmm_range const * x1, uint64_t x2, uint8_t const * x3, uint64_t * x4)
+{
+  return vmm_mem_scatter(x0, x1, x2, x3, x4);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_scatter(PyObject *self, PyObject *args)
+{
+  struct vmm_map const * x0;
+  struct vmm_range const * x1;
+  uint64_t x2;
+  uint8_t const * x3;
+  uint64_t * x4;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_scatter", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg5, (char **)&x5);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
-    x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg5, (char **)&x5,
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(9), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct vmm_range const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(36), arg3, (char **)&x3);
+  if (datasize != 0) {
+    x3 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(36), arg3, (char **)&x3,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(2), arg4, (char **)&x4);
+  if (datasize != 0) {
+    x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(2), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
-  { result = vmm_mem_read_fd(x0, x1, x2, x3, x4, x5); }
+  { result = vmm_mem_scatter(x0, x1, x2, x3, x4); }
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -1777,7 +2552,7 @@ _cffi_f_vmm_mem_read_fd(PyObject *self, PyObject *args)
   return pyresult;
 }
 #else
-#  define _cffi_f_vmm_mem_read_fd _cffi_d_vmm_mem_read_fd
+#  define _cffi_f_vmm_mem_scatter _cffi_d_vmm_mem_scatter
 #endif
 
 static int _cffi_d_vmm_mem_selftest_overrun(void)
@@ -1872,6 +2647,171 @@ _cffi_f_vmm_mem_store(PyObject *self, PyObject *args)
 #  define _cffi_f_vmm_mem_store _cffi_d_vmm_mem_store
 #endif
 
+static int _cffi_d_vmm_mem_store_vector(struct vmm_map const * x0, struct vmm_vector * x1, int x2, uint64_t x3)
+{
+  return vmm_mem_store_vector(x0, x1, x2, x3);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_store_vector(PyObject *self, PyObject *args)
+{
+  struct vmm_map const * x0;
+  struct vmm_vector * x1;
+  int x2;
+  uint64_t x3;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_store_vector", 4, 4, &arg0, &arg1, &arg2, &arg3))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(41), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct vmm_vector *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(41), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, int);
+  if (x2 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_store_vector(x0, x1, x2, x3); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_store_vector _cffi_d_vmm_mem_store_vector
+#endif
+
+static int _cffi_d_vmm_mem_transfer(struct vmm_map const * x0, struct vmm_range const * x1, uint64_t x2, uint64_t x3, int x4, int64_t x5, int x6, int x7, uint64_t * x8)
+{
+  return vmm_mem_transfer(x0, x1, x2, x3, x4, x5, x6, x7, x8);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_vmm_mem_transfer(PyObject *self, PyObject *args)
+{
+  struct vmm_map const * x0;
+  struct vmm_range const * x1;
+  uint64_t x2;
+  uint64_t x3;
+  int x4;
+  int64_t x5;
+  int x6;
+  int x7;
+  uint64_t * x8;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+  PyObject *arg3;
+  PyObject *arg4;
+  PyObject *arg5;
+  PyObject *arg6;
+  PyObject *arg7;
+  PyObject *arg8;
+
+  if (!PyArg_UnpackTuple(args, "vmm_mem_transfer", 9, 9, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5, &arg6, &arg7, &arg8))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(9), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct vmm_range const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x3 = _cffi_to_c_int(arg3, uint64_t);
+  if (x3 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x4 = _cffi_to_c_int(arg4, int);
+  if (x4 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  x5 = _cffi_to_c_int(arg5, int64_t);
+  if (x5 == (int64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x6 = _cffi_to_c_int(arg6, int);
+  if (x6 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  x7 = _cffi_to_c_int(arg7, int);
+  if (x7 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(2), arg8, (char **)&x8);
+  if (datasize != 0) {
+    x8 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(2), arg8, (char **)&x8,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = vmm_mem_transfer(x0, x1, x2, x3, x4, x5, x6, x7, x8); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_vmm_mem_transfer _cffi_d_vmm_mem_transfer
+#endif
+
 static int _cffi_d_vmm_mem_unmap(uint8_t * x0, uint64_t x1)
 {
   return vmm_mem_unmap(x0, x1);
@@ -1893,10 +2833,10 @@ _cffi_f_vmm_mem_unmap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(55), arg0, (char **)&x0);
+      _cffi_type(29), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(55), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1918,83 +2858,6 @@ _cffi_f_vmm_mem_unmap(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_vmm_mem_unmap _cffi_d_vmm_mem_unmap
-#endif
-
-static int _cffi_d_vmm_mem_write_fd(struct vmm_map const * x0, uint64_t x1, uint64_t x2, int x3, int64_t x4, uint64_t * x5)
-{
-  return vmm_mem_write_fd(x0, x1, x2, x3, x4, x5);
-}
-#ifndef PYPY_VERSION
-static PyObject *
-_cffi_f_vmm_mem_write_fd(PyObject *self, PyObject *args)
-{
-  struct vmm_map const * x0;
-  uint64_t x1;
-  uint64_t x2;
-  int x3;
-  int64_t x4;
-  uint64_t * x5;
-  Py_ssize_t datasize;
-  struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
-  PyObject *pyresult;
-  PyObject *arg0;
-  PyObject *arg1;
-  PyObject *arg2;
-  PyObject *arg3;
-  PyObject *arg4;
-  PyObject *arg5;
-
-  if (!PyArg_UnpackTuple(args, "vmm_mem_write_fd", 6, 6, &arg0, &arg1, &arg2, &arg3, &arg4, &arg5))
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
-  if (datasize != 0) {
-    x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  x1 = _cffi_to_c_int(arg1, uint64_t);
-  if (x1 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x2 = _cffi_to_c_int(arg2, uint64_t);
-  if (x2 == (uint64_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  x3 = _cffi_to_c_int(arg3, int);
-  if (x3 == (int)-1 && PyErr_Occurred())
-    return NULL;
-
-  x4 = _cffi_to_c_int(arg4, int64_t);
-  if (x4 == (int64_t)-1 && PyErr_Occurred())
-    return NULL;
-
-  datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg5, (char **)&x5);
-  if (datasize != 0) {
-    x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg5, (char **)&x5,
-            datasize, &large_args_free) < 0)
-      return NULL;
-  }
-
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
-  { result = vmm_mem_write_fd(x0, x1, x2, x3, x4, x5); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
-
-  (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
-  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
-  return pyresult;
-}
-#else
-#  define _cffi_f_vmm_mem_write_fd _cffi_d_vmm_mem_write_fd
 #endif
 
 static int _cffi_d_vmm_read(struct vmm_map const * x0, uint64_t x1, void * x2, uint64_t x3)
@@ -2035,10 +2898,10 @@ _cffi_f_vmm_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg2, (char **)&x2);
+      _cffi_type(95), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(95), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2100,10 +2963,10 @@ _cffi_f_vmm_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(37), arg2, (char **)&x2);
+      _cffi_type(101), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(37), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(101), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2141,6 +3004,41 @@ static int _cffi_const_VMM_MAP_ABI(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_VMM_MAP_TRANSLATED(unsigned long long *o)
+{
+  int n = (VMM_MAP_TRANSLATED) <= 0;
+  *o = (unsigned long long)((VMM_MAP_TRANSLATED) | 0);  /* check that VMM_MAP_TRANSLATED is an integer */
+  return n;
+}
+
+static int _cffi_const_VMM_MEM_ADD(unsigned long long *o)
+{
+  int n = (VMM_MEM_ADD) <= 0;
+  *o = (unsigned long long)((VMM_MEM_ADD) | 0);  /* check that VMM_MEM_ADD is an integer */
+  return n;
+}
+
+static int _cffi_const_VMM_MEM_AND(unsigned long long *o)
+{
+  int n = (VMM_MEM_AND) <= 0;
+  *o = (unsigned long long)((VMM_MEM_AND) | 0);  /* check that VMM_MEM_AND is an integer */
+  return n;
+}
+
+static int _cffi_const_VMM_MEM_EXCHANGE(unsigned long long *o)
+{
+  int n = (VMM_MEM_EXCHANGE) <= 0;
+  *o = (unsigned long long)((VMM_MEM_EXCHANGE) | 0);  /* check that VMM_MEM_EXCHANGE is an integer */
+  return n;
+}
+
+static int _cffi_const_VMM_MEM_OR(unsigned long long *o)
+{
+  int n = (VMM_MEM_OR) <= 0;
+  *o = (unsigned long long)((VMM_MEM_OR) | 0);  /* check that VMM_MEM_OR is an integer */
+  return n;
+}
+
 static int _cffi_const_VMM_MEM_POISON(unsigned long long *o)
 {
   int n = (VMM_MEM_POISON) <= 0;
@@ -2169,10 +3067,38 @@ static int _cffi_const_VMM_MEM_SHARED(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_VMM_READ(unsigned long long *o)
+{
+  int n = (VMM_READ) <= 0;
+  *o = (unsigned long long)((VMM_READ) | 0);  /* check that VMM_READ is an integer */
+  return n;
+}
+
+static int _cffi_const_VMM_READ_WRITE(unsigned long long *o)
+{
+  int n = (VMM_READ_WRITE) <= 0;
+  *o = (unsigned long long)((VMM_READ_WRITE) | 0);  /* check that VMM_READ_WRITE is an integer */
+  return n;
+}
+
 static int _cffi_const_VMM_REGION_READONLY(unsigned long long *o)
 {
   int n = (VMM_REGION_READONLY) <= 0;
   *o = (unsigned long long)((VMM_REGION_READONLY) | 0);  /* check that VMM_REGION_READONLY is an integer */
+  return n;
+}
+
+static int _cffi_const_VMM_REGION_WRITEONLY(unsigned long long *o)
+{
+  int n = (VMM_REGION_WRITEONLY) <= 0;
+  *o = (unsigned long long)((VMM_REGION_WRITEONLY) | 0);  /* check that VMM_REGION_WRITEONLY is an integer */
+  return n;
+}
+
+static int _cffi_const_VMM_WRITE(unsigned long long *o)
+{
+  int n = (VMM_WRITE) <= 0;
+  *o = (unsigned long long)((VMM_WRITE) | 0);  /* check that VMM_WRITE is an integer */
   return n;
 }
 
@@ -2184,6 +3110,7 @@ static void _cffi_checkfld_struct_vmm_map(struct vmm_map *p)
   (void)((p->abi) | 0);  /* check that 'struct vmm_map.abi' is an integer */
   (void)((p->count) | 0);  /* check that 'struct vmm_map.count' is an integer */
   { struct vmm_region const * *tmp = &p->regions; (void)tmp; }
+  (void)((p->flags) | 0);  /* check that 'struct vmm_map.flags' is an integer */
 }
 struct _cffi_align_struct_vmm_map { char x; struct vmm_map y; };
 
@@ -2200,6 +3127,16 @@ static void _cffi_checkfld_struct_vmm_mapping(struct vmm_mapping *p)
 struct _cffi_align_struct_vmm_mapping { char x; struct vmm_mapping y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_vmm_range(struct vmm_range *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->gpa) | 0);  /* check that 'struct vmm_range.gpa' is an integer */
+  (void)((p->len) | 0);  /* check that 'struct vmm_range.len' is an integer */
+}
+struct _cffi_align_struct_vmm_range { char x; struct vmm_range y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_vmm_region(struct vmm_region *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -2210,6 +3147,7 @@ static void _cffi_checkfld_struct_vmm_region(struct vmm_region *p)
   { uint64_t * *tmp = &p->dirty; (void)tmp; }
   (void)((p->dirty_shift) | 0);  /* check that 'struct vmm_region.dirty_shift' is an integer */
   (void)((p->flags) | 0);  /* check that 'struct vmm_region.flags' is an integer */
+  (void)((p->dirty_base) | 0);  /* check that 'struct vmm_region.dirty_base' is an integer */
 }
 struct _cffi_align_struct_vmm_region { char x; struct vmm_region y; };
 
@@ -2223,97 +3161,183 @@ static void _cffi_checkfld_struct_vmm_run(struct vmm_run *p)
 }
 struct _cffi_align_struct_vmm_run { char x; struct vmm_run y; };
 
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_vmm_vector(struct vmm_vector *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->count) | 0);  /* check that 'struct vmm_vector.count' is an integer */
+  (void)((p->size) | 0);  /* check that 'struct vmm_vector.size' is an integer */
+  { uint64_t const * *tmp = &p->gpa; (void)tmp; }
+  { uint8_t * *tmp = &p->values; (void)tmp; }
+  (void)((p->done) | 0);  /* check that 'struct vmm_vector.done' is an integer */
+  { uint32_t * *tmp = &p->hints; (void)tmp; }
+}
+struct _cffi_align_struct_vmm_vector { char x; struct vmm_vector y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_vmm_vector_call(struct vmm_vector_call *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  { struct vmm_map const * *tmp = &p->map; (void)tmp; }
+  { struct vmm_vector * *tmp = &p->vector; (void)tmp; }
+}
+struct _cffi_align_struct_vmm_vector_call { char x; struct vmm_vector_call y; };
+
 static const struct _cffi_global_s _cffi_globals[] = {
   { "VMM_ACCESS_ABI", (void *)_cffi_const_VMM_ACCESS_ABI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_MAP_ABI", (void *)_cffi_const_VMM_MAP_ABI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VMM_MAP_TRANSLATED", (void *)_cffi_const_VMM_MAP_TRANSLATED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VMM_MEM_ADD", (void *)_cffi_const_VMM_MEM_ADD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VMM_MEM_AND", (void *)_cffi_const_VMM_MEM_AND, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VMM_MEM_EXCHANGE", (void *)_cffi_const_VMM_MEM_EXCHANGE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VMM_MEM_OR", (void *)_cffi_const_VMM_MEM_OR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_MEM_POISON", (void *)_cffi_const_VMM_MEM_POISON, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_MEM_READONLY", (void *)_cffi_const_VMM_MEM_READONLY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_MEM_RESERVE", (void *)_cffi_const_VMM_MEM_RESERVE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_MEM_SHARED", (void *)_cffi_const_VMM_MEM_SHARED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VMM_READ", (void *)_cffi_const_VMM_READ, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VMM_READ_WRITE", (void *)_cffi_const_VMM_READ_WRITE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_REGION_READONLY", (void *)_cffi_const_VMM_REGION_READONLY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "vmm_bits_clear", (void *)_cffi_f_vmm_bits_clear, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_vmm_bits_clear },
-  { "vmm_bits_count", (void *)_cffi_f_vmm_bits_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_vmm_bits_count },
-  { "vmm_bits_merge", (void *)_cffi_f_vmm_bits_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 94), (void *)_cffi_d_vmm_bits_merge },
-  { "vmm_bits_runs", (void *)_cffi_f_vmm_bits_runs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 82), (void *)_cffi_d_vmm_bits_runs },
-  { "vmm_bits_set", (void *)_cffi_f_vmm_bits_set, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_vmm_bits_set },
-  { "vmm_bits_take", (void *)_cffi_f_vmm_bits_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_vmm_bits_take },
-  { "vmm_bits_test", (void *)_cffi_f_vmm_bits_test, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_vmm_bits_test },
-  { "vmm_check", (void *)_cffi_f_vmm_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 7), (void *)_cffi_d_vmm_check },
+  { "VMM_REGION_WRITEONLY", (void *)_cffi_const_VMM_REGION_WRITEONLY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "VMM_WRITE", (void *)_cffi_const_VMM_WRITE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "mem_load_relaxed", (void *)_cffi_f_mem_load_relaxed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 104), (void *)_cffi_d_mem_load_relaxed },
+  { "mem_store_relaxed", (void *)_cffi_f_mem_store_relaxed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 104), (void *)_cffi_d_mem_store_relaxed },
+  { "vmm_bits_clear", (void *)_cffi_f_vmm_bits_clear, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 174), (void *)_cffi_d_vmm_bits_clear },
+  { "vmm_bits_count", (void *)_cffi_f_vmm_bits_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 145), (void *)_cffi_d_vmm_bits_count },
+  { "vmm_bits_merge", (void *)_cffi_f_vmm_bits_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_vmm_bits_merge },
+  { "vmm_bits_runs", (void *)_cffi_f_vmm_bits_runs, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 149), (void *)_cffi_d_vmm_bits_runs },
+  { "vmm_bits_set", (void *)_cffi_f_vmm_bits_set, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 174), (void *)_cffi_d_vmm_bits_set },
+  { "vmm_bits_take", (void *)_cffi_f_vmm_bits_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 169), (void *)_cffi_d_vmm_bits_take },
+  { "vmm_bits_test", (void *)_cffi_f_vmm_bits_test, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_vmm_bits_test },
+  { "vmm_check", (void *)_cffi_f_vmm_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_check },
   { "vmm_map_check", (void *)_cffi_f_vmm_map_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 4), (void *)_cffi_d_vmm_map_check },
-  { "vmm_mark_dirty", (void *)_cffi_f_vmm_mark_dirty, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 89), (void *)_cffi_d_vmm_mark_dirty },
+  { "vmm_mark_dirty", (void *)_cffi_f_vmm_mark_dirty, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 156), (void *)_cffi_d_vmm_mark_dirty },
   { "vmm_mem_backing_page", (void *)_cffi_f_vmm_mem_backing_page, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vmm_mem_backing_page },
-  { "vmm_mem_discard", (void *)_cffi_f_vmm_mem_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 63), (void *)_cffi_d_vmm_mem_discard },
-  { "vmm_mem_fill", (void *)_cffi_f_vmm_mem_fill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 7), (void *)_cffi_d_vmm_mem_fill },
-  { "vmm_mem_load", (void *)_cffi_f_vmm_mem_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 72), (void *)_cffi_d_vmm_mem_load },
-  { "vmm_mem_load_error", (void *)_cffi_f_vmm_mem_load_error, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 7), (void *)_cffi_d_vmm_mem_load_error },
-  { "vmm_mem_map", (void *)_cffi_f_vmm_mem_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_mem_map },
-  { "vmm_mem_prefault", (void *)_cffi_f_vmm_mem_prefault, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 58), (void *)_cffi_d_vmm_mem_prefault },
-  { "vmm_mem_read_fd", (void *)_cffi_f_vmm_mem_read_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 13), (void *)_cffi_d_vmm_mem_read_fd },
-  { "vmm_mem_selftest_overrun", (void *)_cffi_f_vmm_mem_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 70), (void *)_cffi_d_vmm_mem_selftest_overrun },
-  { "vmm_mem_store", (void *)_cffi_f_vmm_mem_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 21), (void *)_cffi_d_vmm_mem_store },
-  { "vmm_mem_unmap", (void *)_cffi_f_vmm_mem_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 54), (void *)_cffi_d_vmm_mem_unmap },
-  { "vmm_mem_write_fd", (void *)_cffi_f_vmm_mem_write_fd, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 13), (void *)_cffi_d_vmm_mem_write_fd },
-  { "vmm_read", (void *)_cffi_f_vmm_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 28), (void *)_cffi_d_vmm_read },
-  { "vmm_write", (void *)_cffi_f_vmm_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 34), (void *)_cffi_d_vmm_write },
+  { "vmm_mem_check_ranges", (void *)_cffi_f_vmm_mem_check_ranges, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 7), (void *)_cffi_d_vmm_mem_check_ranges },
+  { "vmm_mem_compare", (void *)_cffi_f_vmm_mem_compare, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_vmm_mem_compare },
+  { "vmm_mem_copy", (void *)_cffi_f_vmm_mem_copy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 68), (void *)_cffi_d_vmm_mem_copy },
+  { "vmm_mem_discard", (void *)_cffi_f_vmm_mem_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_vmm_mem_discard },
+  { "vmm_mem_fill", (void *)_cffi_f_vmm_mem_fill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_mem_fill },
+  { "vmm_mem_find", (void *)_cffi_f_vmm_mem_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_vmm_mem_find },
+  { "vmm_mem_gather", (void *)_cffi_f_vmm_mem_gather, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 25), (void *)_cffi_d_vmm_mem_gather },
+  { "vmm_mem_load", (void *)_cffi_f_vmm_mem_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_vmm_mem_load },
+  { "vmm_mem_load_error", (void *)_cffi_f_vmm_mem_load_error, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_mem_load_error },
+  { "vmm_mem_load_vector", (void *)_cffi_f_vmm_mem_load_vector, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_vmm_mem_load_vector },
+  { "vmm_mem_map", (void *)_cffi_f_vmm_mem_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_vmm_mem_map },
+  { "vmm_mem_modify", (void *)_cffi_f_vmm_mem_modify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_vmm_mem_modify },
+  { "vmm_mem_prefault", (void *)_cffi_f_vmm_mem_prefault, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_vmm_mem_prefault },
+  { "vmm_mem_reach", (void *)_cffi_f_vmm_mem_reach, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_vmm_mem_reach },
+  { "vmm_mem_scatter", (void *)_cffi_f_vmm_mem_scatter, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_vmm_mem_scatter },
+  { "vmm_mem_selftest_overrun", (void *)_cffi_f_vmm_mem_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 137), (void *)_cffi_d_vmm_mem_selftest_overrun },
+  { "vmm_mem_store", (void *)_cffi_f_vmm_mem_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 61), (void *)_cffi_d_vmm_mem_store },
+  { "vmm_mem_store_vector", (void *)_cffi_f_vmm_mem_store_vector, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_vmm_mem_store_vector },
+  { "vmm_mem_transfer", (void *)_cffi_f_vmm_mem_transfer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 14), (void *)_cffi_d_vmm_mem_transfer },
+  { "vmm_mem_unmap", (void *)_cffi_f_vmm_mem_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_vmm_mem_unmap },
+  { "vmm_read", (void *)_cffi_f_vmm_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 92), (void *)_cffi_d_vmm_read },
+  { "vmm_write", (void *)_cffi_f_vmm_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_vmm_write },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
   { "abi", offsetof(struct vmm_map, abi),
            sizeof(((struct vmm_map *)0)->abi),
-           _CFFI_OP(_CFFI_OP_NOOP, 9) },
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "count", offsetof(struct vmm_map, count),
              sizeof(((struct vmm_map *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 9) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "regions", offsetof(struct vmm_map, regions),
                sizeof(((struct vmm_map *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 115) },
+               _CFFI_OP(_CFFI_OP_NOOP, 183) },
+  { "flags", offsetof(struct vmm_map, flags),
+             sizeof(((struct vmm_map *)0)->flags),
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "host", offsetof(struct vmm_mapping, host),
             sizeof(((struct vmm_mapping *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 55) },
+            _CFFI_OP(_CFFI_OP_NOOP, 29) },
   { "size", offsetof(struct vmm_mapping, size),
             sizeof(((struct vmm_mapping *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 9) },
+            _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "reserve", offsetof(struct vmm_mapping, reserve),
                sizeof(((struct vmm_mapping *)0)->reserve),
-               _CFFI_OP(_CFFI_OP_NOOP, 55) },
+               _CFFI_OP(_CFFI_OP_NOOP, 29) },
   { "reserved", offsetof(struct vmm_mapping, reserved),
                 sizeof(((struct vmm_mapping *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 9) },
+                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "gpa", offsetof(struct vmm_range, gpa),
+           sizeof(((struct vmm_range *)0)->gpa),
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "len", offsetof(struct vmm_range, len),
+           sizeof(((struct vmm_range *)0)->len),
+           _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "base", offsetof(struct vmm_region, base),
             sizeof(((struct vmm_region *)0)->base),
-            _CFFI_OP(_CFFI_OP_NOOP, 9) },
+            _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "size", offsetof(struct vmm_region, size),
             sizeof(((struct vmm_region *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 9) },
+            _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "host", offsetof(struct vmm_region, host),
             sizeof(((struct vmm_region *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 55) },
+            _CFFI_OP(_CFFI_OP_NOOP, 29) },
   { "dirty", offsetof(struct vmm_region, dirty),
              sizeof(((struct vmm_region *)0)->dirty),
              _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "dirty_shift", offsetof(struct vmm_region, dirty_shift),
                    sizeof(((struct vmm_region *)0)->dirty_shift),
-                   _CFFI_OP(_CFFI_OP_NOOP, 51) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 118) },
   { "flags", offsetof(struct vmm_region, flags),
              sizeof(((struct vmm_region *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 51) },
+             _CFFI_OP(_CFFI_OP_NOOP, 118) },
+  { "dirty_base", offsetof(struct vmm_region, dirty_base),
+                  sizeof(((struct vmm_region *)0)->dirty_base),
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "first", offsetof(struct vmm_run, first),
              sizeof(((struct vmm_run *)0)->first),
-             _CFFI_OP(_CFFI_OP_NOOP, 9) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "count", offsetof(struct vmm_run, count),
              sizeof(((struct vmm_run *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 9) },
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "count", offsetof(struct vmm_vector, count),
+             sizeof(((struct vmm_vector *)0)->count),
+             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "size", offsetof(struct vmm_vector, size),
+            sizeof(((struct vmm_vector *)0)->size),
+            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "gpa", offsetof(struct vmm_vector, gpa),
+           sizeof(((struct vmm_vector *)0)->gpa),
+           _CFFI_OP(_CFFI_OP_NOOP, 108) },
+  { "values", offsetof(struct vmm_vector, values),
+              sizeof(((struct vmm_vector *)0)->values),
+              _CFFI_OP(_CFFI_OP_NOOP, 29) },
+  { "done", offsetof(struct vmm_vector, done),
+            sizeof(((struct vmm_vector *)0)->done),
+            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+  { "hints", offsetof(struct vmm_vector, hints),
+             sizeof(((struct vmm_vector *)0)->hints),
+             _CFFI_OP(_CFFI_OP_NOOP, 188) },
+  { "map", offsetof(struct vmm_vector_call, map),
+           sizeof(((struct vmm_vector_call *)0)->map),
+           _CFFI_OP(_CFFI_OP_NOOP, 5) },
+  { "vector", offsetof(struct vmm_vector_call, vector),
+              sizeof(((struct vmm_vector_call *)0)->vector),
+              _CFFI_OP(_CFFI_OP_NOOP, 41) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vmm_map", 113, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vmm_map), offsetof(struct _cffi_align_struct_vmm_map, y), 0, 3 },
-  { "vmm_mapping", 114, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vmm_mapping), offsetof(struct _cffi_align_struct_vmm_mapping, y), 3, 4 },
-  { "vmm_region", 116, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vmm_region), offsetof(struct _cffi_align_struct_vmm_region, y), 7, 6 },
-  { "vmm_run", 117, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct vmm_run), offsetof(struct _cffi_align_struct_vmm_run, y), 13, 2 },
+  { "vmm_map", 180, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vmm_map), offsetof(struct _cffi_align_struct_vmm_map, y), 0, 4 },
+  { "vmm_mapping", 181, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vmm_mapping), offsetof(struct _cffi_align_struct_vmm_mapping, y), 4, 4 },
+  { "vmm_range", 182, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vmm_range), offsetof(struct _cffi_align_struct_vmm_range, y), 8, 2 },
+  { "vmm_region", 184, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vmm_region), offsetof(struct _cffi_align_struct_vmm_region, y), 10, 7 },
+  { "vmm_run", 185, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vmm_run), offsetof(struct _cffi_align_struct_vmm_run, y), 17, 2 },
+  { "vmm_vector", 186, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vmm_vector), offsetof(struct _cffi_align_struct_vmm_vector, y), 19, 6 },
+  { "vmm_vector_call", 187, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct vmm_vector_call), offsetof(struct _cffi_align_struct_vmm_vector_call, y), 25, 2 },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -2323,12 +3347,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   NULL,  /* no enums */
   NULL,  /* no typenames */
-  31,  /* num_globals */
-  4,  /* num_struct_unions */
+  51,  /* num_globals */
+  7,  /* num_struct_unions */
   0,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  120,  /* num_types */
+  191,  /* num_types */
   0,  /* flags */
 };
 

@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
  *
- * What vmm_memory needs besides vmm_access.h: mappings, transfers to and from file descriptors, bitmaps.
+ * What vmm_memory needs besides the public headers: mappings (core.c), many bytes in one call (bulk.c), many integers
+ * in one call (vector.c), bitmaps (bits.c).
  * No Python, no policy, no globals. Functions return 0 or -errno unless said otherwise; results go out through `ret`.
  */
 #ifndef VMM_MEMORY_CORE_H
 #define VMM_MEMORY_CORE_H
 
 #include "vmm_access.h"
+#include "vmm_atomic.h"
 
 #define VMM_MEM_SHARED 1u   /* MAP_SHARED, else MAP_PRIVATE */
 #define VMM_MEM_READONLY 2u /* PROT_READ only */
@@ -22,6 +24,26 @@ struct vmm_mapping {
 
 struct vmm_run {
     uint64_t first, count; /* pages */
+};
+
+struct vmm_range {
+    uint64_t gpa, len;
+};
+
+/* `count` integers of `size` bytes at as many addresses. The arrays belong to the caller, and have that many entries. */
+struct vmm_vector {
+    uint64_t count;
+    uint64_t size; /* 1, 2, 4 or 8 */
+    const uint64_t *gpa;
+    uint8_t *values; /* aligned for their size */
+    uint64_t done;   /* out: how many were accessed before the end or the failure */
+    uint32_t *hints; /* for vector.c to remember regions in; any content is right */
+};
+
+/* A map and a vector, for calls that take nothing else (core.csrc.c); it never changes. */
+struct vmm_vector_call {
+    const struct vmm_map *map;
+    struct vmm_vector *vector;
 };
 
 /* Map size bytes of fd at offset (fd -1: anonymous). host is congruent to base modulo align, so that a hypervisor can
@@ -43,12 +65,44 @@ int vmm_mem_discard(uint8_t *host, uint64_t size, int fd, uint64_t offset, int s
 uint64_t vmm_mem_load(const struct vmm_map *map, uint64_t gpa, uint64_t size, int order);
 int vmm_mem_load_error(const struct vmm_map *map, uint64_t gpa, uint64_t size, int order);
 int vmm_mem_store(const struct vmm_map *map, uint64_t gpa, uint64_t size, int order, uint64_t value);
-int vmm_mem_fill(const struct vmm_map *map, uint64_t gpa, uint64_t len, int byte);
+/* One read-modify-write; *ret is the value before. op: VMM_MEM_OR and so on; expected: of VMM_MEM_EXCHANGE only. -EDOM: a
+ * value does not fit size. */
+#define VMM_MEM_OR 0
+#define VMM_MEM_AND 1
+#define VMM_MEM_ADD 2
+#define VMM_MEM_EXCHANGE 3
+int vmm_mem_modify(const struct vmm_map *map, uint64_t gpa, uint64_t size, int order, int op, uint64_t value,
+                   uint64_t expected, uint64_t *ret);
 
-/* Move len bytes between memory and fd; offset -1: at the file's own position. *ret: bytes moved, also on failure.
- * 0 with *ret < len: end of file. -EINTR comes back to the caller (who may have signals to handle). */
-int vmm_mem_read_fd(const struct vmm_map *map, uint64_t gpa, uint64_t len, int fd, int64_t offset, uint64_t *ret);
-int vmm_mem_write_fd(const struct vmm_map *map, uint64_t gpa, uint64_t len, int fd, int64_t offset, uint64_t *ret);
+/* Load into or store from all of a vector, from entry `first` on, one after the other. On failure v->done is the entry
+ * that failed; those before it are done. */
+int vmm_mem_load_vector(const struct vmm_map *map, struct vmm_vector *v, int order, uint64_t first);
+int vmm_mem_store_vector(const struct vmm_map *map, struct vmm_vector *v, int order, uint64_t first);
+
+/* How many of len bytes from gpa on can be accessed without a gap. */
+uint64_t vmm_mem_reach(const struct vmm_map *map, uint64_t gpa, uint64_t len, int access);
+int vmm_mem_fill(const struct vmm_map *map, uint64_t gpa, uint64_t len, int byte);
+/* As memmove. */
+int vmm_mem_copy(const struct vmm_map *map, uint64_t dst, uint64_t src, uint64_t len);
+/* *ret: how many of len bytes at gpa are equal to those of data (NULL: to those at `other`) before the first that is not. */
+int vmm_mem_compare(const struct vmm_map *map, uint64_t gpa, const uint8_t *data, uint64_t other, uint64_t len,
+                    uint64_t *ret);
+/* *ret: where in the range needle begins first; UINT64_MAX: nowhere. Linear. scratch: room >= 2 * size, size >= 1. */
+int vmm_mem_find(const struct vmm_map *map, uint64_t gpa, uint64_t len, const uint8_t *needle, uint64_t size,
+                 uint8_t *scratch, uint64_t room, uint64_t *ret);
+
+/* Lists of ranges: checked whole before the first byte moves; *ret: the range that failed, or count. */
+int vmm_mem_check_ranges(const struct vmm_map *map, const struct vmm_range *ranges, uint64_t count, int access,
+                         uint64_t *ret);
+int vmm_mem_gather(const struct vmm_map *map, const struct vmm_range *ranges, uint64_t count, uint8_t *dst,
+                   uint64_t *ret);
+int vmm_mem_scatter(const struct vmm_map *map, const struct vmm_range *ranges, uint64_t count, const uint8_t *src,
+                    uint64_t *ret);
+/* Move bytes between ranges that were checked, from `skip` bytes on, and fd; offset -1: at the file's own position.
+ * once: one system call. *ret: bytes moved, also on failure. 0 with fewer than asked: end of file, or once.
+ * -EINTR comes back to the caller (who may have signals to handle). */
+int vmm_mem_transfer(const struct vmm_map *map, const struct vmm_range *ranges, uint64_t count, uint64_t skip, int fd,
+                     int64_t offset, int into_memory, int once, uint64_t *ret);
 
 /* Bitmaps of `bits` bits in 64-bit words; the unused bits of the last word are always 0. Each word is atomic, the whole
  * is not: a bit set meanwhile is either taken now or next time, never lost and never twice. */

@@ -30,11 +30,11 @@ static uint64_t dirty[2][1];
 int main(void)
 {
     const struct vmm_region regions[] = {
-        {0x1000, 8192, low, dirty[0], 12, 0},
-        {0x3000, 4096, rom, NULL, 12, VMM_REGION_READONLY},
-        {UINT64_C(0xfffffffffffff000), 4096, high, dirty[1], 12, 0},
+        {0x1000, 8192, low, dirty[0], 12, 0, 0},
+        {0x3000, 4096, rom, NULL, 12, VMM_REGION_READONLY, 0},
+        {UINT64_C(0xfffffffffffff000), 4096, high, dirty[1], 12, 0, 0},
     };
-    struct vmm_map map = {VMM_MAP_ABI, 3, regions};
+    struct vmm_map map = {VMM_MAP_ABI, 3, regions, 0};
     struct iovec iov[4];
     uint8_t bytes[16], *host;
     uint64_t word;
@@ -123,7 +123,7 @@ def test_table_keeps_memory_alive():
     table = GuestMemoryMmap([guarded_region(0, PAGE)]).access_map()
     gc.collect()
     assert lib.vmm_write(table.map, 16, b"alive", 5) == 0
-    assert bytes(table.regions[0].get_slice(16, 5).view) == b"alive"
+    assert bytes(table.rows[0].region.get_slice(16, 5).view) == b"alive"
 
 
 def in_child(body):

@@ -1,10 +1,19 @@
 """Zero-copy slices: lifetime and the dirty rule."""
 
 import gc
+import threading
 
 import cffi
 import pytest
-from vmm_memory import ClosedError, GuestMemoryMmap, InvalidGuestAddressError, RegionBusyError
+from vmm_memory import (
+    ClosedError,
+    FileOffset,
+    GuestMemoryMmap,
+    GuestRegionMmap,
+    InvalidGuestAddressError,
+    ReadOnlyRegionError,
+    RegionBusyError,
+)
 from vmm_memory.testing import guarded_region
 
 PAGE = 4096
@@ -113,3 +122,75 @@ def test_slice_lies_in_one_region(two_regions):
         two_regions.get_slice(edge - 4, 8)
     with pytest.raises(InvalidGuestAddressError, match="0x30000 is not mapped"):
         two_regions.get_slice(0x30000, 1)
+
+
+def test_a_view_that_outlives_its_slice_is_named():
+    """The slice may be closed, the region not, until the last view is gone; each is told with its place."""
+    region = guarded_region(0, PAGE)
+    with region.get_slice(8, 8, write=True) as window:
+        part = window.view[2:4]
+    with pytest.raises(
+        RegionBusyError, match=r"a view cut from <GuestSlice 0x8 \+ 0x8 write> taken at test_slice\.py:\d+"
+    ):
+        region.close()
+    part[0] = 1  # it is still good
+    part.release()
+    region.close()
+
+
+def test_close_waits_for_the_last_view():
+    """A thread that lets go in time; the region is closed then, and no earlier."""
+    region = guarded_region(0, PAGE)
+    window = region.get_slice(0, 8)
+    timer = threading.Timer(0.05, window.close)
+    timer.start()
+    region.close(timeout=30)
+    assert (region.closed, window.closed) == (True, True)
+    timer.join()
+
+
+def test_numpy_arrays_are_views():
+    """They see and change guest memory, are marked with their slice, and keep the region open."""
+    numpy = pytest.importorskip("numpy")
+    region = guarded_region(0, 4 * PAGE)
+    memory = GuestMemoryMmap([region])
+    window = memory.get_slice(PAGE, 2 * PAGE, write=True)
+    array = numpy.frombuffer(window.view, dtype="<u4")
+    array[:] = numpy.arange(2 * PAGE // 4)
+    assert memory.load(PAGE + 400, 4) == 100
+    memory.store(PAGE, 4, 7)
+    assert array[0] == 7
+    assert memory.take_dirty() == ((PAGE, PAGE),)  # the store; not what numpy wrote
+    window.close()
+    assert memory.take_dirty() == ((PAGE, 2 * PAGE),)
+    array[1] = 5  # still good; who writes now marks it
+    memory.mark_dirty(PAGE + 4, 4)
+    assert memory.take_dirty() == ((PAGE, PAGE),)
+    del memory
+    gc.collect()
+    with pytest.raises(RegionBusyError, match="a view cut from <GuestSlice 0x1000"):
+        region.close()
+    del array
+    gc.collect()
+    region.close()
+
+
+def test_regions_check_their_windows(tmp_path):
+    """Outside, and for writing where that is not allowed."""
+    region = guarded_region(0x1000, PAGE)
+    for offset, size in ((-1, 4), (0, -1), (PAGE, 1), (0, PAGE + 1)):
+        with pytest.raises(InvalidGuestAddressError, match="leaves the region 0x1000-0x1fff"):
+            region.get_slice(offset, size)
+    with region.get_slice(8, 4, write=True) as window:
+        window.view[:] = b"mark"
+    assert region.bitmap.count() == 1
+    (tmp_path / "rom").write_bytes(bytes(PAGE))
+    with (tmp_path / "rom").open("rb") as file:
+        rom = GuestRegionMmap.from_file(0, PAGE, FileOffset(file.fileno()), read_only=True)
+    with pytest.raises(ReadOnlyRegionError):
+        rom.get_slice(0, 4, write=True)
+    untracked = GuestRegionMmap.anonymous(0, PAGE)
+    with untracked.get_slice(0, 4, write=True) as window:
+        window.mark_dirty()
+    with GuestMemoryMmap([untracked]).get_slice(0, 4, write=True) as window:
+        window.mark_dirty()

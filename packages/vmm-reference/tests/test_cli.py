@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from vmm_reference import _cli, _host
-from vmm_reference._config import BootProtocol
+from vmm_reference._config import DISK_KEYS, BootProtocol
+from vmm_reference._config_rings import RING_KEYS
 
 SLOW = "/dev/kvm runs ring 0 interpreted (320.0 ns per instruction)"
 
@@ -78,6 +79,7 @@ def test_help(vmm):
         "hugepages=",
         "affinity=",
         "engine=",
+        *(f"{key}=" for key in RING_KEYS),
     ]
     words += [protocol.value for protocol in BootProtocol]
     for word in [*words, "Exit status:", "A first run"]:
@@ -139,7 +141,7 @@ def test_mistakes_of_grammar(vmm, words, problem):
         (["--disk", "readonly=on"], "--disk: path= is missing"),
         (
             ["--disk", "path=a\nb,x=1"],
-            "--disk x: unknown key; --disk takes path, readonly, id, serial, engine",
+            f"--disk x: unknown key; --disk takes {', '.join(DISK_KEYS)}",
         ),
         (["--initramfs", ""], "--initramfs: the path is empty"),
         (["--cmdline", "ü"], "--cmdline: 'ü' is not ASCII without NUL"),

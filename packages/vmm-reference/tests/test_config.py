@@ -2,9 +2,11 @@
 
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from virtio_devices import RingOptions
 from vmm_reference import (
     ConfigError,
     CpusConfig,
@@ -13,11 +15,13 @@ from vmm_reference import (
     Irqchip,
     MemoryConfig,
     PlatformConfig,
+    RingConfig,
     RngConfig,
     SerialConfig,
     SerialMode,
     VmConfig,
 )
+from vmm_reference._config_rings import RING_KEYS
 
 M, G = 1 << 20, 1 << 30
 
@@ -44,10 +48,21 @@ GOOD = [
     (SerialConfig, "file=/tmp/a=b", SerialConfig(SerialMode.FILE, Path("/tmp/a=b"))),
     (SerialConfig, "socket=s", SerialConfig(SerialMode.SOCKET, Path("s"))),
     (RngConfig, "src=/dev/random", RngConfig(Path("/dev/random"))),
+    (
+        DiskConfig,
+        "path=a,queue_size=64,packed=on,event_idx=off,in_order=on",
+        DiskConfig(Path("a"), queue_size=64, rings=RingConfig(True, event_idx=False, in_order=True)),
+    ),
+    (
+        RngConfig,
+        "indirect_desc=off,notification_data=on,queue_reset=off",
+        RngConfig(rings=RingConfig(indirect_desc=False, notification_data=True, queue_reset=False)),
+    ),
     (RngConfig, "id=entropy", RngConfig(id="entropy")),
     (EventMonitorConfig, "path=e.json", EventMonitorConfig(Path("e.json"))),
     (EventMonitorConfig, "fd=3", EventMonitorConfig(fd=3)),
 ]
+RINGS = ", ".join(RING_KEYS)
 SERIAL = "is none of off, null, tty, pty, file=PATH, socket=PATH"
 BAD = [
     (CpusConfig, "boot=0", "--cpus boot: 0 is not within 1 … 254"),
@@ -87,11 +102,19 @@ BAD = [
         "path=a,serial=123456789012345678901",
         "--disk serial: '123456789012345678901' is not at most 20 ASCII bytes",
     ),
+    *(
+        (
+            DiskConfig,
+            f"path=a,queue_size={n}",
+            f"--disk queue_size: {n} is not a power of two from 4 to 32768",
+        )
+        for n in (0, 2, 6, 65536)
+    ),
     (DiskConfig, "path=a,serial=\udcff", "--disk serial: '\\udcff' is not at most 20 ASCII bytes"),
     (
         DiskConfig,
-        "path=a,direct=on",
-        "--disk direct: unknown key; --disk takes path, readonly, id, serial, engine",
+        "path=a,cache=on",
+        f"--disk cache: unknown key; --disk takes path, readonly, id, serial, engine, queue_size, {RINGS}",
     ),
     (SerialConfig, "", f"--serial: '' {SERIAL}"),
     (SerialConfig, "TTY", f"--serial: 'TTY' {SERIAL}"),
@@ -99,7 +122,12 @@ BAD = [
     (SerialConfig, "tty=", f"--serial: 'tty=' {SERIAL}"),
     (SerialConfig, "file", f"--serial: 'file' {SERIAL}"),
     (SerialConfig, "file=", f"--serial: 'file=' {SERIAL}"),
-    (RngConfig, "source=/dev/random", "--rng source: unknown key (did you mean src?); --rng takes src, id"),
+    (
+        RngConfig,
+        "source=/dev/random",
+        f"--rng source: unknown key (did you mean src?); --rng takes src, id, {RINGS}",
+    ),
+    (RngConfig, "event_idx=1", "--rng event_idx: '1' is neither on nor off"),
     (RngConfig, "src=", "--rng: src= is missing"),
     (PlatformConfig, "irqchip=pic", "--platform irqchip: 'pic' is neither kernel nor split"),
     (PlatformConfig, "irqchip=on,iommu=on", "--platform iommu: unknown key; --platform takes irqchip"),
@@ -194,3 +222,9 @@ def test_values_are_frozen():
     """A configuration cannot change under a running machine."""
     with pytest.raises(AttributeError):
         VmConfig(Path("k")).cmdline = "x"
+
+
+def test_ring_keys_are_those_of_the_devices():
+    """Each ring feature that a transport can offer has its key, with the same default."""
+    assert attrs.asdict(RingConfig()) == attrs.asdict(RingOptions())
+    assert set(RING_KEYS) == set(attrs.asdict(RingConfig()))

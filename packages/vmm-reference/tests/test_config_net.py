@@ -5,11 +5,21 @@ import resource
 from ipaddress import IPv4Interface
 from pathlib import Path
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from virtio_devices.testing import SocketBackend
-from vmm_reference import ConfigError, DiskConfig, EventMonitorConfig, NetConfig, VmConfig, Vmm, _emulated
+from vmm_reference import (
+    ConfigError,
+    DiskConfig,
+    EventMonitorConfig,
+    NetConfig,
+    RingConfig,
+    VmConfig,
+    Vmm,
+    _emulated,
+)
 from vmm_reference._cli import _parser, config_from
 from vmm_reference._config_net import NET_KEYS
 from vmm_reference._open_net import open_net
@@ -30,6 +40,7 @@ KEYS = ", ".join(NET_KEYS)
             'tap=a,mtu=9000,id=lan,pcap="a,b.pcap",engine=python,offload_csum=off,offload_tso=off',
             NetConfig("a", None, None, None, 9000, "lan", Path("a,b.pcap"), "python", False, False),
         ),
+        ("event_idx=off,queue_size=512", NetConfig(queue_size=512, rings=RingConfig(event_idx=False))),
     ],
 )
 def test_good(text, expected):
@@ -42,7 +53,7 @@ def test_good(text, expected):
     [
         ("", "--net: '' is not of the form key=value; `vmm run --help` lists the keys"),
         ("tap=a,tap=b", "--net tap: given twice ('a' and 'b')"),
-        ("tap=a,num_queues=2", f"--net num_queues: unknown key; --net takes {KEYS}"),
+        ("tap=a,vhost=on", f"--net vhost: unknown key; --net takes {KEYS}"),
         ("tap=", "--net: tap= is missing"),
         ("tap=a,fd=3", "--net: tap=a and fd=3 are both given; one of them is the tap"),
         (f"tap={'a' * 16}", f"--net tap: '{'a' * 16}' is longer than the 15 bytes of an interface"),
@@ -65,6 +76,10 @@ def test_good(text, expected):
         ("mtu=67", "--net mtu: 67 is not within 68 … 65521"),
         ("mtu=65522", "--net mtu: 65522 is not within 68 … 65521"),
         ("engine=rust", "--net engine: 'rust' is neither native nor python"),
+        *(
+            (f"queue_size={n}", f"--net queue_size: {n} is not a power of two from 4 to 16384")
+            for n in (2, 32768)
+        ),
         ("pcap=", "--net: pcap= is missing"),
         ("offload_tso=1", "--net offload_tso: '1' is neither on nor off"),
     ],
@@ -133,6 +148,8 @@ def test_cards_are_numbered():
         engine=st.sampled_from(["native", "python"]),
         offload_csum=st.booleans(),
         offload_tso=st.booleans(),
+        queue_size=st.sampled_from([4, 256, 16384]),
+        rings=st.builds(RingConfig, *[st.booleans()] * len(attrs.fields(RingConfig))),
     )
 )
 def test_inner_command_line_means_the_same_card(net):

@@ -24,6 +24,7 @@ from vmm_reference import (
     Irqchip,
     MemoryConfig,
     PlatformConfig,
+    RingConfig,
     RngConfig,
     SerialConfig,
     SerialMode,
@@ -37,6 +38,9 @@ PATHS = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=[
     lambda name: Path("/", f"_{name}")
 )
 IDS = st.lists(st.from_regex(r"[A-Za-z0-9._-]{1,12}", fullmatch=True), min_size=5, max_size=5, unique=True)
+
+
+RINGS = st.builds(RingConfig, *[st.booleans()] * len(attrs.fields(RingConfig)))
 
 
 @st.composite
@@ -54,6 +58,8 @@ def configs(draw):
         st.just(""),
         st.text(st.characters(min_codepoint=1, max_codepoint=126), max_size=20),
         st.sampled_from(["native", "python"]),
+        st.sampled_from([4, 256, 32768]),
+        RINGS,
     )
     disks = draw(st.lists(disk, max_size=4))
     return VmConfig(
@@ -67,7 +73,7 @@ def configs(draw):
         ),
         disks=tuple(attrs.evolve(disk, id=id_) for disk, id_ in zip(disks, ids, strict=False)),
         serial=SerialConfig(draw(st.sampled_from([SerialMode.OFF, SerialMode.TTY]))),
-        rng=RngConfig(draw(PATHS), ids[4]),
+        rng=RngConfig(draw(PATHS), ids[4], draw(RINGS)),
         event_monitor=draw(st.none() | PATHS.map(EventMonitorConfig)),
         platform=PlatformConfig(draw(st.sampled_from(Irqchip))),
     )

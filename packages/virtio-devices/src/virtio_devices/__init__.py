@@ -25,6 +25,7 @@ from virtio_devices._errors import (
 from virtio_devices._host import DeviceHost
 from virtio_devices._host_state import HostState
 from virtio_devices._mmio import MmioState, NotifyRange, VirtioMmio
+from virtio_devices._rings import QueueStats, RingOptions
 from virtio_devices._rng import EntropySource, VirtioRng
 from virtio_devices._server import QueueServer
 from virtio_devices._spec import DeviceId, Feature, InterruptBit, MmioRegister, Status
@@ -65,7 +66,9 @@ __all__ = (
     "Offload",
     "PcapWriter",
     "QueueServer",
+    "QueueStats",
     "RequestError",
+    "RingOptions",
     "SavedStateError",
     "SourceError",
     "StateValue",

@@ -11,6 +11,7 @@ from vm_device import EventFd, EventManager
 from vmm_memory import GuestAddressSpace
 
 from virtio_devices._errors import TransportStateError
+from virtio_devices._rings import QueueTally
 from virtio_devices._server import (
     MAX_CHAINS,
     BatchHandler,
@@ -87,6 +88,7 @@ class DeviceContext:
         features: int,
         queues: list[VirtQueue],
         kicks: tuple[EventFd, ...],
+        tallies: list[QueueTally],
         interrupts: Interrupts,
         config: ConfigGuard,
         loop: EventManager,
@@ -97,6 +99,7 @@ class DeviceContext:
         self._device = device
         self._queues = queues
         self._kicks = kicks
+        self._tallies = tallies
         self._interrupts = interrupts
         self._config = config
         self._loop = loop
@@ -241,6 +244,7 @@ class DeviceContext:
             raise TransportStateError(self._device, f"without a server for queue {index}", "attach it")
         server = self._servers[index]
         server.stop()
+        self._tallies[index].retire(server.queue)
         server.queue = Queue.from_state(state)
         self._queues[index] = server.queue  # the transport's own list, so that both see the same queue
         self.start_queue(index)
@@ -287,6 +291,7 @@ class DeviceContext:
             self._kicks[index],
             self.memory,
             work,
+            tally=self._tallies[index],
             interrupt=self._interrupts.queue_interrupt,
             fail=self._fail,
         )

@@ -37,7 +37,7 @@ class VirtioDevice(Protocol):
 
     @property
     def queue_sizes(self) -> tuple[int, ...]:
-        """Maximum size of each queue, powers of two of at most 32768."""
+        """Maximum size of each queue, 1 to 32768; a split ring needs powers of two."""
         ...
 
     def read_config(self, offset: int, size: int) -> bytes:

@@ -17,12 +17,13 @@ from vmm_memory import GuestAddressSpace
 from virtio_devices._context import DeviceContext, Interrupts
 from virtio_devices._device import VirtioDevice
 from virtio_devices._errors import SavedStateError, TransportStateError
-from virtio_devices._host_state import HostState, QueueRegisters
+from virtio_devices._host_state import HostState, QueueRegisters, check_host_state
 from virtio_devices._log import LOGGER, GuestLog
+from virtio_devices._rings import QueueStats, QueueTally, RingOptions
 from virtio_devices._spec import Feature, Status
 
-TRANSPORT_FEATURES = Feature.VERSION_1 | Feature.EVENT_IDX | Feature.INDIRECT_DESC | Feature.RING_RESET
 _U32 = (1 << 32) - 1
+_U16 = (1 << 16) - 1
 # The driver sets these one after the other (VIRTIO 1.2 section 3.1.1); each needs all the ones before it.
 _STEPS = (Status.ACKNOWLEDGE, Status.DRIVER, Status.FEATURES_OK, Status.DRIVER_OK)
 
@@ -36,6 +37,7 @@ class DeviceHost:
         memory: guest memory.
         interrupts: how to interrupt the driver.
         loop: event loop to work on; None starts one of its own, with its own thread, at the first activation.
+        rings: what the driver may negotiate about the rings.
     """
 
     def __init__(
@@ -45,14 +47,16 @@ class DeviceHost:
         memory: GuestAddressSpace,
         interrupts: Interrupts,
         loop: EventManager | None,
+        rings: RingOptions,
     ) -> None:
         self.device = device
         self.log = GuestLog(device.id)
         self.queues: list[VirtQueue] = [Queue(size) for size in device.queue_sizes]
         self.registers = [QueueRegisters(size) for size in device.queue_sizes]
         self.kicks = tuple(EventFd() for _ in device.queue_sizes)
-        self.offered = device.features | TRANSPORT_FEATURES
+        self.offered = device.features | Feature.VERSION_1 | rings.features
         self.driver_features = 0
+        self._tallies = [QueueTally() for _ in device.queue_sizes]
         self._memory = memory
         self._interrupts = interrupts
         self._loop = loop
@@ -144,6 +148,7 @@ class DeviceHost:
             return
         queue.reset()
         try:
+            queue.packed = bool(self.driver_features & Feature.RING_PACKED)
             queue.size = registers.size
             queue.desc_table = registers.desc_table
             queue.avail_ring = registers.avail_ring
@@ -163,16 +168,24 @@ class DeviceHost:
         """Stop using a queue and forget its ring (QueueReady = 0, or a queue reset); synchronous."""
         if self._context is not None:
             self._context.stop_queue(index)
+        self._tallies[index].retire(self.queues[index])
         self.queues[index].reset()
         self.registers[index] = QueueRegisters(self.device.queue_sizes[index])
 
-    def kick(self, index: int) -> None:
-        """The driver's notification, when it did not come through an ioeventfd."""
+    def kick(self, value: int) -> None:
+        """The driver's notification, when it did not come through an ioeventfd; `value` as written."""
+        # VIRTIO 1.2 section 4.2.2: with NOTIFICATION_DATA, the upper half says how far the driver has come.
+        # So does the ring, and it cannot be out of date.
+        index = value & _U16 if self.driver_features & Feature.NOTIFICATION_DATA else value
         if 0 <= index < len(self.kicks):
             with suppress(ClosedError):  # a vCPU may still run while the machine is taken down
                 self.kicks[index].write()
         else:
             self.log.warning("notification for queue %d of %d ignored", index, len(self.kicks))
+
+    def queue_stats(self) -> tuple[QueueStats, ...]:
+        """What each queue did so far; those in work may be a moment ahead."""
+        return tuple(tally.stats(queue) for tally, queue in zip(self._tallies, self.queues, strict=True))
 
     # Configuration space
 
@@ -227,6 +240,7 @@ class DeviceHost:
             features=self.driver_features,
             queues=self.queues,
             kicks=self.kicks,
+            tallies=self._tallies,
             interrupts=self._interrupts,
             config=self,
             loop=self._ensure_loop(),
@@ -270,6 +284,7 @@ class DeviceHost:
         except Exception as error:  # noqa: BLE001 - the driver waits for status 0 and must get it
             LOGGER.error("%s: reset failed", self.device.id, exc_info=error)
         for index, kick in enumerate(self.kicks):
+            self._tallies[index].retire(self.queues[index])
             self.queues[index] = Queue(self.device.queue_sizes[index])
             self.registers[index] = QueueRegisters(self.device.queue_sizes[index])
             kick.read()
@@ -334,17 +349,9 @@ class DeviceHost:
             self._activate()
 
     def _check_state(self, state: HostState) -> list[VirtQueue]:
-        sizes = tuple(queue.max_size for queue in state.queues)
-        checks = (
-            ("version", state.version, 1),
-            ("device_id", state.device_id, self.device.device_id),
-            ("queues", sizes, self.device.queue_sizes),
-            ("registers", len(state.registers), len(self.registers)),
-            ("driver_features", state.driver_features & ~self.offered, 0),
+        check_host_state(
+            state, device_id=self.device.device_id, sizes=self.device.queue_sizes, offered=self.offered
         )
-        for field, value, limit in checks:
-            if value != limit:
-                raise SavedStateError(field, value, repr(limit))
         try:
             return [Queue.from_state(queue) for queue in state.queues]
         except VirtioQueueError as error:

@@ -19,7 +19,9 @@ from virtio_devices._device import VirtioDevice
 from virtio_devices._errors import SavedStateError
 from virtio_devices._host import DeviceHost
 from virtio_devices._host_state import HostState, QueueRegisters
-from virtio_devices._spec import Feature, InterruptBit, MmioRegister, Status
+from virtio_devices._mmio_interrupts import MmioInterrupts
+from virtio_devices._rings import QueueStats, RingOptions
+from virtio_devices._spec import Feature, MmioRegister, Status
 
 __all__ = ("MmioState", "NotifyRange", "VirtioMmio")
 
@@ -29,6 +31,7 @@ _VERSION = 2
 _U32 = (1 << 32) - 1
 # VIRTIO 1.2 section 4.2.2: length and base of a shared memory region that does not exist are all ones.
 _NO_SHM = _U32
+_RINGS = RingOptions()
 _ADDRESS_FIELDS = {
     MmioRegister.QUEUE_DESC_LOW: ("desc_table", 0),
     MmioRegister.QUEUE_DESC_HIGH: ("desc_table", 32),
@@ -73,43 +76,6 @@ class MmioState:
     version: int = 1
 
 
-class _MmioInterrupts:
-    """InterruptStatus and the line; a bit is set before the edge, so that whoever is woken finds it."""
-
-    def __init__(self, line: Interrupt) -> None:
-        self._line = line
-        self._lock = threading.Lock()
-        self.status = 0
-
-    def _raise(self, bit: InterruptBit) -> None:
-        with self._lock:
-            self.status |= bit
-        self._line.trigger()
-
-    def queue_interrupt(self, index: int) -> None:  # noqa: ARG002 - one line and one bit for all queues
-        """Say that a queue has used buffers."""
-        self._raise(InterruptBit.USED_BUFFER)
-
-    def config_interrupt(self) -> None:
-        """Say that the configuration changed."""
-        self._raise(InterruptBit.CONFIG_CHANGE)
-
-    def queue_eventfd(self, index: int) -> int | None:  # noqa: ARG002
-        """None: there is no descriptor that would do."""
-        # The line's own eventfd would interrupt the driver without setting InterruptStatus.
-        return None
-
-    def acknowledge(self, bits: int) -> None:
-        """Clear what the driver has seen (InterruptACK)."""
-        with self._lock:
-            self.status &= ~bits
-
-    def replace(self, status: int) -> None:
-        """Take over a saved InterruptStatus, or clear it on a reset."""
-        with self._lock:
-            self.status = status
-
-
 @final
 class VirtioMmio:
     """A virtio-mmio device: a `vm_device.BusDevice` of 4096 bytes.
@@ -123,6 +89,7 @@ class VirtioMmio:
         loop: event loop to serve the queues on; None starts a thread of its own at the first activation.
         vendor_id: value of VendorID, 0 .. 2^32-1.
         uid: ACPI _UID, unique among the virtio-mmio devices of a machine.
+        rings: what the driver may negotiate about the rings.
 
     Raises:
         ValueError: base is misaligned or out of range, or a queue size is impossible.
@@ -139,12 +106,13 @@ class VirtioMmio:
         loop: EventManager | None = None,
         vendor_id: int = 0,
         uid: int = 0,
+        rings: RingOptions = _RINGS,
     ) -> None:
         if base % MMIO_SIZE or not 0 <= base <= (1 << 64) - MMIO_SIZE:
             raise ValueError(f"base={base:#x}: must be a multiple of {MMIO_SIZE:#x} below 2^64")
         self.range = AddressRange(AddressSpace.MMIO, base, MMIO_SIZE)
-        self._interrupts = _MmioInterrupts(interrupt)
-        self._host = DeviceHost(device, memory=memory, interrupts=self._interrupts, loop=loop)
+        self._interrupts = MmioInterrupts(interrupt)
+        self._host = DeviceHost(device, memory=memory, interrupts=self._interrupts, loop=loop, rings=rings)
         self._lock = threading.RLock()  # several vCPUs may access registers at once
         self._spec = spec
         self._uid = uid
@@ -192,6 +160,10 @@ class VirtioMmio:
     def device(self) -> VirtioDevice:
         """The device, which stays this transport's own: for its counters, not to be closed."""
         return self._host.device
+
+    def queue_stats(self) -> tuple[QueueStats, ...]:
+        """What each of the device's queues did so far; those in work may be a moment ahead."""
+        return self._host.queue_stats()
 
     @property
     def notify_ranges(self) -> tuple[NotifyRange, ...]:
@@ -316,8 +288,10 @@ class VirtioMmio:
         if registers is None:
             return
         limit = self._host.device.queue_sizes[self._queue]
-        if not 0 < value <= limit or value & (value - 1):
-            self._host.log.warning("QueueNum=%d ignored: must be a power of two up to %d", value, limit)
+        any_size = self._host.driver_features & Feature.RING_PACKED  # VIRTIO 1.2 section 2.8
+        if not 0 < value <= limit or (value & (value - 1) and not any_size):
+            rule = "from 1" if any_size else "a power of two up"
+            self._host.log.warning("QueueNum=%d ignored: must be %s to %d", value, rule, limit)
             return
         registers.size = value
 

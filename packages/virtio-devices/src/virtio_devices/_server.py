@@ -17,6 +17,7 @@ from vmm_memory import GuestAccessError, GuestAddressSpace, GuestMemory
 
 from virtio_devices._errors import RequestError
 from virtio_devices._log import LOGGER
+from virtio_devices._rings import QueueTally
 
 ChainHandler = Callable[[GuestMemory, DescriptorChain], int]
 BatchHandler = Callable[[GuestMemory, ChainBatch], bool]
@@ -105,6 +106,7 @@ class QueueServer:
         kick: eventfd that the driver's notifications arrive on.
         memory: asked for a new snapshot each round.
         work: answers the requests.
+        tally: where kicks are counted.
         interrupt: called with the index when the driver wants to know.
         fail: called once with the reason when the ring or a handler broke; the server has stopped serving by
             then.
@@ -118,6 +120,7 @@ class QueueServer:
         memory: GuestAddressSpace,
         work: QueueWork,
         *,
+        tally: QueueTally,
         interrupt: Callable[[int], None],
         fail: Callable[[str], None],
     ) -> None:
@@ -125,12 +128,15 @@ class QueueServer:
         self.queue = queue
         self.kick = kick
         self._memory = memory
+        self._tally = tally
         self._work = work
         self._interrupt = interrupt
         self._fail = fail
         self._busy = threading.Lock()
         self._serving = False
         self._broken = False
+        self._own_kicks = 0
+        self._own_lock = threading.Lock()
         self._loop: EventManager | None = None
 
     def start(self, loop: EventManager) -> None:
@@ -140,7 +146,7 @@ class QueueServer:
         self._loop = loop
         self._serving = True
         loop.add(self.kick.fd, self._on_kick)
-        self.kick.write()
+        self._kick_myself()
 
     def stop(self) -> None:
         """Stop serving; returns when no handler runs any more. The ring stays as it is."""
@@ -158,7 +164,19 @@ class QueueServer:
     def resume(self) -> None:
         """Look at the ring again: the gate may have opened."""
         if self._serving:
-            self.kick.write()
+            self._kick_myself()
+
+    def _kick_myself(self) -> None:
+        with self._own_lock:
+            self._own_kicks += 1
+        self.kick.write()
+
+    def _take_kicks(self) -> None:
+        """Empty the eventfd, and count what is in it that did not come from here."""
+        kicks = self.kick.read() or 0
+        with self._own_lock:
+            own, self._own_kicks = self._own_kicks, 0
+        self._tally.kicks += kicks - own  # one that is counted but not yet written makes up for it next time
 
     def serve_now(self) -> bool:
         """Go round the ring at once, without a kick: its back end has something. On the device thread only.
@@ -174,7 +192,7 @@ class QueueServer:
     def _on_kick(self, _events: int) -> None:
         with self._busy:
             if self._serving:
-                self.kick.read()
+                self._take_kicks()
                 self._serve()
 
     def _serve(self) -> None:
@@ -195,11 +213,14 @@ class QueueServer:
                 self._interrupt(self.index)
             if outcome & Outcome.BLOCKED:
                 return
-            if not outcome & Outcome.FULL and not self.queue.enable_notification(memory):
-                return
+            if not outcome & Outcome.FULL:
+                if not self.queue.enable_notification(memory):
+                    return
+                self._tally.unannounced += 1
+                self.queue.disable_notification(memory)
             if not self._serving:
                 break  # whoever serves next must find the kick that was read above
-        self.kick.write()
+        self._kick_myself()
 
     def _break(self, reason: str) -> None:
         self._broken, self._serving = True, False

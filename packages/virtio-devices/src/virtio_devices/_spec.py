@@ -31,6 +31,9 @@ class Feature(enum.IntFlag):
     INDIRECT_DESC = 1 << 28
     EVENT_IDX = 1 << 29
     VERSION_1 = 1 << 32
+    RING_PACKED = 1 << 34
+    IN_ORDER = 1 << 35
+    NOTIFICATION_DATA = 1 << 38
     RING_RESET = 1 << 40
 
 

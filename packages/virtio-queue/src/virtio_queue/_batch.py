@@ -1,14 +1,19 @@
 """Caller-owned arrays for many chains at once."""
 
 import struct
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
-from vmm_memory import GuestMemory
+from vmm_memory import GuestMemory, ReadableBuffer, WritableBuffer
 
 from virtio_queue._chain import DescriptorChain, Segment
+from virtio_queue._copy import gather, scatter
 from virtio_queue._errors import DriverError, Reason
 from virtio_queue._ffi import BatchArrays
 from virtio_queue._layout import MAX_QUEUE_SIZE, U16
+
+if TYPE_CHECKING:  # the extension has no types: these live in _core.pyi only
+    from virtio_queue._core import Batch
 
 CHAIN = struct.Struct("<IHHIiQQ")  # struct virtio_chain
 _SEGMENT = struct.Struct("<QI?3x")  # struct virtio_seg
@@ -47,6 +52,11 @@ class ChainBatch:
         self.max_segments = max_segments
         self._arrays = BatchArrays(max_chains, max_segments)
         self.address = self._arrays.address
+
+    @property
+    def raw(self) -> "Batch":
+        """The `struct virtio_batch` itself, for the queue."""
+        return self._arrays.batch
 
     def __len__(self) -> int:
         """Chains in the batch, those with an error included."""
@@ -141,6 +151,44 @@ class ChainBatch:
         first, count = CHAIN.unpack_from(self._arrays.chains, index * CHAIN.size)[:2]
         used = self._arrays.segs[first * _SEGMENT.size : (first + count) * _SEGMENT.size]
         return tuple(map(Segment._make, _SEGMENT.iter_unpack(used)))
+
+    def gather(self, memory: GuestMemory, into: WritableBuffer) -> int:
+        """Copy what the driver sent: the readable bytes of all chains, one behind the other.
+
+        Broken chains have none; `records` tells how many each chain has.
+
+        Args:
+            memory: Where the buffers lie.
+            into: Room for all of them. What the chains do not fill is left alone.
+
+        Returns:
+            How many bytes.
+
+        Raises:
+            ValueError: `into` is too small; it may hold the bytes of the first chains.
+            GuestMemoryError: The memory went away since the pop; likewise.
+        """
+        return gather(self, memory, into)
+
+    def scatter(self, memory: GuestMemory, data: ReadableBuffer, sizes: Sequence[int] | None = None) -> int:
+        """Deal bytes out to the writable buffers of the chains, in order, marking the pages dirty.
+
+        What a chain got is recorded as `set_written` does, for `complete_batch`. Broken chains get nothing.
+
+        Args:
+            memory: Where the buffers lie.
+            data: The bytes.
+            sizes: How many for each chain, 0 to its writable bytes, together at most all of `data`. Without
+                them each chain takes as many as fit into it and are left.
+
+        Returns:
+            How many bytes were dealt out.
+
+        Raises:
+            ValueError: A size is not possible; nothing is written.
+            GuestMemoryError: The memory went away since the pop; the chains before have got theirs.
+        """
+        return scatter(self, memory, data, sizes)
 
     def chain(self, index: int, memory: GuestMemory) -> DescriptorChain:
         """One chain as an object that outlives the batch.

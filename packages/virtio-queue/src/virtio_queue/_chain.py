@@ -76,3 +76,35 @@ class DescriptorChain:
     def writer(self) -> Writer:
         """A byte stream over the writable segments, from their start."""
         return Writer(self.memory, [segment[:2] for segment in self.writable], head=self.head)
+
+    def readv(self, fd: int, *, offset: int | None = None) -> int:
+        """Fill the writable segments straight from a file, as `Writer.readv`; the used length.
+
+        Args:
+            fd: A readable, blocking descriptor.
+            offset: Where in the file; None reads on at its position.
+
+        Returns:
+            Bytes read; fewer than `writable_bytes` only at the end of the file.
+
+        Raises:
+            TransferError: read(2) failed.
+            GuestMemoryError: The memory went away since the chain was popped.
+        """
+        return self.writer().readv(fd, offset=offset)
+
+    def writev(self, fd: int, *, offset: int | None = None) -> int:
+        """Write the readable segments straight to a file, as `Reader.writev`.
+
+        Args:
+            fd: A writable, blocking descriptor.
+            offset: Where in the file; None writes on at its position.
+
+        Returns:
+            Bytes written, `readable_bytes`.
+
+        Raises:
+            TransferError: write(2) failed.
+            GuestMemoryError: The memory went away since the chain was popped.
+        """
+        return self.reader().writev(fd, offset=offset)

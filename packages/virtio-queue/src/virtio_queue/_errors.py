@@ -37,6 +37,9 @@ class Reason(enum.IntEnum):
     RING_ADDRESS = errno.ENXIO
     AVAILABLE_INDEX = errno.EBADMSG
     HEAD = errno.ECHRNG
+    RING_POSITION = errno.ESTALE
+    BUFFER_ID = errno.EEXIST
+    ENDLESS = errno.ENOSPC
     TOO_SHORT = errno.ENODATA
 
 
@@ -61,7 +64,10 @@ _TEXT: dict[Reason, tuple[str, str]] = {
     Reason.ADDRESS: ("buffer outside guest memory", "{limit} bytes at {value:#x}"),
     Reason.READ_ONLY: ("device-writable buffer in read-only memory", "{limit} bytes at {value:#x}"),
     Reason.NOT_READY: ("queue used before the driver made it ready", "ready is {value}, must be {limit}"),
-    Reason.RING_SIZE: ("bad queue size", "{value}, must be a power of two up to {limit}"),
+    Reason.RING_SIZE: (
+        "bad queue size",
+        "{value}, must be from 1 to {limit}, in a split ring a power of two",
+    ),
     Reason.RING_ALIGNMENT: ("misaligned", "{value:#x}, must be a multiple of {limit}"),
     Reason.RING_ADDRESS: ("outside guest memory", "{limit} bytes at {value:#x}"),
     Reason.AVAILABLE_INDEX: (
@@ -69,9 +75,18 @@ _TEXT: dict[Reason, tuple[str, str]] = {
         "{value} chains announced, at most {limit} may wait",
     ),
     Reason.HEAD: ("head index outside the descriptor table", "index {value}, queue size {limit}"),
+    Reason.RING_POSITION: (
+        "position behind the end of the ring, whose size was changed without a reset",
+        "descriptor {value}, queue size {limit}",
+    ),
+    Reason.BUFFER_ID: ("buffer id of a chain that the device still has", "id {value}"),
+    Reason.ENDLESS: (
+        "chain runs into descriptors that the device still has",
+        "no end within {limit} descriptors, queue size {value}",
+    ),
     Reason.TOO_SHORT: ("buffers too short for the request", "{value} bytes needed, {limit} left"),
 }
-_PARTS = ("descriptor table", "available ring", "used ring")
+_PARTS = ("descriptor area", "driver area", "device area")
 
 
 class VirtioQueueError(Exception):
@@ -83,9 +98,10 @@ class DriverError(VirtioQueueError):
 
     Attributes:
         reason: Which rule.
-        head: Head index of the chain at fault, None when the whole queue is.
+        head: Head index (packed: buffer id) of the chain at fault, None when the whole queue is.
         position: How many buffers of the chain were accepted before the fault; for RING_ALIGNMENT and
-            RING_ADDRESS the part: 0 descriptor table, 1 available ring, 2 used ring.
+            RING_ADDRESS the part: 0 descriptor area, 1 driver area, 2 device area. A part that regions or
+            host addresses divide within four bytes counts as outside memory.
         value: What was found, None when not recorded (chains of a batch).
         limit: What would have been allowed, None likewise.
     """

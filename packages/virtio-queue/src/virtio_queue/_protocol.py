@@ -6,6 +6,7 @@ from vmm_memory import GuestMemory
 
 from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain
+from virtio_queue._counters import QueueCounters
 from virtio_queue._state import QueueState
 
 
@@ -24,6 +25,8 @@ class VirtQueue(Protocol):
     used_ring: int
     event_idx: bool
     indirect: bool
+    packed: bool
+    in_order: bool
 
     @property
     def max_size(self) -> int:
@@ -31,11 +34,19 @@ class VirtQueue(Protocol):
 
     @property
     def next_avail(self) -> int:
-        """Free-running 16-bit index of the next chain."""
+        """Where the next chain is popped."""
 
     @property
     def next_used(self) -> int:
-        """Free-running 16-bit index of the next used element."""
+        """Where the next used element goes."""
+
+    @property
+    def in_flight(self) -> int:
+        """Chains popped and not completed."""
+
+    @property
+    def counters(self) -> QueueCounters:
+        """What the queue did since it was made or reset."""
 
     def is_valid(self, mem: GuestMemory) -> bool:
         """Whether the queue can be used."""

@@ -1,17 +1,21 @@
-"""The device side of a split virtqueue, on the C core."""
+"""The device side of a virtqueue, on the C core."""
 
 import errno
+from collections.abc import Callable
 from typing import Final, Self
 
 from vmm_memory import GuestMemory
 
 from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain
-from virtio_queue._errors import DriverError, Reason
+from virtio_queue._completion import refusal
+from virtio_queue._errors import DriverError
 from virtio_queue._ffi import driver_error, fail, lib, new_virtq
-from virtio_queue._layout import U16, U64, check_max_size, check_register
-from virtio_queue._protocol import VirtQueue
+from virtio_queue._layout import U16, check_max_size, check_register
+from virtio_queue._place import RingPlace, place_of, reset_ring, state_at
+from virtio_queue._registers import QueueRegisters, restore, save
 from virtio_queue._state import QueueState
+from virtio_queue._translated import again, pop_again
 
 _U32 = 0xFFFF_FFFF
 # Bound once: an attribute lookup on lib costs a good part of a call.
@@ -19,26 +23,30 @@ _pop_batch: Final = lib.vq_pop_batch
 _complete_batch: Final = lib.vq_complete_batch
 
 
-class Queue:
-    """Device side of a split virtqueue with indirect descriptors and event index (VIRTIO 1.2, 2.7).
+class Queue(QueueRegisters):
+    """Device side of a virtqueue, split or packed, with indirect descriptors and event index.
 
     Guest memory is hostile. What breaks one chain (a loop, a buffer outside memory, …) is reported once: the
     chain is taken from the ring, and the device either completes it with 0 bytes or asks for a reset. What
-    breaks the ring (an available index that ran ahead, a head outside the table) breaks the queue: each later
-    pop raises the same error until `reset`, and `enable_notification` says that there is nothing to do: no
-    loop can spin. Every chain that was popped, broken ones too, has to be completed or given back: as many
-    as the queue has entries can be in flight, and a driver that announces more has broken the ring.
+    breaks the ring (an available index that ran ahead, a head outside the table; packed: a list without an
+    end, a buffer id that is in flight) breaks the queue: each later pop raises the same error until `reset`,
+    and `enable_notification` says that there is nothing to do: no loop can spin. Every chain that was popped,
+    broken ones too, has to be completed or given back: as many as the queue has entries can be in flight, and
+    a driver that announces more has broken the ring.
+
+    Which format it is, `packed` says; everything else is the same for both (VIRTIO 1.2, 2.7 and 2.8).
 
     One thread at a time. Operations release the GIL.
 
     Args:
-        max_size: Most entries a driver may choose, a power of two from 1 to 32768; `size` starts there.
+        max_size: Most entries a driver may choose, 1 to 32768; `size` starts there. The size of a split ring
+            must be a power of two, which is judged when it is used.
 
     Raises:
         ValueError: `max_size` is no queue size.
     """
 
-    __slots__ = ("_single", "_vq")
+    __slots__ = ("_single",)
 
     def __init__(self, max_size: int) -> None:
         self._vq = new_virtq(check_max_size(max_size))
@@ -47,96 +55,14 @@ class Queue:
     def __repr__(self) -> str:
         return f"Queue({self.state()})"
 
-    @property
-    def max_size(self) -> int:
-        """Most entries a driver may choose."""
-        return self._vq.max_size
-
-    @property
-    def size(self) -> int:
-        """Entries; settable, 0 to 65535. Usable is a power of two up to `max_size`."""
-        return self._vq.size
-
-    @size.setter
-    def size(self, value: int) -> None:
-        self._vq.size = check_register("size", value, U16)
-
-    @property
-    def desc_table(self) -> int:
-        """Guest address of the descriptor table; settable, 64 bits. Usable is a multiple of 16."""
-        return self._vq.desc
-
-    @desc_table.setter
-    def desc_table(self, value: int) -> None:
-        self._vq.desc = check_register("desc_table", value, U64)
-
-    @property
-    def avail_ring(self) -> int:
-        """Guest address of the available ring; settable, 64 bits. Usable is a multiple of 2."""
-        return self._vq.avail
-
-    @avail_ring.setter
-    def avail_ring(self, value: int) -> None:
-        self._vq.avail = check_register("avail_ring", value, U64)
-
-    @property
-    def used_ring(self) -> int:
-        """Guest address of the used ring; settable, 64 bits. Usable is a multiple of 4."""
-        return self._vq.used
-
-    @used_ring.setter
-    def used_ring(self, value: int) -> None:
-        self._vq.used = check_register("used_ring", value, U64)
-
-    @property
-    def ready(self) -> bool:
-        """Whether the driver has enabled the queue; settable."""
-        return bool(self._vq.flags & lib.VIRTQ_READY)
-
-    @ready.setter
-    def ready(self, value: bool) -> None:
-        self._set_flag(lib.VIRTQ_READY, value)
-
-    @property
-    def event_idx(self) -> bool:
-        """VIRTIO_F_EVENT_IDX was negotiated; settable."""
-        return bool(self._vq.flags & lib.VIRTQ_EVENT_IDX)
-
-    @event_idx.setter
-    def event_idx(self, value: bool) -> None:
-        self._set_flag(lib.VIRTQ_EVENT_IDX, value)
-
-    @property
-    def indirect(self) -> bool:
-        """VIRTIO_F_INDIRECT_DESC was negotiated; settable."""
-        return bool(self._vq.flags & lib.VIRTQ_INDIRECT)
-
-    @indirect.setter
-    def indirect(self, value: bool) -> None:
-        self._set_flag(lib.VIRTQ_INDIRECT, value)
-
-    @property
-    def next_avail(self) -> int:
-        """Free-running 16-bit index of the next chain to pop."""
-        return self._vq.next_avail
-
-    @property
-    def next_used(self) -> int:
-        """Free-running 16-bit index of the next used element."""
-        return self._vq.next_used
-
-    @property
-    def in_flight(self) -> int:
-        """Chains popped and not completed, 0 to `size`."""
-        return (self._vq.next_avail - self._vq.next_used) & U16
-
-    @property
-    def broken(self) -> DriverError | None:
-        """Why nothing is popped any more, None for a sound queue."""
-        return driver_error(self._vq.broken) if self._vq.broken.error else None
-
-    def _set_flag(self, flag: int, value: bool) -> None:
-        self._vq.flags = self._vq.flags | flag if value else self._vq.flags & ~flag
+    def _call(
+        self, call: Callable[..., int], mem: GuestMemory, *rest: int, caller: Callable[[], str] = str
+    ) -> int:
+        view = mem.access_map()
+        rc = call(view.address, self._vq, *rest)
+        if rc < 0 and view.translated:
+            rc = again(rc, call, mem, self._vq, *rest)
+        return rc if rc >= 0 else fail(rc, self._vq, caller())
 
     def is_valid(self, mem: GuestMemory) -> bool:
         """Whether the queue is ready, its size legal, its rings aligned and in (writable) memory.
@@ -156,10 +82,7 @@ class Queue:
         Raises:
             DriverError: NOT_READY, RING_SIZE, RING_ALIGNMENT or RING_ADDRESS.
         """
-        view = mem.access_map()
-        rc = lib.vq_check(view.address, self._vq)
-        if rc < 0:
-            fail(rc, self._vq, "")
+        self._call(lib.vq_check, mem)
 
     def pop(self, mem: GuestMemory) -> DescriptorChain | None:
         """Take the next chain.
@@ -169,7 +92,7 @@ class Queue:
 
         Raises:
             DriverError: `head` is set: this chain is broken, was taken and can be completed with 0 bytes.
-                `head` None, or reason HEAD: the queue is broken or unusable and nothing was taken.
+                `broken` set, or `head` None: the queue is broken or unusable and nothing was taken.
         """
         single = self._single
         if single is None or single.max_segments < self._vq.size:
@@ -200,6 +123,8 @@ class Queue:
         """
         view = mem.access_map()
         rc = _pop_batch(view.address, self._vq, batch.address)
+        if view.translated:
+            rc = pop_again(rc, _pop_batch, mem, self, batch)
         if rc < 0:
             fail(rc, self._vq, f"batch has room for {batch.max_segments} segments, queue size is {self.size}")
         return rc
@@ -208,21 +133,23 @@ class Queue:
         """Give the last popped chains back, so that the next pop finds them again.
 
         Args:
-            count: Chains, 1 to `in_flight`; none popped after them may have been completed.
+            count: Chains, 1 to `in_flight`; none of them or popped after them may have been completed.
 
         Raises:
-            ValueError: So many are not in flight; nothing is changed.
+            ValueError: So many are not in flight, or (packed, where it is known) one of the last `count` was
+                completed; nothing is changed.
         """
         if not 1 <= count <= self.in_flight:
             raise ValueError(f"cannot give {count} chains back, {self.in_flight} are in flight")
-        self._vq.next_avail = (self._vq.next_avail - count) & U16
+        if lib.virtq_undo_pop(self._vq, count) < 0:
+            raise ValueError(f"cannot give {count} chains back, of the last {count} some were completed")
 
     def add_used(self, mem: GuestMemory, head: int, written: int) -> None:
         """Complete one chain: write a used element and publish it.
 
         Args:
             mem: The memory of the ring.
-            head: `DescriptorChain.head`, below `size`.
+            head: `DescriptorChain.head`; below `size`, or (packed) the id of a chain in flight.
             written: Bytes written into the writable segments, 0 to 2^32 - 1.
 
         Raises:
@@ -231,10 +158,7 @@ class Queue:
         """
         check_register("head", head, U16)
         check_register("written", written, _U32)
-        view = mem.access_map()
-        rc = lib.vq_add_used(view.address, self._vq, head, written)
-        if rc < 0:
-            fail(rc, self._vq, f"chain {head} of queue size {self.size}, {self.in_flight} chains in flight")
+        self._call(lib.vq_add_used, mem, head, written, caller=lambda: self._refusal([head]))
 
     def complete_batch(self, mem: GuestMemory, batch: ChainBatch) -> bool:
         """Complete every chain of the batch, in its order, with one index store, in one crossing into C.
@@ -248,30 +172,42 @@ class Queue:
 
         Raises:
             DriverError: The queue is unusable; nothing is published.
-            ValueError: A head is no index of the queue, `written` exceeds the writable bytes of its chain, or
-                more chains than are in flight; nothing is published.
+            ValueError: A head is no index of the queue (packed: not in flight, or twice in the batch),
+                `written` exceeds the writable bytes of its chain, or more chains than are in flight; nothing
+                is published.
         """
         view = mem.access_map()
         rc = _complete_batch(view.address, self._vq, batch.address)
+        if rc < 0 and view.translated:
+            rc = again(rc, _complete_batch, mem, self._vq, batch.address)
         if rc == -errno.EINVAL:
-            raise ValueError(completion_error(self, batch))
+            raise ValueError(self._completion_error(batch))
         if rc < 0:
             fail(rc, self._vq, "")
         return rc == 1
+
+    def _completion_error(self, batch: ChainBatch) -> str:
+        for _first, _count, head, written, _error, _readable, writable in batch.records():
+            if written > writable:
+                return f"chain {head}: {written} bytes written, {writable} writable"
+        return self._refusal([record[2] for record in batch.records()])
+
+    def _refusal(self, heads: list[int]) -> str:
+        held = self._vq.held
+        known = (lambda head: bool(held[head].slots)) if self.packed else None
+        oldest = [chain.head for chain in self.state().held] if self.in_order else None
+        return str(refusal(heads, self.size, self.in_flight, known, oldest))
 
     def needs_notification(self, mem: GuestMemory) -> bool:
         """Decide whether the driver must be interrupted for what was completed since the last decision.
 
-        False when nothing was. Without event index the driver's VIRTQ_AVAIL_F_NO_INTERRUPT decides (2.7.7).
+        False when nothing was. Without event index the driver's VIRTQ_AVAIL_F_NO_INTERRUPT decides (2.7.7);
+        in a packed ring its event suppression structure (2.8.10).
 
         Raises:
             DriverError: The queue is unusable.
         """
-        view = mem.access_map()
-        rc = lib.vq_needs_notification(view.address, self._vq)
-        if rc < 0:
-            fail(rc, self._vq, "")
-        return rc == 1
+        return self._call(lib.vq_needs_notification, mem) == 1
 
     def enable_notification(self, mem: GuestMemory) -> bool:
         """Ask the driver to announce new chains.
@@ -282,11 +218,7 @@ class Queue:
         Raises:
             DriverError: The queue is unusable.
         """
-        view = mem.access_map()
-        rc = lib.vq_enable_notification(view.address, self._vq)
-        if rc < 0:
-            fail(rc, self._vq, "")
-        return rc == 1
+        return self._call(lib.vq_enable_notification, mem) == 1
 
     def disable_notification(self, mem: GuestMemory) -> None:
         """Ask the driver not to announce new chains; a hint that it may ignore.
@@ -294,32 +226,53 @@ class Queue:
         Raises:
             DriverError: The queue is unusable.
         """
-        view = mem.access_map()
-        rc = lib.vq_disable_notification(view.address, self._vq)
-        if rc < 0:
-            fail(rc, self._vq, "")
+        self._call(lib.vq_disable_notification, mem)
 
     def reset(self) -> None:
         """Back to the state after construction: not ready, `size` at its maximum, nothing negotiated."""
         self._vq = new_virtq(self._vq.max_size)
 
+    def reset_ring(self) -> None:
+        """Back to a fresh ring with the same features, as VIRTIO_F_RING_RESET wants it (VIRTIO 1.2, 2.6.1).
+
+        Not ready, `size` at its maximum, addresses and positions at their start; chains in flight are lost.
+        """
+        self._vq = type(self).from_state(reset_ring(self.state()))._vq
+
+    def detach(self) -> RingPlace:
+        """Hand the ring out for another backend: it is no longer ready here.
+
+        Decide about the last interrupt (`needs_notification`) before.
+
+        Raises:
+            ValueError: Chains are in flight; nothing is changed. Complete them, or give them back.
+        """
+        if self.in_flight:
+            raise ValueError(f"cannot detach the ring with {self.in_flight} chains in flight")
+        self.ready = False
+        return place_of(self.state())
+
+    def attach(self, place: RingPlace, mem: GuestMemory | None = None) -> None:
+        """Go on with a ring where another backend stopped; it is ready then.
+
+        The first decision about an interrupt is for one, if the driver wants any.
+
+        Args:
+            place: From `detach`, perhaps `RingPlace.moved`.
+            mem: When given, the rings must lie in it; otherwise the first operation finds out.
+
+        Raises:
+            InvalidStateError: A field of `place` is out of range; nothing is changed.
+            DriverError: The rings are not in `mem`; nothing is changed.
+            ValueError: Chains are in flight; nothing is changed.
+        """
+        if self.in_flight:
+            raise ValueError(f"cannot attach a ring with {self.in_flight} chains in flight")
+        self._vq = type(self).from_state(state_at(self.state(), place), mem)._vq
+
     def state(self) -> QueueState:
         """Everything the queue knows; take it while no thread works on the queue."""
-        vq = self._vq
-        return QueueState(
-            max_size=vq.max_size,
-            size=vq.size,
-            ready=self.ready,
-            desc_table=vq.desc,
-            avail_ring=vq.avail,
-            used_ring=vq.used,
-            event_idx=self.event_idx,
-            indirect=self.indirect,
-            next_avail=vq.next_avail,
-            next_used=vq.next_used,
-            num_added=vq.num_added,
-            broken=Reason(-vq.broken.error) if vq.broken.error else None,
-        )
+        return save(self)
 
     @classmethod
     def from_state(cls, state: QueueState, mem: GuestMemory | None = None) -> Self:
@@ -333,23 +286,7 @@ class Queue:
             DriverError: The rings are not in `mem`.
         """
         queue = cls(state.max_size)
-        vq = queue._vq
-        vq.size, vq.desc, vq.avail, vq.used = state.size, state.desc_table, state.avail_ring, state.used_ring
-        queue.ready, queue.event_idx, queue.indirect = state.ready, state.event_idx, state.indirect
-        vq.next_avail, vq.next_used, vq.num_added = state.next_avail, state.next_used, state.num_added
-        if state.broken is not None:
-            vq.broken.error, vq.broken.head = -state.broken, lib.VIRTQ_NO_HEAD
+        restore(queue, state)
         if mem is not None and state.ready:
             queue.check(mem)
         return queue
-
-
-def completion_error(queue: VirtQueue, batch: ChainBatch) -> str:
-    """Which rule of `complete_batch` the caller broke."""
-    in_flight = (queue.next_avail - queue.next_used) & U16
-    for _first, _count, head, written, _error, _readable, writable in batch.records():
-        if head >= queue.size:
-            return f"chain {head} is no index of a queue of {queue.size}"
-        if written > writable:
-            return f"chain {head}: {written} bytes written, {writable} writable"
-    return f"batch completes {len(batch)} chains, {in_flight} are in flight"

@@ -1,10 +1,14 @@
 """Byte streams over the buffers of a chain, however the driver cut them (VIRTIO 1.2, 2.7.4: no framing)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
-from vmm_memory import GuestMemory
+from vmm_memory import GuestMemory, TransferError, UnexpectedEofError
 
 from virtio_queue._errors import DriverError, Reason
+from virtio_queue._wire import WireStruct
+
+_S = TypeVar("_S", bound=WireStruct)
 
 
 class _Cursor:
@@ -59,6 +63,19 @@ class _Cursor:
         self._require(size)
         self._advance(size)
 
+    def _transfer(self, move: Callable[..., int], fd: int, size: int | None, offset: int | None) -> int:
+        size = self.available if size is None else size
+        self._require(size)
+        try:
+            moved = move(list(self._peek(size)), fd, offset=offset)
+        except UnexpectedEofError as end:
+            moved = end.completed
+        except TransferError as error:
+            self._advance(error.completed)
+            raise
+        self._advance(moved)
+        return moved
+
     def _split(self, size: int) -> list[tuple[int, int]]:
         self._require(size)
         kept = list(self._peek(size))
@@ -103,6 +120,34 @@ class Reader(_Cursor):
         """
         return self.read(self.available)
 
+    def read_struct(self, kind: type[_S]) -> _S:
+        """The next bytes as a header.
+
+        Raises:
+            DriverError: The chain is shorter (TOO_SHORT); the position is unchanged.
+            GuestMemoryError: As for `read`.
+        """
+        return kind.from_bytes(self.read(kind.SIZE))
+
+    def writev(self, fd: int, size: int | None = None, *, offset: int | None = None) -> int:
+        """Write the next bytes straight to a file; interrupted and short writes are continued.
+
+        Args:
+            fd: A writable, blocking descriptor.
+            size: Bytes, 0 to `available`; None for all.
+            offset: Where in the file; None writes on at its position.
+
+        Returns:
+            Bytes written, `size`.
+
+        Raises:
+            DriverError: The chain is shorter (TOO_SHORT); nothing was written.
+            TransferError: write(2) failed; the position is behind what was written.
+            GuestMemoryError: As for `read`.
+            ValueError: `size` is negative.
+        """
+        return self._transfer(self._memory.gather_to_fd, fd, size, offset)
+
     def split(self, size: int) -> "Reader":
         """Keep the next `size` bytes in this stream and return another one over the rest.
 
@@ -137,6 +182,35 @@ class Writer(_Cursor):
             self._memory.write(addr, view[start : start + length])
             start += length
         self._advance(len(view))
+
+    def write_struct(self, header: WireStruct) -> None:
+        """Write a header.
+
+        Raises:
+            DriverError: There is less room (TOO_SHORT); nothing is written.
+            GuestMemoryError: As for `write`.
+            ValueError: A field does not fit; nothing is written.
+        """
+        self.write(header.to_bytes())
+
+    def readv(self, fd: int, size: int | None = None, *, offset: int | None = None) -> int:
+        """Fill the next bytes straight from a file; interrupted and short reads are continued.
+
+        Args:
+            fd: A readable, blocking descriptor.
+            size: Bytes, 0 to `available`; None for all.
+            offset: Where in the file; None reads on at its position.
+
+        Returns:
+            Bytes read; fewer than `size` only at the end of the file.
+
+        Raises:
+            DriverError: There is less room (TOO_SHORT); nothing was read.
+            TransferError: read(2) failed; the position is behind what was read.
+            GuestMemoryError: As for `write`.
+            ValueError: `size` is negative.
+        """
+        return self._transfer(self._memory.scatter_from_fd, fd, size, offset)
 
     def split(self, size: int) -> "Writer":
         """Keep the next `size` bytes in this stream and return another one over the rest.

@@ -16,6 +16,7 @@ from ._errors import (
     HugepageError,
     InvalidGuestAddressError,
     InvalidRegionError,
+    IommuFaultError,
     ListenerError,
     MappingError,
     MisalignedAccessError,
@@ -28,14 +29,18 @@ from ._errors import (
     UnexpectedEofError,
 )
 from ._include import get_include
+from ._iommu import IommuMemory
+from ._iotlb import Iommu, Iotlb, IotlbEntry, Permissions
 from ._map import GuestMemoryMmap
 from ._protocols import DiscardListener, GuestAddressSpace, GuestMemory, RegionListener
 from ._region import GuestRegionMmap
 from ._slice import GuestSlice
 from ._types import FileOffset, GuestAddress, MemoryOrder, ReadableBuffer, WritableBuffer
+from ._vector import AccessVector
 
 __all__ = (
     "AccessMap",
+    "AccessVector",
     "AtomicBitmap",
     "ClosedError",
     "DiscardListener",
@@ -54,12 +59,18 @@ __all__ = (
     "HugepageError",
     "InvalidGuestAddressError",
     "InvalidRegionError",
+    "Iommu",
+    "IommuFaultError",
+    "IommuMemory",
+    "Iotlb",
+    "IotlbEntry",
     "ListenerError",
     "MappingError",
     "MemoryOrder",
     "MisalignedAccessError",
     "NoSuchRegionError",
     "PartialBufferError",
+    "Permissions",
     "ReadOnlyRegionError",
     "ReadableBuffer",
     "RegionBusyError",

@@ -7,12 +7,13 @@
     │   ├── InvalidGuestAddressError         not mapped, or wraps around 2^64
     │   │   └── PartialBufferError           begins mapped, runs out of memory
     │   ├── ReadOnlyRegionError              a write to a read-only region
+    │   ├── IommuFaultError                  no translation, or none with this permission
     │   └── MisalignedAccessError            a typed access off its natural alignment
     ├── InvalidRegionError (ValueError)  our caller asked for a region that cannot be
     │   ├── FileTooSmallError
     │   └── RegionOverlapError
     ├── NoSuchRegionError (LookupError)
-    ├── RegionBusyError                  close() while slices or maps use the region
+    ├── RegionBusyError                  memory or a translation is to go while somebody uses it
     ├── ClosedError                      a closed region or slice was used
     ├── MappingError (OSError)           the kernel refused memfd, mmap or madvise
     │   └── HugepageError
@@ -37,6 +38,7 @@ __all__ = (
     "HugepageError",
     "InvalidGuestAddressError",
     "InvalidRegionError",
+    "IommuFaultError",
     "ListenerError",
     "MappingError",
     "MisalignedAccessError",
@@ -55,17 +57,19 @@ class GuestMemoryError(Exception):
 
 
 class GuestAccessError(GuestMemoryError):
-    """An access that guest memory cannot serve; nothing was read, written or marked.
+    """An access that guest memory cannot serve; it has read, written and marked nothing.
 
     Attributes:
-        address: First guest physical address of the access.
+        address: First guest address of the access.
         size: Its bytes.
+        completed: Of a vectored access: how many entries before this one were accessed. Else 0.
     """
 
     def __init__(self, address: int, size: int, reason: str) -> None:
         super().__init__(f"guest range {address:#x} + {size:#x}: {reason}")
         self.address = address
         self.size = size
+        self.completed = 0
 
 
 class InvalidGuestAddressError(GuestAccessError):
@@ -77,19 +81,37 @@ class PartialBufferError(InvalidGuestAddressError):
 
     Attributes:
         expected: Bytes asked for.
-        completed: Bytes moved: 0, ranges are checked before the first byte.
         available: Bytes mapped without a gap from `address` on.
     """
 
     def __init__(self, address: int, expected: int, available: int) -> None:
         super().__init__(address, expected, f"only the first {available:#x} bytes are mapped; none was moved")
         self.expected = expected
-        self.completed = 0
         self.available = available
 
 
 class ReadOnlyRegionError(GuestAccessError):
     """The range touches a region that was made read-only."""
+
+
+class IommuFaultError(GuestAccessError):
+    """The IOMMU does not translate some byte of the range, or not for this kind of access.
+
+    Attributes:
+        iova: The first such byte, an I/O virtual address within the range.
+        write: Was it to be written (else read)?
+        mapped: Is it translated, but without the permission?
+    """
+
+    def __init__(
+        self, address: int, size: int, *, iova: int, write: bool, mapped: bool, reason: str = ""
+    ) -> None:
+        way = "written" if write else "read"
+        text = f"may not be {way}" if mapped else f"is not translated (to be {way})"
+        super().__init__(address, size, f"IOVA {iova:#x} {text}" + (f": {reason}" if reason else ""))
+        self.iova = iova
+        self.write = write
+        self.mapped = mapped
 
 
 class MisalignedAccessError(GuestAccessError):

@@ -16,20 +16,21 @@ from ._errors import (
     ReadOnlyRegionError,
 )
 
-__all__ = ("access_error", "number_error", "typed_error", "unmapped_error")
+__all__ = ("ORDERS", "access_error", "number_error", "typed_error", "unmapped_error")
 
 _LIMIT: Final = 1 << 64
+ORDERS: Final = "memory order: loads take RELAXED, ACQUIRE or SEQ_CST, stores RELAXED, RELEASE or SEQ_CST"
 
 
 def access_error(table: AccessMap, rc: int, addr: int, size: int) -> GuestMemoryError:
     """The exception for a copy, check or slice that C (or its twin) refused with rc."""
-    if table.map.count != len(table.regions):
+    if table.emptied:
         return ForkedError(table.owner_pid)
     if rc == -errno.EACCES:
         return ReadOnlyRegionError(addr, size, "touches a read-only region; nothing was written")
     if rc == -errno.ERANGE:
         return InvalidGuestAddressError(addr, size, "wraps around 2^64")
-    mapped = [(region.base, region.size) for region in table.regions]
+    mapped = [(row.base, row.size) for row in table.rows]
     return unmapped_error(mapped, addr, size)
 
 
@@ -45,19 +46,15 @@ def unmapped_error(mapped: Sequence[tuple[int, int]], addr: int, size: int) -> I
     return PartialBufferError(addr, size, at - addr)
 
 
-def typed_error(table: AccessMap, rc: int, addr: int, size: int, value: int) -> Exception:
-    """The exception for a load or store that C refused with rc."""
-    if rc == -errno.EDOM:
-        return ValueError(f"value is {value:#x}, must be in 0 .. 2^{8 * size} - 1 for {size} bytes")
-    if rc != -errno.EINVAL:
-        return access_error(table, rc, addr, size)
+def typed_error(rc: int, addr: int, size: int, value: int) -> Exception:
+    """The exception for a typed access whose numbers C refused with rc, -EDOM or -EINVAL."""
     if size not in {1, 2, 4, 8}:
         return ValueError(f"size is {size}, must be 1, 2, 4 or 8")
+    if rc == -errno.EDOM:
+        return ValueError(f"value is {value:#x}, must be in 0 .. 2^{8 * size} - 1 for {size} bytes")
     if addr % size:
         return MisalignedAccessError(addr, size, f"address must be a multiple of {size}")
-    return ValueError(
-        "memory order: loads take RELAXED, ACQUIRE or SEQ_CST, stores RELAXED, RELEASE or SEQ_CST"
-    )
+    return ValueError(ORDERS)
 
 
 def number_error(addr: int, size: int, value: int = 0) -> Exception:
@@ -68,4 +65,6 @@ def number_error(addr: int, size: int, value: int = 0) -> Exception:
         return ValueError(f"size is {size}, must be 0 or more")
     if size >= _LIMIT:
         return InvalidGuestAddressError(addr, size, "wraps around 2^64")
+    if size not in {1, 2, 4, 8}:
+        return ValueError(f"size is {size}, must be 1, 2, 4 or 8")
     return ValueError(f"value is {value:#x}, must be in 0 .. 2^{8 * size} - 1 for {size} bytes")

@@ -24,11 +24,11 @@ _MFD_HUGE_SHIFT: Final = 26
 class Mapping:
     """`size` bytes of host memory between two PROT_NONE pages; unmapped when the last view of it is gone.
 
-    The C pointer is what owns the pages. `view`, every slice of it and every buffer made from those refer to
-    that pointer, so no Python code, however careless, can hold a view of unmapped memory.
+    The C pointer is what owns the pages. What `export` returns and every view made from it refer to that
+    pointer, so no Python code, however careless, can hold a view of unmapped memory.
     """
 
-    __slots__ = ("_pointer", "host", "page_size", "shared", "size", "view")
+    __slots__ = ("_pointer", "host", "page_size", "read_only", "shared", "size")
 
     def __init__(
         self, size: int, base: int, *, fd: int = -1, offset: int = 0, shared: bool, read_only: bool = False
@@ -51,14 +51,17 @@ class Mapping:
         self.host: Final = address_of(self._pointer)
         self.shared: Final = shared
         self.size: Final = size
-        # SAFETY: the buffer keeps the pointer, hence the mapping, alive; size is what was mapped there.
-        view = memoryview(ffi.buffer(self._pointer, size))
-        self.view: Final = view.toreadonly() if read_only else view
+        self.read_only: Final = read_only
 
     @property
     def pointer(self) -> CData:
         """The owning C pointer: whoever keeps it keeps the pages."""
         return self._pointer
+
+    def export(self) -> memoryview:
+        """A new buffer over all of it (writable: callers make read-only views of read-only mappings)."""
+        # SAFETY: the buffer keeps the pointer, hence the mapping, alive; size is what was mapped there.
+        return ffi.buffer(self._pointer, self.size)
 
     def prefault(self) -> None:
         """Have the kernel back every page now instead of at the guest's first touch.
@@ -66,7 +69,7 @@ class Mapping:
         Raises:
             MappingError: Not enough memory; pages that were had stay.
         """
-        while (rc := lib.vmm_mem_prefault(self._pointer, self.size, not self.view.readonly)) == -errno.EINTR:
+        while (rc := lib.vmm_mem_prefault(self._pointer, self.size, not self.read_only)) == -errno.EINTR:
             pass
         if rc in {-errno.ENOMEM, -errno.EFAULT}:
             raise MappingError(

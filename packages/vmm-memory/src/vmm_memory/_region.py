@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import weakref
+from collections.abc import Callable
 from typing import Final
 
 from ._bitmap import AtomicBitmap
@@ -15,6 +16,7 @@ from ._errors import (
     ReadOnlyRegionError,
     RegionBusyError,
 )
+from ._holders import Holders, caller
 from ._mapping import HOST_PAGE, Mapping, make_memfd, reopen_file
 from ._slice import GuestSlice
 from ._types import FileOffset, GuestAddress
@@ -56,17 +58,18 @@ class GuestRegionMmap:
         backing: FileOffset | None = None,
         read_only: bool = False,
         dirty: bool = False,
+        dirty_page_size: int = HOST_PAGE,
         slot: int | None = None,
     ) -> None:
         self.base: Final = GuestAddress(base)
         self.size: Final = mapping.size
         self.slot: Final = next(_slots) if slot is None else slot
-        self.bitmap: Final = AtomicBitmap(mapping.size, HOST_PAGE) if dirty else None
+        self.bitmap: Final = AtomicBitmap(mapping.size, dirty_page_size) if dirty else None
         self.read_only: Final = read_only
         self.file_offset: Final = backing
         self.page_size: Final = mapping.page_size
         self._mapping: Mapping | None = mapping
-        self._users: Final[weakref.WeakSet[object]] = weakref.WeakSet()
+        self._users: Final = Holders()
         self._fd_closer: Final = None if backing is None else weakref.finalize(self, os.close, backing.fd)
 
     @classmethod
@@ -79,6 +82,7 @@ class GuestRegionMmap:
         hugepages: bool = False,
         hugepage_size: int = 2 << 20,
         dirty: bool = False,
+        dirty_page_size: int = HOST_PAGE,
         prefault: bool = False,
         slot: int | None = None,
     ) -> GuestRegionMmap:
@@ -91,6 +95,7 @@ class GuestRegionMmap:
             hugepages: Back it by huge pages of the host's pool; all of them are reserved here.
             hugepage_size: Bytes per huge page: 2 MiB or 1 GiB on x86_64.
             dirty: Track which pages this process writes.
+            dirty_page_size: Bytes per bit of `bitmap`, a power of two.
             prefault: Have every page backed now; slower to start, no faults later, and a clear error when
                 there is too little memory.
             slot: A number of the caller's choice instead of the next free one.
@@ -112,7 +117,9 @@ class GuestRegionMmap:
         except BaseException:
             os.close(fd)
             raise
-        return cls(base, mapping, backing=FileOffset(fd), dirty=dirty, slot=slot)
+        return cls(
+            base, mapping, backing=FileOffset(fd), dirty=dirty, dirty_page_size=dirty_page_size, slot=slot
+        )
 
     @classmethod
     def anonymous(
@@ -122,6 +129,7 @@ class GuestRegionMmap:
         shared: bool = False,
         *,
         dirty: bool = False,
+        dirty_page_size: int = HOST_PAGE,
         prefault: bool = False,
         slot: int | None = None,
     ) -> GuestRegionMmap:
@@ -132,6 +140,7 @@ class GuestRegionMmap:
             size: Bytes, a multiple of the page size.
             shared: MAP_SHARED instead of MAP_PRIVATE.
             dirty: As in `memfd`.
+            dirty_page_size: As in `memfd`.
             prefault: As in `memfd`.
             slot: As in `memfd`.
 
@@ -140,7 +149,13 @@ class GuestRegionMmap:
             MappingError: mmap(2) or madvise(2) failed.
         """
         _check_range(base, size, HOST_PAGE, slot)
-        return cls(base, _make_mapping(base, size, prefault, shared=shared), dirty=dirty, slot=slot)
+        return cls(
+            base,
+            _make_mapping(base, size, prefault, shared=shared),
+            dirty=dirty,
+            dirty_page_size=dirty_page_size,
+            slot=slot,
+        )
 
     @classmethod
     def from_file(
@@ -152,6 +167,7 @@ class GuestRegionMmap:
         shared: bool = True,
         read_only: bool = False,
         dirty: bool = False,
+        dirty_page_size: int = HOST_PAGE,
         prefault: bool = False,
         slot: int | None = None,
     ) -> GuestRegionMmap:
@@ -168,6 +184,7 @@ class GuestRegionMmap:
             shared: Writes reach the file; otherwise they stay in this process (copy on write).
             read_only: Map it without write permission, refuse writes.
             dirty: As in `memfd`.
+            dirty_page_size: As in `memfd`.
             prefault: As in `memfd`.
             slot: As in `memfd`.
 
@@ -188,7 +205,15 @@ class GuestRegionMmap:
             os.close(fd)
             raise
         backing = FileOffset(fd, file.offset)
-        return cls(base, mapping, backing=backing, read_only=read_only, dirty=dirty, slot=slot)
+        return cls(
+            base,
+            mapping,
+            backing=backing,
+            read_only=read_only,
+            dirty=dirty,
+            dirty_page_size=dirty_page_size,
+            slot=slot,
+        )
 
     def __repr__(self) -> str:
         kind = "closed" if self._mapping is None else "file" if self.file_offset else "anonymous"
@@ -241,10 +266,6 @@ class GuestRegionMmap:
             ReadOnlyRegionError: write, and the region is read-only.
             ClosedError: The region was closed.
         """
-        view = self.mapping.view
-        if offset < 0 or size < 0 or offset + size > self.size:
-            reason = f"leaves the region {self.base:#x}-{self.last_addr:#x}; a slice lies in one region"
-            raise InvalidGuestAddressError(self.base + offset, size, reason)
         if write and self.read_only:
             raise ReadOnlyRegionError(self.base + offset, size, "the region is read-only")
 
@@ -252,8 +273,43 @@ class GuestRegionMmap:
             if self.bitmap is not None:
                 self.bitmap.set_addr_range(offset + start, count)
 
-        window = GuestSlice(self, view[offset : offset + size], self.base + offset, mark if write else None)
-        self.add_user(window)
+        return self.window(offset, size, self.base + offset, mark if write else None)
+
+    def window(
+        self,
+        offset: int,
+        size: int,
+        address: int,
+        mark: Callable[[int, int], None] | None,
+        lenders: tuple[Holders, ...] = (),
+    ) -> GuestSlice:
+        """As `get_slice`, seen at another address and marked elsewhere; for memory that translates.
+
+        Args:
+            offset: First byte from base, 0 .. size.
+            size: Bytes, 0 .. size - offset.
+            address: What the slice says of itself.
+            mark: Marks (offset, bytes) of the slice dirty; None for a slice that cannot be written.
+            lenders: Others who have to know how long it and its views are used.
+
+        Raises:
+            InvalidGuestAddressError: The window leaves the region.
+            ClosedError: The region was closed.
+        """
+        if offset < 0 or size < 0 or offset + size > self.size:
+            reason = f"leaves the region {self.base:#x}-{self.last_addr:#x}; a slice lies in one region"
+            raise InvalidGuestAddressError(address, size, reason)
+        # A buffer of its own: it lives as long as any view that is cut from this slice.
+        exporter = self.mapping.export()
+        window = GuestSlice(self, memoryview(exporter)[offset : offset + size], address, mark)
+        alive, text, place = weakref.ref(window), repr(window), caller()
+
+        def name() -> str:
+            opened = (window := alive()) is not None and not window.closed
+            return f"{text} taken at {place}" if opened else f"a view cut from {text} taken at {place}"
+
+        for holders in (self._users, *lenders):
+            holders.add(exporter, name, (address, address + max(size, 1)))
         return window
 
     def discard(self, offset: int, size: int) -> None:
@@ -295,16 +351,18 @@ class GuestRegionMmap:
         """
         self._users.add(user)
 
-    def close(self) -> None:
+    def close(self, *, timeout: float = 0.0) -> None:
         """Unmap the memory and close the descriptor; closing twice is fine.
 
-        Plain memoryviews that outlive their GuestSlice keep the pages mapped until they are gone.
+        Args:
+            timeout: Seconds to wait for whoever still uses the region: maps, slices, views cut from slices,
+                what `add_user` was told. 0: do not wait.
 
         Raises:
-            RegionBusyError: Slices, maps or other users are alive; nothing has changed.
+            RegionBusyError: Somebody still does, and is named with the place where it was made; nothing has
+                changed.
         """
-        users = tuple(sorted(repr(user) for user in list(self._users) if not getattr(user, "closed", False)))
-        if users:
+        if users := self._users.wait(timeout):
             raise RegionBusyError(repr(self), users)
         self._mapping = None
         if self._fd_closer is not None:

@@ -14,10 +14,14 @@ __all__ = ("GuestSlice",)
 class GuestSlice:
     """A window of one region as a memoryview; made by `get_slice`, closed by `close` or a `with` block.
 
-    The region cannot be closed while the slice is open. Dirty rule: nobody sees writes through `view`. A
-    slice taken with write=True marks all of its pages when it is closed (or dropped); when the slice stays
-    open for long, call `mark_dirty` after each write. A slice taken with write=False hands out a read-only
-    view.
+    The region cannot be closed while the slice is open, nor while a view that was cut from it is alive:
+    `view` is a plain memoryview, and what is made from it (slices of it, numpy.frombuffer, struct, ctypes)
+    counts.
+
+    Dirty rule: nobody sees writes through a view. A slice taken with write=True marks all of its pages when
+    it is closed (or dropped); when it stays open for long, call `mark_dirty` after each write. Who writes
+    through a view that outlives its slice marks the range itself (`GuestMemory.mark_dirty`). A slice taken
+    with write=False hands out a read-only view.
 
     Bytes may change between two looks: the guest runs. Copy once, check the copy, use the copy.
 
@@ -34,7 +38,7 @@ class GuestSlice:
     ) -> None:
         self._view: memoryview | None = view if mark is not None else view.toreadonly()
         self._owner: object | None = owner
-        self._mark: Final = mark
+        self._mark = mark
         self.address: Final = address
         self.size: Final = len(view)
         self.writable: Final = mark is not None
@@ -86,8 +90,9 @@ class GuestSlice:
         """Mark what was writable and let go of the region; closing twice is fine.
 
         Raises:
-            RegionBusyError: Something (cffi.from_buffer, say) holds the view itself; the pages are marked,
-                the slice stays open. Memoryviews cut from the view do not count: they keep the pages mapped.
+            RegionBusyError: A buffer (of cffi, say) holds the view itself; the pages are marked, the slice
+                stays open. Memoryviews and numpy arrays cut from the view do not count here: they keep the
+                pages mapped, and the region cannot be closed before they are gone.
         """
         if self._view is None:
             return
@@ -97,8 +102,7 @@ class GuestSlice:
             self._view.release()
         except BufferError as error:
             raise RegionBusyError(f"the view of {self!r}", ("a buffer made from it",)) from error
-        self._view = None
-        self._owner = None
+        self._view = self._owner = self._mark = None
 
     def __enter__(self) -> GuestSlice:
         return self

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import enum
-from typing import NewType, TypeAlias
+from typing import Final, NewType, TypeAlias
 
 import attrs
 
 from ._errors import InvalidRegionError
 
-__all__ = ("FileOffset", "GuestAddress", "MemoryOrder", "ReadableBuffer", "WritableBuffer")
+__all__ = (
+    "LOAD_ORDERS",
+    "STORE_ORDERS",
+    "FileOffset",
+    "GuestAddress",
+    "MemoryOrder",
+    "ReadableBuffer",
+    "WritableBuffer",
+)
 
 GuestAddress = NewType("GuestAddress", int)
 """A guest physical address (or IOVA, behind an IOMMU), 0 .. 2^64 - 1."""
@@ -33,6 +41,10 @@ class MemoryOrder(enum.IntEnum):
 def _not_negative(_: object, field: attrs.Attribute[int], value: int) -> None:
     if value < 0:
         raise InvalidRegionError(f"FileOffset.{field.name} is {value}, must be 0 or more")
+
+
+LOAD_ORDERS: Final = frozenset({MemoryOrder.RELAXED, MemoryOrder.ACQUIRE, MemoryOrder.SEQ_CST})
+STORE_ORDERS: Final = frozenset({MemoryOrder.RELAXED, MemoryOrder.RELEASE, MemoryOrder.SEQ_CST})
 
 
 @attrs.frozen

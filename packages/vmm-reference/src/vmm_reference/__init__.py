@@ -17,6 +17,7 @@ from vmm_reference._config import (
     VmConfig,
 )
 from vmm_reference._config_net import NetConfig
+from vmm_reference._config_rings import RingConfig
 from vmm_reference._errors import ConfigError, HostError, StateError, VmmError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ __all__ = (
     "NetConfig",
     "PlatformConfig",
     "PlatformDevice",
+    "RingConfig",
     "RngConfig",
     "SerialConfig",
     "SerialMode",

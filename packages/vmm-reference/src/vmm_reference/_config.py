@@ -12,6 +12,7 @@ from pathlib import Path
 import attrs
 
 from vmm_reference._config_net import NetConfig
+from vmm_reference._config_rings import RING_KEYS, RingConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._grammar import Options, parse_affinity, parse_count, parse_size, parse_toggle
 
@@ -40,11 +41,13 @@ DISK_KEYS = {
     "id": "name in events and errors",
     "serial": "what the guest reads as serial number, up to 20 bytes",
     "engine": "data path: native (C, batched) or python",
+    "queue_size": "entries of the request queue, a power of two from 4 to 32768 (default 256)",
+    **RING_KEYS,
 }
 PLATFORM_KEYS = {
     "irqchip": "kernel (default), or split: the I/O APIC in this process, no PIC, no PIT",
 }
-RNG_KEYS = {"src": "where entropy comes from", "id": "name in events and errors"}
+RNG_KEYS = {"src": "where entropy comes from", "id": "name in events and errors", **RING_KEYS}
 EVENT_MONITOR_KEYS = {"path": "file or FIFO to write to", "fd": "descriptor to write to"}
 
 
@@ -152,6 +155,8 @@ class DiskConfig:
     id: str = ""
     serial: str = ""
     engine: str = "native"
+    queue_size: int = 256
+    rings: RingConfig = attrs.Factory(RingConfig)
 
     @classmethod
     def parse(cls, text: str) -> "DiskConfig":
@@ -163,6 +168,8 @@ class DiskConfig:
             options.take("id", str, ""),
             options.take("serial", str, ""),
             options.take("engine", str, "native"),
+            options.take("queue_size", parse_count, 256),
+            RingConfig.take(options),
         )
         options.finish(DISK_KEYS)
         return config
@@ -170,6 +177,8 @@ class DiskConfig:
     def __attrs_post_init__(self) -> None:
         if self.engine not in {"native", "python"}:
             raise ConfigError("--disk engine", f"{self.engine!r} is neither native nor python")
+        if not 4 <= self.queue_size <= 32768 or self.queue_size & (self.queue_size - 1):
+            raise ConfigError("--disk queue_size", f"{self.queue_size} is not a power of two from 4 to 32768")
         if len(self.serial) > 20 or not self.serial.isascii():
             raise ConfigError("--disk serial", f"{self.serial!r} is not at most 20 ASCII bytes")
 
@@ -198,13 +207,14 @@ class RngConfig:
 
     src: Path = Path("/dev/urandom")
     id: str = "rng0"
+    rings: RingConfig = attrs.Factory(RingConfig)
 
     @classmethod
     def parse(cls, text: str) -> "RngConfig":
         """Read "src=/dev/urandom,id=rng0"; raises `ConfigError`."""
         options = Options("--rng", text)
         source = options.require("src") if options.has("src") else "/dev/urandom"
-        config = cls(Path(source), options.take("id", str, "rng0"))
+        config = cls(Path(source), options.take("id", str, "rng0"), RingConfig.take(options))
         options.finish(RNG_KEYS)
         return config
 

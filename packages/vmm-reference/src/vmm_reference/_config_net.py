@@ -7,6 +7,7 @@ from typing import Final
 
 import attrs
 
+from vmm_reference._config_rings import RING_KEYS, RingConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._grammar import Options, parse_count, parse_toggle
 
@@ -20,8 +21,10 @@ NET_KEYS = {
     "id": "name in events and errors",
     "pcap": "file that tcpdump reads, for every frame",
     "engine": "data path: native (C, batched) or python",
+    "queue_size": "entries of each direction's queue, a power of two from 4 to 16384 (default 256)",
     "offload_csum": "leave checksums to the receiver (default on)",
     "offload_tso": "leave segmentation to the receiver (default on)",
+    **RING_KEYS,
 }
 DEFAULT_ADDRESS: Final = IPv4Interface("192.168.249.1/24")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE | re.ASCII)
@@ -45,6 +48,8 @@ class NetConfig:
     engine: str = "native"
     offload_csum: bool = True
     offload_tso: bool = True
+    queue_size: int = 256
+    rings: RingConfig = attrs.Factory(RingConfig)
 
     @classmethod
     def parse(cls, text: str) -> "NetConfig":
@@ -63,6 +68,8 @@ class NetConfig:
             engine=options.take("engine", str, "native"),
             offload_csum=options.take("offload_csum", parse_toggle, default=True),
             offload_tso=options.take("offload_tso", parse_toggle, default=True),
+            queue_size=options.take("queue_size", parse_count, 256),
+            rings=RingConfig.take(options),
         )
         options.finish(NET_KEYS)
         return config
@@ -90,6 +97,8 @@ class NetConfig:
             raise ConfigError("--net mtu", f"{self.mtu} is not within {_MIN_MTU} … {_MAX_MTU}")
         if self.engine not in {"native", "python"}:
             raise ConfigError("--net engine", f"{self.engine!r} is neither native nor python")
+        if not 4 <= self.queue_size <= 16384 or self.queue_size & (self.queue_size - 1):
+            raise ConfigError("--net queue_size", f"{self.queue_size} is not a power of two from 4 to 16384")
 
 
 def _parse_mac(text: str) -> bytes:

@@ -162,7 +162,7 @@ def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
         f"size={memory.size},shared={_toggle(memory.shared)},hugepages={_toggle(memory.hugepages)}"
         f",prefault={_toggle(memory.prefault)}",
         *("--platform", f"irqchip={config.platform.irqchip.value}"),
-        *("--rng", f"src={quote(str(config.rng.src))},id={quote(config.rng.id)}"),
+        *("--rng", f"src={quote(str(config.rng.src))},id={quote(config.rng.id)}{config.rng.rings.words()}"),
         *("--serial", "off" if config.serial.mode is SerialMode.OFF else "tty"),
     ]
     if config.initramfs is not None:
@@ -172,7 +172,9 @@ def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
         serial = f",serial={quote(disk.serial)}" if disk.serial else ""
         words += [
             "--disk",
-            f"path={path},readonly={_toggle(disk.readonly)},id={quote(name)},engine={disk.engine}{serial}",
+            f"path={path},readonly={_toggle(disk.readonly)},id={quote(name)},engine={disk.engine}{serial}"
+            + f",queue_size={disk.queue_size}"
+            + disk.rings.words(),
         ]
     for name, net in zip(config.net_ids(), config.nets, strict=True):
         words += ["--net", _net_words(name, net)]
@@ -192,10 +194,12 @@ def _net_words(name: str, net: NetConfig) -> str:
         "id": quote(name),
         "pcap": None if net.pcap is None else quote(str(net.pcap.absolute())),
         "engine": net.engine,
+        "queue_size": net.queue_size,
         "offload_csum": _toggle(net.offload_csum),
         "offload_tso": _toggle(net.offload_tso),
     }
-    return ",".join(f"{key}={value}" for key, value in pairs.items() if value is not None)
+    words = ",".join(f"{key}={value}" for key, value in pairs.items() if value is not None)
+    return words + net.rings.words()
 
 
 def _toggle(value: bool) -> str:

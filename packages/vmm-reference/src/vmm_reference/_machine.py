@@ -13,7 +13,7 @@ from typing import Final, Protocol
 import attrs
 from acpi_tables import build_tables
 from linux_loader import BootProtocol, LoadedKernel, load
-from virtio_devices import VirtioDevice, VirtioMmio
+from virtio_devices import RingOptions, VirtioDevice, VirtioMmio
 from vm_device import (
     I8042,
     AcpiRegisters,
@@ -56,6 +56,7 @@ from vm_hypervisor.arch import x86_64
 from vmm_memory import GuestMemoryAtomic, RegionBusyError
 
 from vmm_reference._config import VmConfig
+from vmm_reference._config_rings import RingConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._open import BIOS_AREA, guest_ram, loader_protocol, open_disk, open_kernel, open_rng
 
@@ -165,10 +166,10 @@ class Machine:
         for device in devices:
             self._add_fixed(device, device.describe())
         for name, disk in zip(config.disk_ids(), config.disks, strict=True):
-            self._add_virtio(open_disk(name, disk))
+            self._add_virtio(open_disk(name, disk), disk.rings)
         if config.nets:
             self._add_nets(requests)
-        self._add_virtio(open_rng(config.rng))
+        self._add_virtio(open_rng(config.rng), config.rng.rings)
         self._standard = frozenset(node.id for node in self._nodes if node.id not in callers)
         self._answer_unclaimed_ports()
         self.loaded = self._load_kernel()
@@ -273,9 +274,9 @@ class Machine:
 
         for name, net in zip(self.config.net_ids(), self.config.nets, strict=True):
             failed = partial(requests.device_event, name, "capture-failed")
-            self._add_virtio(open_net(name, net, failed))
+            self._add_virtio(open_net(name, net, failed), net.rings)
 
-    def _add_virtio(self, device: VirtioDevice) -> None:
+    def _add_virtio(self, device: VirtioDevice, rings: RingConfig) -> None:
         # The transport closes it too, which is harmless; before there is one, the image's lock would stay.
         self._stack.callback(device.close)
         position = len(self.virtio)
@@ -288,6 +289,7 @@ class Machine:
             memory=self.memory,
             spec=line,
             uid=position,
+            rings=RingOptions(**attrs.asdict(rings)),
         )
         self._stack.callback(transport.close)
         for bell in transport.notify_ranges:

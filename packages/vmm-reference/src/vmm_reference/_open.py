@@ -127,7 +127,13 @@ def open_disk(name: str, disk: DiskConfig) -> "VirtioBlk":
         image = DiskImage(disk.path, read_only=disk.readonly)
     except ImageError as error:
         raise ConfigError("--disk path", str(error)) from None
-    return VirtioBlk(name, image, serial=disk.serial or _short(name), native=disk.engine == "native")
+    return VirtioBlk(
+        name,
+        image,
+        serial=disk.serial or _short(name),
+        queue_size=disk.queue_size,
+        native=disk.engine == "native",
+    )
 
 
 def _short(name: str) -> str | None:

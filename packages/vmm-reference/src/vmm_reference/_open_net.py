@@ -23,7 +23,15 @@ def open_net(name: str, net: NetConfig, on_capture_failure: Callable[[str], None
         capture = None if net.pcap is None else _open_capture(net.pcap, on_capture_failure)
         if capture is not None:
             undo.callback(capture.close)
-        card = VirtioNet(name, tap, mac=net.mac, mtu=net.mtu, native=net.engine == "native", capture=capture)
+        card = VirtioNet(
+            name,
+            tap,
+            mac=net.mac,
+            mtu=net.mtu,
+            queue_size=net.queue_size,
+            native=net.engine == "native",
+            capture=capture,
+        )
         undo.pop_all()
     return card
 

@@ -39,6 +39,7 @@ class MmioDriver:
         line: the interrupt line that the device was given.
         area: (address, bytes) of guest memory that belongs to this driver: rings and buffers.
         timeout: seconds to wait for the device before giving up.
+        packed: True: negotiate packed rings, whatever else is wanted; False: split ones; None: as wanted.
 
     Attributes:
         features: what was negotiated.
@@ -53,6 +54,7 @@ class MmioDriver:
         *,
         area: tuple[int, int],
         timeout: float = 10.0,
+        packed: bool | None = None,
     ) -> None:
         self.memory = memory
         self.line = line
@@ -61,6 +63,7 @@ class MmioDriver:
         self.queues: dict[int, Driver] = {}
         self._device = device
         self._area = area
+        self._packed = packed
 
     # Registers
 
@@ -161,9 +164,10 @@ class MmioDriver:
         self.add_status(Status.ACKNOWLEDGE)
         self.add_status(Status.DRIVER)
         offered = self.offered_features()
-        self._accept_features(
-            offered & (~int(Feature.RING_RESET) if wanted is None else wanted | Feature.VERSION_1)
-        )
+        agreed = offered & (~int(Feature.RING_RESET) if wanted is None else wanted | Feature.VERSION_1)
+        if self._packed is not None:
+            agreed = agreed & ~Feature.RING_PACKED | (Feature.RING_PACKED if self._packed else 0)
+        self._accept_features(int(agreed))
         self.add_status(Status.FEATURES_OK)
         if not self.status & Status.FEATURES_OK:
             raise DeviceRefusedError("FEATURES_OK", self.status, f"bit 8 for features {self.features:#x}")
@@ -192,7 +196,8 @@ class MmioDriver:
         if self.read(MmioRegister.QUEUE_READY):
             raise DeviceRefusedError(f"QueueReady of queue {index}", 1, "0 before it is set up")
         base, length = area or self._area
-        layout = RingLayout.at(base, size or most)
+        packed = bool(self.features & Feature.RING_PACKED)
+        layout = RingLayout.at(base, size or most, packed=packed)
         driver = Driver(
             self.memory,
             layout,
@@ -250,7 +255,10 @@ class MmioDriver:
         """
         needed = self.queues[index].kick_needed()
         if needed or always:
-            self.write(MmioRegister.QUEUE_NOTIFY, index)
+            ahead = 0
+            if self.features & Feature.NOTIFICATION_DATA:  # VIRTIO 1.2 section 4.2.3.3
+                ahead = self.queues[index].next_avail << 16
+            self.write(MmioRegister.QUEUE_NOTIFY, ahead | index)
         return needed or always
 
     def acknowledge(self) -> InterruptBit:

@@ -1,22 +1,17 @@
-"""A complete, well-behaved driver of a split queue (VIRTIO 1.2, 2.7.13 and 2.7.14), for tests of devices."""
+"""A complete, well-behaved driver of a queue of either format, for tests of devices."""
 
+import itertools
 from collections.abc import Iterator, Sequence
 
 import attrs
 from vmm_memory import GuestMemory
 
 from virtio_queue._chain import Segment
-from virtio_queue._layout import (
-    AVAIL_NO_INTERRUPT,
-    DESC_INDIRECT,
-    DESC_NEXT,
-    DESC_WRITE,
-    DESCRIPTOR,
-    U16,
-    USED_NO_NOTIFY,
-)
+from virtio_queue._layout import DESC_INDIRECT, DESC_WRITE, DESCRIPTOR
 from virtio_queue.testing._arena import Arena
-from virtio_queue.testing._rings import RawRings, RingLayout
+from virtio_queue.testing._driver_packed import PackedSide
+from virtio_queue.testing._driver_split import SplitSide
+from virtio_queue.testing._rings import PackedRings, RawRings, RingLayout
 
 
 class DeviceFaultError(Exception):
@@ -40,7 +35,6 @@ class Completion:
 
 @attrs.frozen
 class _Pending:
-    descriptors: tuple[int, ...]
     segments: tuple[Segment, ...]
     owned: tuple[int, ...]  # arena blocks to free with it
 
@@ -51,20 +45,23 @@ class _Pending:
 
 
 class Driver:
-    """The driver side of a split queue on any guest memory: publishes chains, kicks, takes used ones back.
+    """The driver side of a queue on any guest memory: publishes chains, kicks, takes used ones back.
 
     Args:
         memory: The guest's memory.
-        layout: Where the rings lie; they are zeroed.
+        layout: Format and place of the ring; it is made as if nothing were in it.
         event_idx: VIRTIO_F_EVENT_IDX was negotiated.
         indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
+        in_order: VIRTIO_F_IN_ORDER was negotiated: a used element speaks for all chains before its own.
         arena: (address, bytes) from which `request` and indirect tables take memory.
-        start: Free-running index to begin with, as if so many chains had been used already.
+        start: Begin as if so many entries (packed: descriptors) had been used already; `ring_position` of the
+            layout says what the device's indices are then.
 
     Attributes:
-        raw: Unchecked access to the rings, for a driver that misbehaves on purpose.
-        last_used: Free-running index of the next used element to take.
+        raw: Unchecked access to the ring, for a driver that misbehaves on purpose.
     """
+
+    raw: RawRings | PackedRings
 
     def __init__(
         self,
@@ -73,6 +70,7 @@ class Driver:
         *,
         event_idx: bool = False,
         indirect: bool = False,
+        in_order: bool = False,
         arena: tuple[int, int] = (0, 0),
         start: int = 0,
     ) -> None:
@@ -80,20 +78,31 @@ class Driver:
         self.layout = layout
         self.event_idx = event_idx
         self.indirect = indirect
-        self.raw = RawRings(memory, layout)
-        self.last_used = start
+        self.in_order = in_order
         self._arena = Arena(*arena)
-        self._free = list(range(layout.size))
         self._pending: dict[int, _Pending] = {}
-        self._next = self._announced = start
         memory.write(layout.desc_table, bytes(layout.end - layout.desc_table))
-        self.raw.set_avail_idx(start)
-        self.raw.set_used_idx(start)
+        if layout.packed:
+            self.raw = PackedRings(memory, layout)
+            self._side: SplitSide | PackedSide = PackedSide(self.raw, event_idx, start)
+        else:
+            self.raw = RawRings(memory, layout)
+            self._side = SplitSide(self.raw, event_idx, start)
+
+    @property
+    def next_avail(self) -> int:
+        """Where the next chain goes, as the device's `next_avail` counts."""
+        return self._side.next_avail
+
+    @property
+    def last_used(self) -> int:
+        """Where the next used element is expected, as the device's `next_used` counts."""
+        return self._side.last_used
 
     @property
     def free_descriptors(self) -> int:
-        """Descriptors of the table that no chain uses."""
-        return len(self._free)
+        """Descriptors of the ring that no chain uses."""
+        return self._side.free
 
     @property
     def outstanding(self) -> tuple[int, ...]:
@@ -156,42 +165,40 @@ class Driver:
         if indirect and not self.indirect:
             raise ValueError(f"indirect chain of {len(segments)} buffers, but the feature is not negotiated")
         needed = 1 if indirect else len(segments)
-        if needed > len(self._free):
+        if needed > self._side.free:
             raise MemoryError(
-                f"{needed} descriptors needed, {len(self._free)} of {self.layout.size} are free"
+                f"{needed} descriptors needed, {self._side.free} of {self.layout.size} are free"
             )
+        rows = [(segment.addr, segment.len, DESC_WRITE if segment.writable else 0) for segment in segments]
         if indirect:
-            table = self._arena.take_all([DESCRIPTOR.size * len(segments)])[0]
+            table = self._arena.take_all([DESCRIPTOR.size * len(rows)])[0]
             owned += (table,)
-        taken = tuple(self._free.pop(0) for _ in range(needed))
-        if indirect:
-            self._write_table(table, segments)
-            self.raw.write_descriptor(taken[0], table, DESCRIPTOR.size * len(segments), DESC_INDIRECT)
-        else:
-            for index, raw in zip(taken, _linked(segments, taken), strict=True):
-                self.raw.write_descriptor(index, *raw)
-        self._pending[taken[0]] = _Pending(taken, segments, owned)
-        self.raw.write_available(self._next, taken[0])
-        self._next = (self._next + 1) & U16
+            entries = self._side.table(rows)
+            self.memory.write(table, b"".join(DESCRIPTOR.pack(*entry) for entry in entries))
+            rows = [(table, DESCRIPTOR.size * len(entries), DESC_INDIRECT)]
+        head = self._side.place(rows)
+        self._pending[head] = _Pending(segments, owned)
         if announce:
             self.publish()
-        return taken[0]
+        return head
 
-    def _write_table(self, table: int, segments: tuple[Segment, ...]) -> None:
-        rows = _linked(segments, tuple(range(len(segments))))
-        self.memory.write(table, b"".join(DESCRIPTOR.pack(*row) for row in rows))
+    def offer(self, rows: Sequence[tuple[int, int, int, int]], head: int = 0) -> None:
+        """Make any descriptors available, as a bad driver does: nothing is checked or remembered.
+
+        Args:
+            rows: (address, length, flags, next) for the descriptor table from entry 0 on; in a packed ring
+                (address, length, flags, id) for the next elements. Rows beyond the size are left out.
+            head: What the available ring of a split queue gets, 0 to 65535.
+        """
+        self._side.offer(rows, head)
 
     def publish(self) -> None:
-        """Store the available index: everything added so far becomes visible to the device."""
-        self.raw.set_avail_idx(self._next)
+        """Make everything added so far visible to the device, with one store."""
+        self._side.publish()
 
     def kick_needed(self) -> bool:
-        """Whether the device wants to be told of what was published since the last call (2.7.13.4)."""
-        old, self._announced = self._announced, self._next
-        if self.event_idx:
-            # Did the index pass the entry that the device named?
-            return (self._next - self.raw.avail_event() - 1) & U16 < (self._next - old) & U16
-        return self._next != old and not self.raw.used_flags() & USED_NO_NOTIFY
+        """Whether the device wants to be told of what was added since the last call (2.7.13.4, 2.8.21.2)."""
+        return self._side.kick_needed()
 
     def completed(self) -> Iterator[Completion]:
         """Take back every chain that the device has used so far.
@@ -199,18 +206,28 @@ class Driver:
         Raises:
             DeviceFaultError: The device returned a chain it does not have, or wrote more than there was room.
         """
-        while self.raw.used_idx() != self.last_used:
-            head, written = self.raw.used_element(self.last_used)
+        while (used := self._side.used()) is not None:
+            head, written = used
+            if self.in_order and head in self._pending:
+                yield from self._skipped(head)
             pending = self._pending.pop(head, None)
             if pending is None:
                 raise DeviceFaultError(f"used element {self.last_used}: chain {head} is not with the device")
             if written > pending.room:
                 raise DeviceFaultError(f"chain {head}: {written} bytes used, {pending.room} writable")
-            self.last_used = (self.last_used + 1) & U16
-            data = tuple(self._collect(pending.segments, written))
-            self._free.extend(pending.descriptors)
-            self._arena.free(*pending.owned)
-            yield Completion(head, written, data)
+            yield self._retire(head, written, pending)
+
+    def _skipped(self, head: int) -> Iterator[Completion]:
+        """Those that were made available before it: used completely (2.7.9, 2.8.9)."""
+        for before in list(itertools.takewhile(lambda other: other != head, self._pending)):
+            pending = self._pending.pop(before)
+            yield self._retire(before, pending.room, pending)
+
+    def _retire(self, head: int, written: int, pending: _Pending) -> Completion:
+        self._side.retire(head)
+        data = tuple(self._collect(pending.segments, written))
+        self._arena.free(*pending.owned)
+        return Completion(head, written, data)
 
     def _collect(self, segments: tuple[Segment, ...], written: int) -> Iterator[bytes]:
         for addr, length, writable in segments:
@@ -220,24 +237,12 @@ class Driver:
                 written -= part
 
     def enable_interrupts(self) -> bool:
-        """Ask for an interrupt at the next used chain; True when some are there already (2.7.14)."""
-        if self.event_idx:
-            self.raw.set_used_event(self.last_used)
-        else:
-            self.raw.set_avail_flags(0)
-        return self.raw.used_idx() != self.last_used
+        """Ask for an interrupt at the next used chain; True when some are there already (2.7.14, 2.8.22)."""
+        return self._side.enable_interrupts()
 
     def disable_interrupts(self) -> None:
-        """Ask for no interrupts; a hint. With event index the event is left half the index space behind."""
-        if self.event_idx:
-            self.raw.set_used_event((self.last_used - 0x8000) & U16)
-        else:
-            self.raw.set_avail_flags(AVAIL_NO_INTERRUPT)
+        """Ask for no interrupts; a hint.
 
-
-def _linked(segments: Sequence[Segment], indices: Sequence[int]) -> Iterator[tuple[int, int, int, int]]:
-    last = len(segments) - 1
-    for position, segment in enumerate(segments):
-        flags = (DESC_WRITE if segment.writable else 0) | (DESC_NEXT if position < last else 0)
-        following = indices[position + 1] if position < last else 0
-        yield segment.addr, segment.len, flags, following
+        In a split ring with event index the event is left half the index space behind.
+        """
+        self._side.disable_interrupts()

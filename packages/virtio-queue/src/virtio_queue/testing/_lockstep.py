@@ -61,13 +61,15 @@ class Lockstep:
         return result if isinstance(result, Exception) else batches[0]
 
     def compare(self) -> None:
-        """Compare states and watched memory.
+        """Compare states, counters, watched memory, and the pages that became dirty where that is tracked.
 
         Raises:
             AssertionError: They differ.
         """
         left, right = (queue.state() for queue in self.queues)
         assert left == right, _difference(left, right)
+        counted, expected = (queue.counters for queue in self.queues)
+        assert counted == expected, _difference(counted, expected)
         for addr, size in self.watched:
             first, second = (memory.read(addr, size) for memory in self.memories)
             if first != second:
@@ -75,6 +77,8 @@ class Lockstep:
                 raise AssertionError(
                     f"memory at {addr + offset:#x}: queue {first[offset]:#x}, twin {second[offset]:#x}"
                 )
+        dirty: list[object] = [getattr(memory, "take_dirty", tuple)() for memory in self.memories]
+        assert dirty[0] == dirty[1], "dirty pages" + _difference(*dirty)
 
 
 def _difference(left: object, right: object) -> str:

@@ -1,4 +1,4 @@
-"""Where the three parts of a split queue lie, and raw access to them as a driver has it."""
+"""Where the three parts of a queue lie, and raw access to them as a driver has it."""
 
 from typing import Self
 
@@ -7,15 +7,17 @@ from vmm_memory import GuestMemory, MemoryOrder
 
 from virtio_queue._layout import (
     DESCRIPTOR,
+    PACKED_DESCRIPTOR,
     RING_ELEMENTS,
     RING_FLAGS,
     RING_IDX,
+    U16,
     avail_event_offset,
-    avail_ring_bytes,
-    descriptor_table_bytes,
+    is_packed_size,
     is_queue_size,
+    ring_parts,
+    ring_position,
     used_event_offset,
-    used_ring_bytes,
 )
 from virtio_queue._protocol import VirtQueue
 
@@ -26,44 +28,54 @@ def _align(value: int, to: int) -> int:
 
 @attrs.frozen
 class RingLayout:
-    """Guest addresses of a split queue.
+    """Format and guest addresses of a queue.
 
     Attributes:
-        size: Entries, a power of two from 1 to 32768.
-        desc_table: Address of the descriptor table.
-        avail_ring: Address of the available ring.
-        used_ring: Address of the used ring.
+        size: Entries, 1 to 32768; in a split ring a power of two.
+        desc_table: Address of the descriptor table, or of a packed ring.
+        avail_ring: Address of the driver area: available ring, or driver event suppression.
+        used_ring: Address of the device area: used ring, or device event suppression.
+        packed: Format of the ring.
     """
 
     size: int
     desc_table: int
     avail_ring: int
     used_ring: int
+    packed: bool = False
 
     @classmethod
-    def at(cls, base: int, size: int) -> Self:
+    def at(cls, base: int, size: int, *, packed: bool = False) -> Self:
         """The three parts behind one another, each as aligned as it must be.
 
         Args:
             base: First guest address that may be used.
-            size: Entries, a power of two from 1 to 32768.
+            size: Entries, 1 to 32768; in a split ring a power of two.
+            packed: Format.
 
         Raises:
             ValueError: `size` is no queue size.
         """
-        if not is_queue_size(size):
-            raise ValueError(f"queue size is {size}, must be a power of two from 1 to 32768")
+        if not (is_packed_size(size) if packed else is_queue_size(size)):
+            rule = "be from 1 to 32768" if packed else "be a power of two from 1 to 32768"
+            raise ValueError(f"queue size is {size}, must {rule}")
         desc = _align(base, 16)
-        avail = desc + descriptor_table_bytes(size)
-        return cls(size, desc, avail, _align(avail + avail_ring_bytes(size), 4))
+        parts = ring_parts(size, packed=packed)
+        avail = _align(desc + parts[0][0], parts[1][1])
+        return cls(size, desc, avail, _align(avail + parts[1][0], parts[2][1]), packed)
 
     @property
     def end(self) -> int:
-        """First address behind the used ring."""
-        return self.used_ring + used_ring_bytes(self.size)
+        """First address behind the device area."""
+        return self.used_ring + ring_parts(self.size, packed=self.packed)[2][0]
+
+    def position(self, count: int) -> int:
+        """The `next_avail` and `next_used` of a queue that has completed `count` entries (descriptors)."""
+        return ring_position(count, self.size, packed=self.packed)
 
     def configure(self, queue: VirtQueue, *, event_idx: bool = False, indirect: bool = False) -> None:
         """Do what a transport does: set the registers of the queue and make it ready."""
+        queue.packed = self.packed
         queue.size = self.size
         queue.desc_table, queue.avail_ring, queue.used_ring = self.desc_table, self.avail_ring, self.used_ring
         queue.event_idx, queue.indirect = event_idx, indirect
@@ -136,3 +148,51 @@ class RawRings:
         """Which available entry the device wants to hear of (with event index)."""
         offset = avail_event_offset(self.layout.size)
         return self.memory.load(self.layout.used_ring + offset, 2, MemoryOrder.SEQ_CST)
+
+
+@attrs.frozen
+class PackedRings:
+    """Unchecked driver-side access to the words of a packed queue.
+
+    Attributes:
+        memory: The guest's memory.
+        layout: Where the parts lie.
+    """
+
+    memory: GuestMemory
+    layout: RingLayout
+
+    def _place(self, slot: int) -> int:
+        return self.layout.desc_table + PACKED_DESCRIPTOR.size * slot
+
+    def write_body(self, slot: int, addr: int, length: int, head: int) -> None:
+        """Write address, length and buffer id of an element; its flags stay."""
+        self.memory.write(self._place(slot), PACKED_DESCRIPTOR.pack(addr, length, head, 0)[:14])
+
+    def set_flags(self, slot: int, flags: int) -> None:
+        """Write the flags of an element.
+
+        Sequentially consistent: a release (the body, and later elements, come before), and ordered before the
+        load of the device's wish that follows.
+        """
+        self.memory.store(self._place(slot) + 14, 2, flags, MemoryOrder.SEQ_CST)
+
+    def write_descriptor(self, slot: int, addr: int, length: int, head: int, flags: int) -> None:
+        """Write an element, the flags last."""
+        self.write_body(slot, addr, length, head)
+        self.set_flags(slot, flags)
+
+    def descriptor(self, slot: int) -> tuple[int, int, int, int]:
+        """An element as (address, length, id, flags); its flags are read first, an acquire for the rest."""
+        flags = self.memory.load(self._place(slot) + 14, 2, MemoryOrder.SEQ_CST)
+        addr, length, head, _flags = PACKED_DESCRIPTOR.unpack(self.memory.read(self._place(slot), 16))
+        return addr, length, head, flags
+
+    def set_driver_event(self, position: int, flags: int) -> None:
+        """Interrupt for which used descriptor? 0 any, 1 none, 2 (event index) the one at `position`."""
+        self.memory.store(self.layout.avail_ring, 4, position | flags << 16, MemoryOrder.SEQ_CST)
+
+    def device_event(self) -> tuple[int, int]:
+        """The (position, flags) of the device's wish."""
+        word = self.memory.load(self.layout.used_ring, 4, MemoryOrder.SEQ_CST)
+        return word & U16, word >> 16

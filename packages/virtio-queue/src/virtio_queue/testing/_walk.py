@@ -15,7 +15,7 @@ class NoRoomError(Exception):
 
 
 @attrs.define
-class _Table:
+class Table:
     """A descriptor table being walked: the queue's own, or the one indirect table it may lead into."""
 
     memory: GuestMemory
@@ -42,6 +42,7 @@ class ChainWalk:
         size: Entries of the queue.
         indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
         room: Segments the caller has room for.
+        tables: Indirect tables entered.
     """
 
     memory: GuestMemory
@@ -51,6 +52,7 @@ class ChainWalk:
     indirect: bool
     room: int
     segments: list[Segment] = attrs.Factory(list)
+    tables: int = 0
 
     def run(self) -> list[Segment]:
         """All segments of the chain.
@@ -59,7 +61,7 @@ class ChainWalk:
             DriverError: The chain breaks a rule.
             NoRoomError: It has more than `room` segments.
         """
-        table, index = _Table(self.memory, self.desc_table, self.size), self.head
+        table, index = Table(self.memory, self.desc_table, self.size), self.head
         while True:
             self._check_step(table, index)
             addr, length, flags, following = table.fetch(index)
@@ -74,7 +76,7 @@ class ChainWalk:
     def _fault(self, reason: Reason, value: int, limit: int) -> DriverError:
         return DriverError(reason, head=self.head, position=len(self.segments), value=value, limit=limit)
 
-    def _check_step(self, table: _Table, index: int) -> None:
+    def _check_step(self, table: Table, index: int) -> None:
         if index >= table.entries:
             raise self._fault(Reason.INDEX, index, table.entries)
         table.visited += 1
@@ -82,7 +84,7 @@ class ChainWalk:
         if table.visited > table.entries:
             raise self._fault(Reason.LOOP, table.visited, table.entries)
 
-    def _enter(self, table: _Table, addr: int, length: int, flags: int) -> _Table:
+    def _enter(self, table: Table, addr: int, length: int, flags: int) -> Table:
         if not self.indirect:
             raise self._fault(Reason.INDIRECT_NOT_NEGOTIATED, flags, 0)
         if table.indirect:
@@ -93,7 +95,8 @@ class ChainWalk:
             raise self._fault(Reason.TABLE_SIZE, length, DESCRIPTOR.size)
         if not self.memory.check_range(addr, length):
             raise self._fault(Reason.TABLE_ADDRESS, addr, length)
-        return _Table(self.memory, addr, length // DESCRIPTOR.size, indirect=True)
+        self.tables += 1
+        return Table(self.memory, addr, length // DESCRIPTOR.size, indirect=True)
 
     def _accept(self, segment: Segment) -> None:
         if not segment.writable and self.segments and self.segments[-1].writable:

@@ -1,236 +1,330 @@
-"""A Hypothesis state machine that plays driver and device against any implementation of `VirtQueue`."""
+"""Hypothesis state machines that look for trouble: in any implementation of `VirtQueue`, in any device."""
 
-import itertools
 from collections.abc import Callable
 from typing import Protocol
 
 import attrs
+import hypothesis
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from vmm_memory import GuestMemory
 
-from virtio_queue._batch import ChainBatch
-from virtio_queue._chain import DescriptorChain, Segment
-from virtio_queue._errors import DriverError
-from virtio_queue._protocol import VirtQueue
-from virtio_queue._state import QueueState
-from virtio_queue.testing._driver import Driver
-from virtio_queue.testing._lockstep import Lockstep
-from virtio_queue.testing._rings import RingLayout
-from virtio_queue.testing._twin import TwinQueue
-from virtio_queue.testing.strategies import Mutation, indices, mutations, queue_sizes, segment_lists
+from virtio_queue._chain import Segment
+from virtio_queue.testing import strategies
+from virtio_queue.testing._device_trial import Answer, Device, DeviceTrial
+from virtio_queue.testing._hostile import HostileChain
+from virtio_queue.testing._queue_trial import QueueClass, QueueTrial
+from virtio_queue.testing._record import Step, Trial
+from virtio_queue.testing._trial_memory import BORDER, DATA, LARGEST, RINGS, trial_memory
+from virtio_queue.testing.strategies import (
+    Attack,
+    Request,
+    hostile_chains,
+    hostile_layouts,
+    indices,
+    mutations,
+)
 
-__all__ = ("QueueClass", "queue_machine")
-
-_BASE, _ROOM = 0x4000, 0x8000
-_RINGS, _DATA, _ARENA = _BASE, _BASE + 0x1000, _BASE + 0x2000
-_LARGEST = 16
-
-
-class QueueClass(Protocol):
-    """A class of queues, such as `virtio_queue.Queue`."""
-
-    def __call__(self, max_size: int, /) -> VirtQueue:
-        """A fresh queue."""
-
-    def from_state(self, state: QueueState, mem: GuestMemory | None = None) -> VirtQueue:
-        """A restored queue."""
+__all__ = ("device_machine", "driver_scripts", "queue_machine")
 
 
 def queue_machine(
-    queue_class: QueueClass, make_memory: Callable[[int, int], GuestMemory]
+    queue_class: QueueClass,
+    *,
+    packed: bool | None = None,
+    make_memory: Callable[[], GuestMemory] = trial_memory,
 ) -> type[RuleBasedStateMachine]:
-    """A state machine that compares an implementation with the twin, step by step.
+    """A state machine that compares an implementation with the twin, step by step: see `QueueTrial`.
 
-    Both get the same driver: it adds direct and indirect chains, kicks, takes used chains back, suppresses
-    interrupts, and may turn hostile. Results, errors, saved states and guest memory must agree at each step;
-    with an honest driver nothing may be reported, lost or repeated.
+    The driver adds direct and indirect chains, kicks, takes used chains back, suppresses interrupts, and may
+    turn hostile in every way that `Attack` names. A failure is printed as a program that does it again.
 
     Args:
         queue_class: The implementation.
-        make_memory: Makes zeroed writable guest memory of (address, bytes), called twice for each run.
+        packed: Only this format; None for both.
+        make_memory: Makes zeroed guest memory laid out like that of `trial_memory`; called twice a run.
 
     Returns:
         The class; its `TestCase` attribute is what pytest collects.
     """
 
     class QueueMachine(_QueueMachine):
-        classes = (queue_class, TwinQueue)
+        subject = queue_class
+        only_packed = packed
         memory_factory = staticmethod(make_memory)
 
     return QueueMachine
 
 
-@attrs.frozen(eq=False)  # a hostile driver can make the same head available twice
-class _Taken:
-    head: int
-    room: int
+def device_machine(
+    make_device: Callable[[], Device],
+    *,
+    requests: st.SearchStrategy[Request] | None = None,
+    answer: Answer | None = None,
+    keeps: bool = False,
+    packed: bool | None = None,
+) -> type[RuleBasedStateMachine]:
+    """A state machine that looks for a way to make a device break a rule: see `DeviceTrial`.
+
+    Requests come direct and indirect, with and without event index, in rings of either format; the driver
+    suppresses interrupts, wakes the device without cause, and may turn hostile. A failure is printed as a
+    program that does it again.
+
+    Args:
+        make_device: Makes a fresh device, a callable that takes queue and memory: its class, or a lambda.
+        requests: What the driver asks, as (contents to read, lengths to write); None for `requests()`.
+        answer: What the device must write, given the bytes of a request and its room; None: anything.
+        keeps: The device may keep chains for later.
+        packed: Only this format; None for both.
+
+    Returns:
+        The class; its `TestCase` attribute is what pytest collects.
+    """
+    made, wanted = make_device, answer
+
+    class DeviceMachine(_DeviceMachine):
+        subject = staticmethod(made)
+        answer = None if wanted is None else staticmethod(wanted)
+        keeps_chains = keeps
+        only_packed = packed
+
+        @rule(step=_device_steps(strategies.requests() if requests is None else requests))
+        def take(self, step: Step) -> None:
+            _noted(self.trial, step)
+
+    return DeviceMachine
+
+
+class _Printer(Protocol):
+    def text(self, text: str) -> None: ...
+
+
+@attrs.frozen
+class _Script:
+    """A script that is only made when Hypothesis prints it: once, at the end."""
+
+    trial: Trial
+
+    def _repr_pretty_(self, printer: _Printer, _cycle: bool) -> None:
+        printer.text(self.trial.script(self.trial.shortened()))
+
+
+def _noted(trial: Trial, step: Step) -> None:
+    """Take a step; when it fails, have Hypothesis print the script."""
+    try:
+        trial.perform(step)
+    except Exception:
+        hypothesis.note(_Script(trial))
+        raise
+
+
+# One draw where one will do: what Hypothesis draws it has to shrink.
+
+
+def _ring_places() -> st.SearchStrategy[int]:
+    """Mostly in one region; otherwise any part may lie over the border of two."""
+    return st.one_of(st.just(RINGS), st.integers(0, 25).map(lambda lines: BORDER - 16 * lines))
+
+
+def _starts() -> st.SearchStrategy[int]:
+    """Free-running indices, every other one so that the first chains make it wrap."""
+    return st.one_of(st.integers(0, 3).map(lambda left: -left & 0xFFFF), indices())
+
+
+def _sound() -> st.SearchStrategy[tuple[Segment, ...]]:
+    """Legal chains, of up to five buffers with different lengths."""
+
+    def chain(count: int, readable: int, length: int) -> tuple[Segment, ...]:
+        return tuple(Segment(DATA + 0x100 * n, length >> 2 * n, n >= readable) for n in range(count))
+
+    return st.builds(chain, st.integers(1, 5), st.integers(0, 5), st.integers(0, 0x3000))
+
+
+def _orders() -> st.SearchStrategy[tuple[int, ...]]:
+    """Up to four positions among chains; the digits of one number, 0 ends them."""
+
+    def digits(number: int) -> tuple[int, ...]:
+        return () if number % 5 == 0 else (number % 5 - 1, *digits(number // 5))
+
+    return st.integers(0, 5**4 - 1).map(digits)
+
+
+def _misbehaviour() -> st.SearchStrategy[Step]:
+    """What breaks the whole ring, not one chain."""
+    jumps = st.one_of(st.integers(1, 20), st.integers(0, 65535))
+    return st.one_of(
+        jumps.map(lambda distance: Step("jump", {"distance": distance})),
+        mutations(0x200).map(lambda change: Step("poke", {"offset": change.offset, "value": change.value})),
+        hostile_layouts(largest=LARGEST).map(lambda layout: Step("set_registers", {"layout": layout})),
+    )
+
+
+_TABLES = (Attack.TABLE, Attack.LONG_TABLE, Attack.NESTED, Attack.COMBINED)
+_OTHERS = (
+    *(Step("needs_notification"),) * 3,
+    Step("enable_notification"),
+    Step("disable_notification"),
+    Step("set_interrupts", {"enabled": False}),
+    Step("set_interrupts", {"enabled": True}),
+    Step("publish_and_kick"),
+    Step("take_used"),
+    *(Step("save_and_restore"),) * 3,
+    Step("undo_pop", {"count": 2}),  # or as many as there are
+    Step("undo_pop", {"count": 3}),
+    Step("reset"),
+)
+
+_DEVICE_OTHERS = (
+    Step("set_interrupts", {"enabled": False}),
+    Step("set_interrupts", {"enabled": True}),
+    Step("wake"),
+    Step("reset"),
+)
+
+
+def _offers() -> st.SearchStrategy[Step]:
+    """Chains of the driver, every other one sound."""
+    sound = st.builds(
+        lambda segments, kind: Step(
+            "add", {"segments": segments, "indirect": bool(kind & 1), "announce": kind < 6}
+        ),
+        _sound(),
+        st.integers(0, 7),
+    )
+    links = hostile_chains(*(attack for attack in Attack if attack not in _TABLES))
+    # Chosen here: one_of would give each of its alternatives, nested ones too, the same share.
+    kinds = (sound, sound, _hostile(links), _hostile(hostile_chains(*_TABLES)))
+    return st.integers(0, 3).flatmap(kinds.__getitem__)
+
+
+def _hostile(chains: st.SearchStrategy[HostileChain]) -> st.SearchStrategy[Step]:
+    return chains.map(lambda chain: Step("add_hostile", {"chain": chain}))
+
+
+def _wishes() -> st.SearchStrategy[Step]:
+    """Interrupts any, none, or at a position close to where the device is; one kind has no meaning."""
+    return st.builds(
+        lambda kind, ahead: Step("wish", {"kind": kind, "ahead": ahead}),
+        st.integers(0, 3),
+        st.integers(0, 20),
+    )
+
+
+def _others() -> st.SearchStrategy[Step]:
+    """All besides the way of a chain, what breaks the whole ring among it."""
+    kinds = (st.sampled_from(_OTHERS), st.sampled_from(_OTHERS), _wishes(), _misbehaviour())
+    return st.integers(0, 3).flatmap(kinds.__getitem__)
+
+
+def _pops() -> st.SearchStrategy[Step]:
+    def pop(chains: int, spare: int) -> Step:
+        return Step("pop_batch", {"chains": chains, "spare": spare}) if chains > 0 else Step("pop")
+
+    return st.builds(pop, st.integers(-1, 6), st.integers(0, 4))
+
+
+def _completions() -> st.SearchStrategy[Step]:
+    def complete(kind: int, which: tuple[int, ...], written: int) -> Step:
+        if kind < 4:
+            return Step("add_used", {"which": which[0] if which else 0, "written": written})
+        return Step("complete_batch", {"which": which, "written": written, "excess": kind == 9})
+
+    return st.builds(complete, st.integers(0, 9), _orders(), st.integers(0, 0x1000))
+
+
+def _steps() -> st.SearchStrategy[Step]:
+    """Mostly the way of a chain: offered, popped, completed."""
+    kinds = (*(_offers(),) * 3, *(_pops(),) * 3, *(_completions(),) * 2, *(_others(),) * 3)
+    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
+
+
+def driver_scripts(most: int = 20) -> st.SearchStrategy[tuple[Step, ...]]:
+    """Whole conversations of driver and device, honest and hostile, for `QueueTrial.perform`.
+
+    Args:
+        most: Steps, at most; at least one.
+    """
+    return st.lists(_steps(), min_size=1, max_size=most).map(tuple)
 
 
 class _QueueMachine(RuleBasedStateMachine):
-    classes: tuple[QueueClass, QueueClass]
-    memory_factory: Callable[[int, int], GuestMemory]
+    subject: QueueClass
+    only_packed: bool | None
+    memory_factory: Callable[[], GuestMemory]
 
-    @initialize(size=queue_sizes(_LARGEST), start=indices(), event_idx=st.booleans(), indirect=st.booleans())
-    def begin(self, size: int, start: int, event_idx: bool, indirect: bool) -> None:
-        """Two memories, two drivers, two queues that have come as far as `start`."""
-        layout = RingLayout.at(_RINGS, size)
-        memories = tuple(self.memory_factory(_BASE, _ROOM) for _ in self.classes)
-        self.drivers = [
-            Driver(
-                memory, layout, event_idx=event_idx, indirect=indirect, arena=(_ARENA, 0x4000), start=start
-            )
-            for memory in memories
-        ]
-        queues = tuple(queue_class(_LARGEST) for queue_class in self.classes)
-        for queue in queues:
-            layout.configure(queue, event_idx=event_idx, indirect=indirect)
-        state = attrs.evolve(queues[0].state(), next_avail=start, next_used=start)
-        first, second = (queue_class.from_state(state) for queue_class in self.classes)
-        self.pair = Lockstep((first, second), (memories[0], memories[1]), [(_BASE, _ROOM)])
-        self.layout, self.event_idx, self.indirect = layout, event_idx, indirect
-        self.taken: list[_Taken] = []
-        self.popped: list[_Taken] = []
-        self.honest = True
-
-    def _accept(self, result: object) -> None:
-        """An honest driver is never blamed."""
-        assert not (self.honest and isinstance(result, DriverError)), result
-
-    @rule(segments=segment_lists((_DATA, 0x1000), 5), indirect=st.booleans(), announce=st.booleans())
-    def add(self, segments: list[Segment], indirect: bool, announce: bool) -> None:
-        """The driver makes a chain available, if it has room."""
-        indirect = indirect and self.indirect
-        needed = 1 if indirect else len(segments)
-        if len(segments) <= self.layout.size and needed <= self.drivers[0].free_descriptors:
-            for driver in self.drivers:
-                driver.add(segments, indirect=indirect, announce=announce)
-
-    @rule()
-    def publish_and_kick(self) -> None:
-        """Both devices left the driver the same wish."""
-        for driver in self.drivers:
-            driver.publish()
-        left, right = (driver.kick_needed() for driver in self.drivers)
-        assert left == right
-
-    @rule()
-    def pop(self) -> None:
-        """One chain; a broken one stays with the device and can be completed."""
-        result = self.pair.call(lambda queue, memory: queue.pop(memory))
-        self._accept(result)
-        if isinstance(result, DescriptorChain):
-            self._take(_Taken(result.head, result.writable_bytes))
-        elif isinstance(result, DriverError) and self._in_flight() > len(self.taken):
-            assert result.head is not None
-            self._take(_Taken(result.head, 0))
-
-    def _take(self, *chains: _Taken) -> None:
-        self.taken.extend(chains)
-        self.popped.extend(chains)
-
-    def _in_flight(self) -> int:
-        queue = self.pair.queues[0]
-        return (queue.next_avail - queue.next_used) & 0xFFFF
-
-    @rule(chains=st.integers(1, 6), spare=st.integers(0, 4))
-    def pop_batch(self, chains: int, spare: int) -> None:
-        """Several chains; the batch may run out of chains or of segments."""
-        result = self.pair.pop_batch(chains, self.layout.size + spare)
-        self._accept(result)
-        if isinstance(result, ChainBatch):
-            assert not (self.honest and result.errors()), result.errors()
-            self._take(*(_Taken(record[2], record[6]) for record in result.records()))
-
-    @precondition(lambda self: self.taken)
-    @rule(data=st.data())
-    def add_used(self, data: st.DataObject) -> None:
-        """Complete one chain, not always the oldest."""
-        chain = self.taken.pop(data.draw(st.integers(0, len(self.taken) - 1), label="which"))
-        written = data.draw(st.integers(0, min(chain.room, 0xFFFF_FFFF)), label="written")
-        self._accept(self.pair.call(lambda queue, memory: queue.add_used(memory, chain.head, written)))
-
-    @rule(data=st.data(), count=st.integers(0, 6))
-    def complete_batch(self, data: st.DataObject, count: int) -> None:
-        """Complete several chains in any order and decide about the interrupt."""
-        chosen = data.draw(st.permutations(self.taken), label="order")[:count]
-        batch = ChainBatch(8, 8)
-        for chain in chosen:
-            self.taken.remove(chain)
-            written = data.draw(st.integers(0, min(chain.room, 0xFFFF_FFFF)), label="written")
-            batch.append(chain.head, [(0, min(chain.room, 0xFFFF_FFFF), True)], written=written)
-        self._accept(self.pair.call(lambda queue, memory: queue.complete_batch(memory, batch)))
-
-    def _undoable(self) -> int:
-        """How many of the last popped chains are in flight; a completed one bars those before it."""
-        latest = itertools.takewhile(self.taken.__contains__, reversed(self.popped))
-        return sum(1 for _ in latest)
-
-    @precondition(lambda self: self._undoable())
-    @rule(data=st.data())
-    def undo_pop(self, data: st.DataObject) -> None:
-        """Give the chains popped last back; the next pop finds them again."""
-        count = data.draw(st.integers(1, self._undoable()), label="count")
-        self.pair.call(lambda queue, _memory: queue.undo_pop(count))
-        for chain in self.popped[-count:]:
-            self.taken.remove(chain)
-        del self.popped[-count:]
-
-    @rule()
-    def needs_notification(self) -> None:
-        """Twice: the second call has nothing to announce."""
-        self._accept(self.pair.call(lambda queue, memory: queue.needs_notification(memory)))
-        assert self.pair.call(lambda queue, memory: queue.needs_notification(memory)) is False
-
-    @rule()
-    def enable_notification(self) -> None:
-        """When it says that there is more, the next pop finds it or reports why not: nothing can spin."""
-        more = self.pair.call(lambda queue, memory: queue.enable_notification(memory))
-        if more is True:
-            result = self.pair.pop_batch(1, self.layout.size)
-            assert isinstance(result, DriverError) or (isinstance(result, ChainBatch) and len(result) == 1)
-            self._accept(result)
-            if isinstance(result, ChainBatch):
-                self.pair.call(lambda queue, _memory: queue.undo_pop())
-
-    @rule()
-    def disable_notification(self) -> None:
-        """The hint lands in memory, or, with event index, nothing does."""
-        self._accept(self.pair.call(lambda queue, memory: queue.disable_notification(memory)))
-
-    @precondition(lambda self: self.honest)
-    @rule()
-    def take_used(self) -> None:
-        """The driver gets each chain back once, with the same length from both devices."""
-        left, right = (list(driver.completed()) for driver in self.drivers)
-        assert left == right
-
-    @rule(enable=st.booleans())
-    def suppress_interrupts(self, enable: bool) -> None:
-        """The driver says what it wants to hear of."""
-        for driver in self.drivers:
-            (driver.enable_interrupts if enable else driver.disable_interrupts)()
-
-    @rule()
-    def save_and_restore(self) -> None:
-        """A restored queue goes on as if nothing had happened."""
-        first, second = (
-            queue_class.from_state(queue.state(), memory)
-            for queue_class, queue, memory in zip(
-                self.classes, self.pair.queues, self.pair.memories, strict=True
-            )
+    @initialize(
+        packed=st.booleans(),
+        size=st.integers(1, 16),
+        event_idx=st.booleans(),
+        indirect=st.booleans(),
+        start=_starts(),
+        at=_ring_places(),
+        wish=st.one_of(st.none(), _wishes()),
+    )
+    def begin(  # noqa: PLR0917 - Hypothesis calls it by keywords
+        self,
+        packed: bool,
+        size: int,
+        event_idx: bool,
+        indirect: bool,
+        start: int,
+        at: int,
+        wish: Step | None,
+    ) -> None:
+        """A ready queue that has been in use for a while, on both sides."""
+        packed = packed if self.only_packed is None else self.only_packed
+        self.trial = QueueTrial(
+            self.subject,
+            size=size if packed else 1 << size.bit_length() - 1,
+            event_idx=event_idx,
+            indirect=indirect,
+            start=start,
+            at=at,
+            packed=packed,
+            make_memory=self.memory_factory,
         )
-        self.pair = Lockstep((first, second), self.pair.memories, self.pair.watched)
+        if wish is not None:
+            _noted(self.trial, wish)
 
-    @rule(changes=st.lists(mutations(0x200), min_size=1, max_size=6))
-    def corrupt(self, changes: list[Mutation]) -> None:
-        """The driver turns hostile: from now on only agreement between the two counts."""
-        self.honest = False
-        for change in changes:
-            for memory in self.pair.memories:
-                change.apply(memory, self.layout)
+    @rule(step=_steps())
+    def take(self, step: Step) -> None:
+        """One rule: Hypothesis leaves rules out of a run, and a chain needs its whole way."""
+        _noted(self.trial, step)
 
-    @invariant()
-    def no_more_in_flight_than_entries(self) -> None:
-        """A guest cannot make the device hold more requests than the queue has entries."""
-        assert len(self.taken) == self._in_flight() <= self.layout.size
+
+def _device_steps(asked: st.SearchStrategy[Request]) -> st.SearchStrategy[Step]:
+    """Mostly the way of a request: asked, kicked, taken back."""
+    request = st.builds(
+        lambda parts, indirect: Step(
+            "request", {"readable": parts[0], "writable": parts[1], "indirect": indirect}
+        ),
+        asked,
+        st.booleans(),
+    )
+    others = st.sampled_from(_DEVICE_OTHERS)
+    way = (*(st.just(Step("kick")),) * 4, *(st.just(Step("take_used")),) * 3)
+    kinds = (*(request,) * 5, *way, *(others,) * 3, _hostile(hostile_chains()))
+    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
+
+
+class _DeviceMachine(RuleBasedStateMachine):
+    subject: Callable[[], Device]
+    answer: Answer | None
+    keeps_chains: bool
+    only_packed: bool | None
+
+    @initialize(
+        packed=st.booleans(), size=st.integers(1, 16), event_idx=st.booleans(), indirect=st.booleans()
+    )
+    def begin(self, packed: bool, size: int, event_idx: bool, indirect: bool) -> None:
+        """A fresh device on an empty ring."""
+        packed = packed if self.only_packed is None else self.only_packed
+        self.trial = DeviceTrial(
+            self.subject,
+            size=size if packed else 1 << size.bit_length() - 1,
+            event_idx=event_idx,
+            indirect=indirect,
+            packed=packed,
+            keeps=self.keeps_chains,
+            answer=self.answer,
+        )

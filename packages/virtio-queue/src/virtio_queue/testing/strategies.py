@@ -1,25 +1,36 @@
-"""Hypothesis strategies for rings, chains and hostile drivers."""
+"""Hypothesis strategies for guest memories, rings, chains and drivers, honest and hostile."""
+
+import itertools
+import os
+from collections.abc import Sequence
 
 import attrs
 from hypothesis import strategies as st
-from vmm_memory import GuestMemory
+from vmm_memory import FileOffset, GuestMemory, GuestMemoryMmap, GuestRegionMmap
 
 from virtio_queue._chain import Segment
 from virtio_queue._layout import DESC_INDIRECT, DESC_NEXT, DESC_WRITE, DESCRIPTOR, U16, U64
+from virtio_queue.testing._attacks import Attack, Attacks
+from virtio_queue.testing._hostile import HostileChain, RawDescriptor
 from virtio_queue.testing._rings import RawRings, RingLayout
+from virtio_queue.testing._trial_memory import DATA, DATA_ROOM, EDGES, HUGE, TABLE
 
 __all__ = (
+    "Attack",
     "HostileRing",
     "Mutation",
+    "Request",
+    "descriptor_chains",
+    "guest_memories",
+    "hostile_chains",
+    "hostile_layouts",
     "hostile_rings",
     "indices",
     "mutations",
     "queue_sizes",
+    "requests",
     "ring_layouts",
-    "segment_lists",
 )
-
-RawDescriptor = tuple[int, int, int, int]
 
 
 def queue_sizes(largest: int = 32768) -> st.SearchStrategy[int]:
@@ -44,17 +55,131 @@ def ring_layouts(draw: st.DrawFn, base: int, largest: int = 32768) -> RingLayout
     return RingLayout(size, desc, avail, used)
 
 
-@st.composite
-def segment_lists(draw: st.DrawFn, area: tuple[int, int], most: int) -> list[Segment]:
-    """1 to `most` legal buffers inside (address, bytes), readable before writable; some of no length."""
+def descriptor_chains(
+    area: tuple[int, int] = (DATA, DATA_ROOM), most: int = 5
+) -> st.SearchStrategy[tuple[Segment, ...]]:
+    """Legal chains: 1 to `most` buffers inside (address, bytes), readable before writable, some empty."""
     base, room = area
-    count = draw(st.integers(1, most))
-    readable = draw(st.integers(0, count))
-    segments = []
-    for position in range(count):
-        start = draw(st.integers(0, room))
-        segments.append(Segment(base + start, draw(st.integers(0, room - start)), position >= readable))
-    return segments
+
+    def chain(places: list[tuple[int, int]], readable: int) -> tuple[Segment, ...]:
+        return tuple(
+            Segment(base + start, min(length, room - start), position >= readable)
+            for position, (start, length) in enumerate(places)
+        )
+
+    place = st.tuples(st.integers(0, room), st.one_of(st.integers(0, 64), st.integers(0, room)))
+    return st.builds(chain, st.lists(place, min_size=1, max_size=most), st.integers(0, most))
+
+
+@st.composite
+def guest_memories(draw: st.DrawFn, room: int = 0x8000) -> GuestMemoryMmap:
+    """Mapped guest memory: one to four regions, some adjacent, some read-only, sometimes up to exactly 2^64.
+
+    Args:
+        draw: Given by Hypothesis.
+        room: The first region is writable and has at least so many bytes, for rings and buffers.
+
+    Returns:
+        Memory with dirty tracking in every writable region.
+    """
+    first = -(-room // 0x1000) * 0x1000 + 0x1000 * draw(st.integers(0, 2))
+    others = draw(st.lists(st.tuples(st.integers(0, 2), st.integers(1, 3), st.booleans()), max_size=3))
+    sizes = [(0, first, False), *((gap * 0x1000, pages * 0x1000, ro) for gap, pages, ro in others)]
+    span = sum(gap + size for gap, size, _ in sizes)
+    at = draw(st.sampled_from((0, 0x1000, 0xBFFF_F000, (1 << 32) - 0x1000, (1 << 64) - span)))
+    regions = []
+    for gap, size, read_only in sizes:
+        at += gap
+        regions.append(_region(at, size, read_only=read_only))
+        at += size
+    return GuestMemoryMmap(regions)
+
+
+def _region(base: int, size: int, *, read_only: bool) -> GuestRegionMmap:
+    if not read_only:
+        return GuestRegionMmap.anonymous(base, size, dirty=True)
+    fd = os.memfd_create("guest_memories", os.MFD_CLOEXEC)
+    try:
+        os.ftruncate(fd, size)
+        return GuestRegionMmap.from_file(base, size, FileOffset(fd), read_only=True)
+    finally:
+        os.close(fd)
+
+
+def hostile_chains(
+    *attacks: Attack,
+    area: tuple[int, int] = (DATA, DATA_ROOM),
+    table: int = TABLE,
+    edges: Sequence[int] = EDGES,
+    huge: int = HUGE,
+) -> st.SearchStrategy[HostileChain]:
+    """Chains that break a rule, or nearly do; the defaults are for `trial_memory`.
+
+    Args:
+        attacks: Which rules; all when there are none.
+        area: (address, bytes) for harmless buffers.
+        table: Where `HostileChain.table` will be written.
+        edges: Addresses where memory begins, ends or changes.
+        huge: Address of a mapped range of 2^32 - 1 bytes, for sums of lengths.
+    """
+    maker = Attacks(area, table, edges, huge)
+    return st.one_of([maker.of(attack) for attack in attacks or Attack])
+
+
+_PARTS = ("desc_table", "avail_ring", "used_ring")
+
+
+def hostile_layouts(
+    base: int = 0x4000, room: int = 0x8000, largest: int = 64
+) -> st.SearchStrategy[RingLayout]:
+    """Ring registers as hostile drivers write them: any size, overlapping, misaligned, outside memory.
+
+    Args:
+        base: First address of guest memory.
+        room: Its bytes.
+        largest: Sizes above it are rare.
+    """
+    power = st.integers(0, largest.bit_length() - 1).map(lambda power: 1 << power)
+    size = st.one_of(power, st.integers(0, largest + 1), st.integers(0, U16))
+    place = st.one_of(
+        st.integers(base // 16, (base + room) // 16).map(lambda line: 16 * line),
+        st.integers(max(base - 64, 0), base + room + 64),
+        st.integers(U64 - 0x2000, U64),
+    )
+    # All of it anywhere; or only one word of what would be sound, which says whether that one is looked at.
+    anywhere = st.builds(RingLayout, size, place, place, place)
+    wrong = st.one_of(st.tuples(st.just("size"), size), st.tuples(st.sampled_from(_PARTS), place))
+    nearly = st.builds(
+        lambda size, word: attrs.evolve(RingLayout.at(base, size), **dict([word])), power, wrong
+    )
+    return st.one_of(anywhere, nearly)
+
+
+Request = tuple[tuple[bytes, ...], tuple[int, ...]]
+"""What `requests` draws: the content of the buffers to read, the lengths of those to write."""
+
+
+def requests(contents: st.SearchStrategy[bytes] | None = None, most: int = 64) -> st.SearchStrategy[Request]:
+    """What a driver asks of a device, as (contents to read, lengths to write).
+
+    The content is cut into buffers anywhere, as drivers may (VIRTIO 1.2, 2.7.4).
+
+    Args:
+        contents: All bytes of one request, such as a header and its data; None for any, up to `most`.
+        most: Bytes in each writable buffer, at most.
+    """
+
+    def cut(content: bytes, cuts: list[int]) -> tuple[bytes, ...]:
+        places = sorted({0, len(content), *(place % (len(content) + 1) for place in cuts)})
+        return tuple(content[start:end] for start, end in itertools.pairwise(places))
+
+    readable = st.builds(
+        cut,
+        st.binary(max_size=most) if contents is None else contents,
+        st.lists(st.integers(0, most), max_size=2),
+    )
+    writable = st.lists(st.integers(0, most), max_size=2).map(tuple)
+    return st.tuples(readable, writable)
 
 
 @attrs.frozen

@@ -2,22 +2,22 @@
  *
  * vmm_access.h - bounds-checked access to guest memory; public, header only.
  *
- * A map is a sorted table of disjoint regions. Everything reachable from a `struct vmm_map` is immutable
- * for as long as its owner (vmm_memory.AccessMap on the Python side) is alive, except guest RAM itself
- * and the dirty words. Guest RAM changes under our feet at any time: copy once, check the copy, use the copy.
+ * A map is a sorted table of disjoint regions. All that a `struct vmm_map` leads to is immutable while its owner
+ * (vmm_memory.AccessMap) lives, except guest RAM itself and the dirty words.
+ * Guest RAM changes under our feet at any time: copy once, check the copy, use the copy.
  *
  * Return values: 0, or
  *   -EFAULT  some byte of the range is not mapped
- *   -EACCES  a write would touch a read-only region
+ *   -EACCES  a write would touch a read-only region, a read one that may only be written
  *   -EINVAL  not naturally aligned, or a memory order that this access cannot have
  *   -ERANGE  the range wraps around 2^64 (to end at exactly 2^64 is legal)
  *   -ENOSPC  vmm_iov only: more fragments than entries
- * On failure nothing has been read, written or marked.
+ * On failure nothing has been read, written or marked. In a map with VMM_MAP_TRANSLATED, -EFAULT and -EACCES may
+ * only mean "not translated yet": give up the map, have the range resolved (GuestMemory.resolve), try with the next map.
  *
  * Ranges of length 0 are always valid (vmm_check, vmm_read, vmm_write, vmm_iov); vmm_get still wants a mapped address.
  *
- * Builds as C11 with gcc or clang (the __atomic builtins), on little-endian 64-bit Linux.
- */
+ * Builds as C11 with gcc or clang (the __atomic builtins), on little-endian 64-bit Linux. */
 #ifndef VMM_ACCESS_H
 #define VMM_ACCESS_H
 
@@ -31,8 +31,15 @@
 #error "vmm_access.h: only little-endian 64-bit hosts are supported"
 #endif
 
-#define VMM_ACCESS_ABI 1u
+#define VMM_ACCESS_ABI 2u
 #define VMM_REGION_READONLY 1u
+#define VMM_REGION_WRITEONLY 2u  /* behind an IOMMU only */
+#define VMM_MAP_TRANSLATED 1u    /* addresses are IOVAs; the regions are what is translated so far */
+
+/* The parameter `access`: any other value than these two means both at once. */
+#define VMM_READ 0
+#define VMM_WRITE 1
+#define VMM_READ_WRITE 2
 
 /* The values of __ATOMIC_*, so that they can be passed on from other languages. */
 #define VMM_ORDER_RELAXED 0
@@ -44,21 +51,23 @@ struct vmm_region {
     uint64_t base;        /* first guest physical address */
     uint64_t size;        /* bytes, never 0; base + size may be exactly 2^64 */
     uint8_t *host;        /* where base is mapped here */
-    uint64_t *dirty;      /* one bit per page from base on, or NULL: not tracked */
+    uint64_t *dirty;      /* one bit per page, or NULL: not tracked */
     uint32_t dirty_shift; /* log2 of the bytes per dirty bit */
     uint32_t flags;       /* VMM_REGION_* */
+    uint64_t dirty_base;  /* bytes from what bit 0 stands for to base */
 };
 
 struct vmm_map {
     uint64_t abi; /* VMM_MAP_ABI; anything else: do not touch the rest */
     uint64_t count;
     const struct vmm_region *regions; /* sorted by base, disjoint */
+    uint64_t flags;                   /* VMM_MAP_* */
 };
 
 #define VMM_MAP_ABI (((uint64_t)VMM_ACCESS_ABI << 32) | sizeof(struct vmm_map))
 
-_Static_assert(sizeof(struct vmm_region) == 40, "vmm_region is ABI");
-_Static_assert(sizeof(struct vmm_map) == 24, "vmm_map is ABI");
+_Static_assert(sizeof(struct vmm_region) == 48, "vmm_region is ABI");
+_Static_assert(sizeof(struct vmm_map) == 32, "vmm_map is ABI");
 _Static_assert(VMM_ORDER_RELAXED == __ATOMIC_RELAXED && VMM_ORDER_ACQUIRE == __ATOMIC_ACQUIRE &&
                    VMM_ORDER_RELEASE == __ATOMIC_RELEASE && VMM_ORDER_SEQ_CST == __ATOMIC_SEQ_CST,
                "orders are the compiler's");
@@ -81,10 +90,9 @@ static inline uint64_t vmm_count_below(const struct vmm_map *map, uint64_t gpa)
 
     while (low < high) {
         uint64_t middle = low + (high - low) / 2;
-        if (map->regions[middle].base <= gpa)
-            low = middle + 1;
-        else
-            high = middle;
+        int below = map->regions[middle].base <= gpa;
+        low = below ? middle + 1 : low;
+        high = below ? high : middle;
     }
     return low;
 }
@@ -104,8 +112,15 @@ static inline uint64_t vmm_region_left(const struct vmm_region *region, uint64_t
     return region->size - (gpa - region->base);
 }
 
+/* Does the region refuse this access? */
+static inline int vmm_refuses(const struct vmm_region *region, int access)
+{
+    uint32_t flags = (access != VMM_READ ? VMM_REGION_READONLY : 0) | (access != VMM_WRITE ? VMM_REGION_WRITEONLY : 0);
+    return (region->flags & flags) != 0;
+}
+
 /* As vmm_check, and hands out the first region (NULL for an empty range). */
-static inline int vmm_check_from(const struct vmm_map *map, uint64_t gpa, uint64_t len, int write,
+static inline int vmm_check_from(const struct vmm_map *map, uint64_t gpa, uint64_t len, int access,
                                  const struct vmm_region **ret)
 {
     const struct vmm_region *region, *end = map->regions + map->count;
@@ -122,7 +137,7 @@ static inline int vmm_check_from(const struct vmm_map *map, uint64_t gpa, uint64
     for (;;) {
         uint64_t left = vmm_region_left(region, gpa);
 
-        if (write && (region->flags & VMM_REGION_READONLY))
+        if (vmm_refuses(region, access))
             return -EACCES;
         if (len <= left)
             return 0;
@@ -134,15 +149,15 @@ static inline int vmm_check_from(const struct vmm_map *map, uint64_t gpa, uint64
 }
 
 /* May [gpa, gpa + len) be accessed? It may span adjacent regions. */
-static inline int vmm_check(const struct vmm_map *map, uint64_t gpa, uint64_t len, int write)
+static inline int vmm_check(const struct vmm_map *map, uint64_t gpa, uint64_t len, int access)
 {
     const struct vmm_region *first;
-    return vmm_check_from(map, gpa, len, write, &first);
+    return vmm_check_from(map, gpa, len, access, &first);
 }
 
 /* Host pointer to [gpa, gpa + len), which must lie in ONE region (-EFAULT otherwise).
  * Does not mark anything dirty: call vmm_mark_dirty after the last write through the pointer. */
-static inline int vmm_get(const struct vmm_map *map, uint64_t gpa, uint64_t len, int write, uint8_t **ret)
+static inline int vmm_get(const struct vmm_map *map, uint64_t gpa, uint64_t len, int access, uint8_t **ret)
 {
     const struct vmm_region *region;
 
@@ -151,7 +166,7 @@ static inline int vmm_get(const struct vmm_map *map, uint64_t gpa, uint64_t len,
     region = vmm_find(map, gpa);
     if (region == NULL || len > vmm_region_left(region, gpa))
         return -EFAULT;
-    if (write && (region->flags & VMM_REGION_READONLY))
+    if (vmm_refuses(region, access))
         return -EACCES;
     /* SAFETY: [gpa, gpa + len) was just found inside the region, whose size bytes are mapped at host. */
     *ret = region->host + (gpa - region->base);
@@ -162,9 +177,9 @@ static inline int vmm_get(const struct vmm_map *map, uint64_t gpa, uint64_t len,
 static inline void vmm_region_mark_dirty(const struct vmm_region *region, uint64_t offset, uint64_t len)
 {
     uint64_t bit, last;
-
     if (region->dirty == NULL)
         return;
+    offset += region->dirty_base;
     bit = offset >> region->dirty_shift;
     last = (offset + (len - 1)) >> region->dirty_shift;
     while (bit <= last) {
@@ -184,7 +199,6 @@ static inline void vmm_region_mark_dirty(const struct vmm_region *region, uint64
 static inline void vmm_mark_dirty(const struct vmm_map *map, uint64_t gpa, uint64_t len)
 {
     uint64_t last, i;
-
     if (len == 0)
         return;
     last = gpa + (len - 1) < gpa ? UINT64_MAX : gpa + (len - 1);
@@ -204,7 +218,6 @@ static inline void vmm_mark_dirty(const struct vmm_map *map, uint64_t gpa, uint6
 static inline uint64_t vmm_step(const uint8_t *guest, uint64_t len)
 {
     uint64_t step = 8;
-
     while (step > len || ((uintptr_t)guest & (step - 1)))
         step >>= 1;
     return step;
@@ -270,7 +283,7 @@ static inline int vmm_read(const struct vmm_map *map, uint64_t gpa, void *dst, u
 {
     const struct vmm_region *region;
     uint8_t *to = (uint8_t *)dst;
-    int rc = vmm_check_from(map, gpa, len, 0, &region);
+    int rc = vmm_check_from(map, gpa, len, VMM_READ, &region);
     if (rc != 0)
         return rc;
     while (len != 0) {
@@ -290,7 +303,7 @@ static inline int vmm_write(const struct vmm_map *map, uint64_t gpa, const void 
 {
     const struct vmm_region *region;
     const uint8_t *from = (const uint8_t *)src;
-    int rc = vmm_check_from(map, gpa, len, 1, &region);
+    int rc = vmm_check_from(map, gpa, len, VMM_WRITE, &region);
     if (rc != 0)
         return rc;
     while (len != 0) {
@@ -307,12 +320,12 @@ static inline int vmm_write(const struct vmm_map *map, uint64_t gpa, const void 
 }
 
 /* The host fragments of [gpa, gpa + len) in order; *n = entries filled. Does not mark anything dirty. */
-static inline int vmm_iov(const struct vmm_map *map, uint64_t gpa, uint64_t len, int write, struct iovec *iov,
+static inline int vmm_iov(const struct vmm_map *map, uint64_t gpa, uint64_t len, int access, struct iovec *iov,
                           size_t max, size_t *n)
 {
     const struct vmm_region *region;
     size_t used = 0;
-    int rc = vmm_check_from(map, gpa, len, write, &region);
+    int rc = vmm_check_from(map, gpa, len, access, &region);
 
     *n = 0;
     if (rc != 0)
@@ -333,15 +346,8 @@ static inline int vmm_iov(const struct vmm_map *map, uint64_t gpa, uint64_t len,
     return 0;
 }
 
-static inline int vmm_load_order_ok(int order)
-{
-    return order == VMM_ORDER_RELAXED || order == VMM_ORDER_ACQUIRE || order == VMM_ORDER_SEQ_CST;
-}
-
-static inline int vmm_store_order_ok(int order)
-{
-    return order == VMM_ORDER_RELAXED || order == VMM_ORDER_RELEASE || order == VMM_ORDER_SEQ_CST;
-}
+#define VMM_LOAD_ORDER_OK(order) ((order) == VMM_ORDER_RELAXED || (order) == VMM_ORDER_ACQUIRE || (order) == VMM_ORDER_SEQ_CST)
+#define VMM_STORE_ORDER_OK(order) ((order) == VMM_ORDER_RELAXED || (order) == VMM_ORDER_RELEASE || (order) == VMM_ORDER_SEQ_CST)
 
 /* int vmm_loadN(map, gpa, memory_order, uintN_t *ret) and int vmm_storeN(map, gpa, memory_order, value):
  * one atomic access of N bits in one region, naturally aligned (-EINVAL otherwise); a store marks its page dirty.
@@ -350,18 +356,15 @@ static inline int vmm_store_order_ok(int order)
     static inline int vmm_load##bits(const struct vmm_map *map, uint64_t gpa, int order, uint##bits##_t *ret)    \
     {                                                                                                            \
         uint8_t *host = NULL;                                                                                    \
-        int rc;                                                                                                  \
-        if ((gpa & (bits / 8 - 1)) || !vmm_load_order_ok(order))                                                 \
+        int rc = vmm_get(map, gpa, bits / 8, VMM_READ, &host);                                                   \
+        if ((gpa & (bits / 8 - 1)) || !VMM_LOAD_ORDER_OK(order))                                                 \
             return -EINVAL;                                                                                      \
-        rc = vmm_get(map, gpa, bits / 8, 0, &host);                                                              \
         if (rc != 0)                                                                                             \
             return rc;                                                                                           \
         if ((uintptr_t)host & (bits / 8 - 1))                                                                    \
             return -EINVAL;                                                                                      \
         if (order == VMM_ORDER_RELAXED)                                                                          \
             *ret = __atomic_load_n((const alias *)host, __ATOMIC_RELAXED);                                       \
-        else if (order == VMM_ORDER_ACQUIRE)                                                                     \
-            *ret = __atomic_load_n((const alias *)host, __ATOMIC_ACQUIRE);                                       \
         else                                                                                                     \
             *ret = __atomic_load_n((const alias *)host, __ATOMIC_SEQ_CST);                                       \
         return 0;                                                                                                \
@@ -369,11 +372,10 @@ static inline int vmm_store_order_ok(int order)
     static inline int vmm_store##bits(const struct vmm_map *map, uint64_t gpa, int order, uint##bits##_t value)  \
     {                                                                                                            \
         const struct vmm_region *region;                                                                         \
-        uint8_t *host = NULL;                                                                                    \
-        int rc;                                                                                                  \
-        if ((gpa & (bits / 8 - 1)) || !vmm_store_order_ok(order))                                                \
+        uint8_t *host;                                                                                           \
+        int rc = vmm_check_from(map, gpa, bits / 8, VMM_WRITE, &region);                                         \
+        if ((gpa & (bits / 8 - 1)) || !VMM_STORE_ORDER_OK(order))                                                \
             return -EINVAL;                                                                                      \
-        rc = vmm_check_from(map, gpa, bits / 8, 1, &region);                                                     \
         if (rc != 0)                                                                                             \
             return rc;                                                                                           \
         host = region->host + (gpa - region->base);                                                              \
@@ -393,7 +395,6 @@ VMM_DEFINE_ACCESS(8, uint8_t)
 VMM_DEFINE_ACCESS(16, vmm_u16_alias)
 VMM_DEFINE_ACCESS(32, vmm_u32_alias)
 VMM_DEFINE_ACCESS(64, vmm_u64_alias)
-
 #undef VMM_DEFINE_ACCESS
 
 #endif /* VMM_ACCESS_H */

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 from .._access import AccessMap
-from .._errors import InvalidGuestAddressError, MisalignedAccessError, ReadOnlyRegionError
-from .._faults import number_error, unmapped_error
+from .._errors import (
+    GuestAccessError,
+    InvalidGuestAddressError,
+    MisalignedAccessError,
+    ReadOnlyRegionError,
+    UnexpectedEofError,
+)
+from .._faults import ORDERS, number_error, unmapped_error
 from .._slice import GuestSlice
-from .._types import MemoryOrder, ReadableBuffer, WritableBuffer
+from .._types import LOAD_ORDERS, STORE_ORDERS, MemoryOrder, ReadableBuffer, WritableBuffer
+from .._vector import AccessVector
 
 __all__ = ("ByteArrayMemory",)
 
-_ORDERS: Final = "memory order: loads take RELAXED, ACQUIRE or SEQ_CST, stores RELAXED, RELEASE or SEQ_CST"
-_LOADS: Final = {MemoryOrder.RELAXED, MemoryOrder.ACQUIRE, MemoryOrder.SEQ_CST}
-_STORES: Final = {MemoryOrder.RELAXED, MemoryOrder.RELEASE, MemoryOrder.SEQ_CST}
+_SIZES: Final = (1, 2, 4, 8)
 
 
 class ByteArrayMemory:
@@ -65,15 +71,102 @@ class ByteArrayMemory:
 
     def load(self, addr: int, size: int, order: MemoryOrder = MemoryOrder.RELAXED) -> int:
         """See GuestMemory.load."""
-        self._check_typed(addr, size, order in _LOADS, write=False)
+        self._check_typed(addr, size, order in LOAD_ORDERS, write=False)
         return int.from_bytes(self.read(addr, size), "little")
 
     def store(self, addr: int, size: int, value: int, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.store."""
-        if size in {1, 2, 4, 8} and not 0 <= value < 1 << (8 * size):
+        if size in _SIZES and not 0 <= value < 1 << (8 * size):
             raise ValueError(f"value is {value:#x}, must be in 0 .. 2^{8 * size} - 1 for {size} bytes")
-        self._check_typed(addr, size, order in _STORES, write=True)
+        self._check_typed(addr, size, order in STORE_ORDERS, write=True)
         self.write(addr, value.to_bytes(size, "little"))
+
+    def fetch_or(self, addr: int, size: int, value: int, order: MemoryOrder = MemoryOrder.SEQ_CST) -> int:
+        """See GuestMemory.fetch_or."""
+        return self._modify(addr, size, order, lambda old: old | value, value)
+
+    def fetch_and(self, addr: int, size: int, value: int, order: MemoryOrder = MemoryOrder.SEQ_CST) -> int:
+        """As GuestMemoryMmap.fetch_and."""
+        return self._modify(addr, size, order, lambda old: old & value, value)
+
+    def fetch_add(self, addr: int, size: int, value: int, order: MemoryOrder = MemoryOrder.SEQ_CST) -> int:
+        """As GuestMemoryMmap.fetch_add."""
+        return self._modify(addr, size, order, lambda old: (old + value) % (1 << (8 * size)), value)
+
+    def compare_exchange(
+        self, addr: int, size: int, expected: int, desired: int, order: MemoryOrder = MemoryOrder.SEQ_CST
+    ) -> int:
+        """See GuestMemory.compare_exchange."""
+
+        def exchange(old: int) -> int | None:
+            return desired if old == expected else None
+
+        wrong = desired if size in _SIZES and not 0 <= desired < 1 << (8 * size) else expected
+        return self._modify(addr, size, order, exchange, wrong)
+
+    def load_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
+        """See GuestMemory.load_vector."""
+
+        def load(i: int, addr: int) -> None:
+            vector.values[i] = self.load(addr, vector.size, order)
+
+        _each(vector, order in LOAD_ORDERS, load)
+
+    def store_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
+        """See GuestMemory.store_vector."""
+        _each(
+            vector,
+            order in STORE_ORDERS,
+            lambda i, at: self.store(at, vector.size, int(vector.values[i]), order),
+        )
+
+    def gather(self, ranges: Sequence[tuple[int, int]]) -> bytes:
+        """See GuestMemory.gather."""
+        return b"".join([self.read(addr, size) for addr, size in ranges])
+
+    def scatter(self, ranges: Sequence[tuple[int, int]], data: ReadableBuffer) -> None:
+        """See GuestMemory.scatter."""
+        source, done = bytes(data), 0
+        if sum(size for _, size in ranges) != len(source):
+            raise ValueError(f"ranges do not have {len(source):#x} bytes together")
+        for addr, size in ranges:
+            self._pieces(addr, size, write=True)
+        for addr, size in ranges:
+            self.write(addr, source[done : done + size])
+            done += size
+
+    def scatter_from_fd(
+        self, ranges: Sequence[tuple[int, int]], fd: int, *, offset: int | None = None, short: bool = False
+    ) -> int:
+        """See GuestMemory.scatter_from_fd."""
+        for addr, size in ranges:
+            self._pieces(addr, size, write=True)
+        total, data = sum(size for _, size in ranges), b""
+        while len(data) < total:
+            left = total - len(data)
+            piece = os.read(fd, left) if offset is None else os.pread(fd, left, offset + len(data))
+            data += piece
+            if short or not piece:
+                break
+        done = 0
+        for addr, size in ranges:
+            self.write(addr, data[done : done + size])
+            done += size
+        if len(data) < total and not short:
+            raise UnexpectedEofError(expected=total, completed=len(data))
+        return len(data)
+
+    def gather_to_fd(
+        self, ranges: Sequence[tuple[int, int]], fd: int, *, offset: int | None = None, short: bool = False
+    ) -> int:
+        """See GuestMemory.gather_to_fd."""
+        data, done = self.gather(ranges), 0
+        while done < len(data):
+            rest = data[done:]
+            done += os.write(fd, rest) if offset is None else os.pwrite(fd, rest, offset + done)
+            if short:
+                break
+        return done
 
     def check_range(self, addr: int, size: int, *, write: bool = False) -> bool:
         """See GuestMemory.check_range."""
@@ -112,6 +205,32 @@ class ByteArrayMemory:
         """
         raise NotImplementedError("ByteArrayMemory has no table for C; use GuestMemoryMmap")
 
+    def resolve(self, addr: int, size: int, *, write: bool = False) -> None:
+        """See GuestMemory.resolve."""
+        self._pieces(addr, size, write=write)
+
+    def copy_within(self, src: int, dst: int, size: int) -> None:
+        """As GuestMemoryMmap.copy_within."""
+        data = self.read(src, size)
+        self.write(dst, data)
+
+    def compare(self, addr: int, data: ReadableBuffer) -> int | None:
+        """As GuestMemoryMmap.compare."""
+        pairs = zip(self.read(addr, len(bytes(data))), bytes(data), strict=True)
+        return next((i for i, (mine, theirs) in enumerate(pairs) if mine != theirs), None)
+
+    def compare_within(self, addr: int, other: int, size: int) -> int | None:
+        """As GuestMemoryMmap.compare_within."""
+        self._pieces(addr, size)
+        return self.compare(addr, self.read(other, size))
+
+    def find(self, addr: int, size: int, data: ReadableBuffer) -> int | None:
+        """As GuestMemoryMmap.find."""
+        if not bytes(data):
+            raise ValueError("find: data has 0 bytes, must have at least 1")
+        found = self.read(addr, size).find(bytes(data))
+        return None if found < 0 else addr + found
+
     def fill(self, addr: int, size: int, byte: int = 0) -> None:
         """As GuestMemoryMmap.fill."""
         self._pieces(addr, size, write=True)
@@ -122,15 +241,27 @@ class ByteArrayMemory:
         return ((base, len(data)) for base, data in self._ranges)
 
     def _check_typed(self, addr: int, size: int, order_ok: bool, *, write: bool) -> None:
-        if size not in {1, 2, 4, 8}:
+        if size not in _SIZES:
             raise ValueError(f"size is {size}, must be 1, 2, 4 or 8")
         if not 0 <= addr < 1 << 64:
             raise number_error(addr, size)
         if addr % size:
             raise MisalignedAccessError(addr, size, f"address must be a multiple of {size}")
         if not order_ok:
-            raise ValueError(_ORDERS)
+            raise ValueError(ORDERS)
         self._pieces(addr, size, write=write)
+
+    def _modify(
+        self, addr: int, size: int, order: MemoryOrder, change: Callable[[int], int | None], value: int
+    ) -> int:
+        if size in _SIZES and not 0 <= value < 1 << (8 * size):
+            raise ValueError(f"value is {value:#x}, must be in 0 .. 2^{8 * size} - 1 for {size} bytes")
+        self._check_typed(addr, size, order in LOAD_ORDERS | STORE_ORDERS, write=True)
+        old = int.from_bytes(self.read(addr, size), "little")
+        new = change(old)
+        if new is not None:
+            self.write(addr, new.to_bytes(size, "little"))
+        return old
 
     def _empty_piece(self, addr: int, *, write: bool) -> list[tuple[int, bytearray, int, int]]:
         return [(base, data, start, 0) for base, data, start, _ in self._pieces(addr, 1, write=write)]
@@ -152,3 +283,14 @@ class ByteArrayMemory:
         if at < end:
             raise unmapped_error([(base, len(data)) for base, data in self._ranges], addr, size)
         return pieces
+
+
+def _each(vector: AccessVector, order_ok: bool, access: Callable[[int, int], None]) -> None:
+    if not order_ok:
+        raise ValueError(ORDERS)
+    for i in range(vector.count):
+        try:
+            access(i, int(vector.addresses[i]))
+        except GuestAccessError as error:
+            error.completed = i
+            raise

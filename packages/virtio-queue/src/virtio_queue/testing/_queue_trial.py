@@ -1,0 +1,344 @@
+"""A driver and two queues, an implementation and its oracle, in one object that is operated step by step."""
+
+import itertools
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import attrs
+from vmm_memory import GuestMemory
+
+from virtio_queue._batch import ChainBatch
+from virtio_queue._chain import DescriptorChain, Segment
+from virtio_queue._errors import DriverError
+from virtio_queue._layout import DESC_AVAIL, DESC_USED, U16, WRAP, packed_move
+from virtio_queue._protocol import VirtQueue
+from virtio_queue._state import QueueState
+from virtio_queue.testing._driver import Driver
+from virtio_queue.testing._hostile import HostileChain
+from virtio_queue.testing._lockstep import Lockstep
+from virtio_queue.testing._record import Trial, step
+from virtio_queue.testing._rings import PackedRings, RingLayout
+from virtio_queue.testing._trial_memory import ARENA, LARGEST, RINGS, TABLE, WATCHED, trial_memory
+from virtio_queue.testing._twin import TwinQueue
+
+_U32 = 0xFFFF_FFFF
+
+
+class QueueClass(Protocol):
+    """A class of queues, such as `virtio_queue.Queue`."""
+
+    def __call__(self, max_size: int, /) -> VirtQueue:
+        """A fresh queue."""
+
+    def from_state(self, state: QueueState, mem: GuestMemory | None = None) -> VirtQueue:
+        """A restored queue."""
+
+
+@attrs.frozen(eq=False)  # a hostile driver can make the same head available twice
+class _Taken:
+    head: int
+    room: int
+
+
+class QueueTrial(Trial):
+    """An implementation beside the twin, with the same driver; every step must end alike on both sides.
+
+    Results, errors, saved states, guest memory and dirty pages are compared after each step; as long as the
+    driver is honest, nothing may be reported, lost or repeated. Steps that make no sense at the moment do
+    nothing, so any sequence of steps is a trial. After a hostile step only agreement counts.
+
+    Args:
+        queue_class: The implementation.
+        size: Entries of the queue, 1 to 16; `max_size` is 16.
+        event_idx: VIRTIO_F_EVENT_IDX was negotiated.
+        indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
+        start: Entries (packed: descriptors) that were used before, 0 to 65535.
+        at: Guest address from which on the rings lie; 0x8000 is the border of two regions.
+        packed: Format of the ring; packed ones may have any size.
+        make_memory: Makes zeroed guest memory laid out like that of `trial_memory`.
+
+    Attributes:
+        honest: No hostile step was taken so far.
+
+    Raises:
+        AssertionError: From a step: the two sides differ, or an honest driver was wronged.
+    """
+
+    def __init__(
+        self,
+        queue_class: QueueClass,
+        *,
+        size: int = 4,
+        event_idx: bool = False,
+        indirect: bool = True,
+        start: int = 0,
+        at: int = RINGS,
+        packed: bool = False,
+        make_memory: Callable[[], GuestMemory] = trial_memory,
+    ) -> None:
+        options: dict[str, object] = {"size": size, "event_idx": event_idx, "indirect": indirect}
+        options |= {"start": start, "at": at, "packed": packed}
+        if make_memory is not trial_memory:
+            options["make_memory"] = make_memory
+        super().__init__(queue_class, options)
+        self.honest = True
+        self._classes: tuple[QueueClass, QueueClass] = (queue_class, TwinQueue)
+        self._layout = RingLayout.at(at, size, packed=packed)
+        self._event_idx, self._indirect = event_idx, indirect
+        memories = (make_memory(), make_memory())
+        self._drivers = [self._new_driver(memory, start) for memory in memories]
+        first, second = self._new_queue(queue_class, start), self._new_queue(TwinQueue, start)
+        self._pair = Lockstep((first, second), memories, WATCHED)
+        self._taken: list[_Taken] = []
+        self._popped: list[_Taken] = []
+        self._pair.compare()
+
+    def _new_queue(self, queue_class: QueueClass, start: int) -> VirtQueue:
+        queue = queue_class(LARGEST)
+        self._layout.configure(queue, event_idx=self._event_idx, indirect=self._indirect)
+        position = self._layout.position(start)
+        return queue_class.from_state(attrs.evolve(queue.state(), next_avail=position, next_used=position))
+
+    def _new_driver(self, memory: GuestMemory, start: int) -> Driver:
+        driver = Driver(
+            memory,
+            self._layout,
+            event_idx=self._event_idx,
+            indirect=self._indirect,
+            arena=ARENA,
+            start=start,
+        )
+        driver.enable_interrupts()
+        return driver
+
+    def _check(self) -> None:
+        in_flight = self._in_flight()
+        assert len(self._taken) == in_flight <= LARGEST, f"{len(self._taken)} popped, {in_flight} in flight"
+
+    def _in_flight(self) -> int:
+        return self._pair.queues[0].in_flight
+
+    def _accept(self, result: object) -> None:
+        assert not (self.honest and isinstance(result, DriverError)), f"an honest driver is blamed: {result}"
+
+    # The driver's steps.
+
+    @step
+    def add(self, segments: Sequence[Segment], *, indirect: bool = False, announce: bool = True) -> None:
+        """The driver makes a sound chain available, if it has room.
+
+        Args:
+            segments: Its buffers, readable ones first.
+            indirect: In an indirect table, if that was negotiated.
+            announce: Also store the available index.
+        """
+        indirect = indirect and self._indirect
+        needed = 1 if indirect else len(segments)
+        if len(segments) <= self._layout.size and needed <= self._drivers[0].free_descriptors:
+            for driver in self._drivers:
+                driver.add(segments, indirect=indirect, announce=announce)
+
+    @step
+    def add_hostile(self, chain: HostileChain) -> None:
+        """The driver makes any descriptors available; from now on only agreement counts."""
+        self.honest = False
+        for driver in self._drivers:
+            chain.offer(driver, TABLE)
+
+    @step
+    def jump(self, distance: int) -> None:
+        """The driver announces what it did not write.
+
+        Args:
+            distance: Of its available index from the device's, 0 to 65535; in a packed ring the descriptor
+                that far from the device's position gets the flags of an available one.
+        """
+        self.honest = False
+        position, size = self._pair.queues[0].next_avail, self._layout.size
+        for driver in self._drivers:
+            if isinstance(driver.raw, PackedRings):
+                slot = ((position & ~WRAP) + distance) % size
+                driver.raw.set_flags(slot, DESC_AVAIL if position & WRAP else DESC_USED)
+            else:
+                driver.raw.set_avail_idx((position + distance) & U16)
+
+    @step
+    def poke(self, offset: int, value: int) -> None:
+        """The driver stores 16 bits at an even offset from its descriptor table, if they hit the rings."""
+        self.honest = False
+        if self._layout.desc_table + offset + 2 <= self._layout.end:
+            for memory in self._pair.memories:
+                memory.store(self._layout.desc_table + offset, 2, value)
+
+    @step
+    def set_registers(self, layout: RingLayout) -> None:
+        """The driver moves its queue anywhere: outside memory, misaligned, one part over another.
+
+        Args:
+            layout: Size and places; the format stays.
+        """
+        self.honest = False
+        layout = attrs.evolve(layout, packed=self._layout.packed)
+        for queue in self._pair.queues:
+            layout.configure(queue, event_idx=self._event_idx, indirect=self._indirect)
+
+    @step
+    def publish_and_kick(self) -> None:
+        """The driver announces what it added; both devices have left it the same wish."""
+        for driver in self._drivers:
+            driver.publish()
+        left, right = (driver.kick_needed() for driver in self._drivers)
+        assert left == right, f"kick needed: {left}, by the twin's wish {right}"
+
+    @step
+    def take_used(self) -> None:
+        """The driver takes used chains back; each comes once, with the same length from both devices."""
+        if self.honest:
+            left, right = (list(driver.completed()) for driver in self._drivers)
+            assert left == right, f"completed: {left}, by the twin {right}"
+
+    @step
+    def set_interrupts(self, *, enabled: bool) -> None:
+        """The driver says whether it wants to hear of used chains."""
+        for driver in self._drivers:
+            (driver.enable_interrupts if enabled else driver.disable_interrupts)()
+
+    @step
+    def wish(self, kind: int, ahead: int = 0) -> None:
+        """The driver writes a wish about interrupts, whatever was negotiated.
+
+        Args:
+            kind: Its flags: 0 wants any, 1 none, 2 in a packed ring the one at the position; 0 to 65535.
+            ahead: Its position, so many entries (packed: descriptors) behind the next one that the device
+                uses, 0 to 65535.
+        """
+        used, size = self._pair.queues[0].next_used, self._layout.size
+        for driver in self._drivers:
+            if isinstance(driver.raw, PackedRings):
+                driver.raw.set_driver_event(packed_move(used, ahead % size, size), kind)
+            else:
+                driver.raw.set_avail_flags(kind)
+                driver.raw.set_used_event((used + ahead) & U16)
+
+    # The device's steps.
+
+    @step
+    def pop(self) -> None:
+        """One chain; a broken one stays with the device and can be completed."""
+        result = self._pair.call(lambda queue, memory: queue.pop(memory))
+        self._accept(result)
+        if isinstance(result, DescriptorChain):
+            self._take(_Taken(result.head, result.writable_bytes))
+        elif isinstance(result, DriverError) and self._in_flight() > len(self._taken):
+            assert result.head is not None, f"a chain was taken, but {result!r} does not say which"
+            self._take(_Taken(result.head, 0))
+
+    @step
+    def pop_batch(self, chains: int, spare: int = 0) -> None:
+        """Several chains at once.
+
+        Args:
+            chains: Room for so many, at least 1.
+            spare: Room for so many segments besides those that one chain can have.
+        """
+        result = self._pair.pop_batch(chains, self._pair.queues[0].size + spare or 1)
+        self._accept(result)
+        if isinstance(result, ChainBatch):
+            assert not (self.honest and result.errors()), result.errors()
+            self._take(*(_Taken(record[2], record[6]) for record in result.records()))
+
+    def _take(self, *chains: _Taken) -> None:
+        self._taken.extend(chains)
+        self._popped.extend(chains)
+
+    @step
+    def add_used(self, which: int = 0, written: int = 0) -> None:
+        """Complete one chain, or try to when there is none.
+
+        Args:
+            which: Position among the chains that were popped, counted round.
+            written: Bytes, cut to what the chain has room for.
+        """
+        chain = self._taken[which % len(self._taken)] if self._taken else _Taken(0, 0)
+        length = min(written, chain.room, _U32)
+        result = self._pair.call(lambda queue, memory: queue.add_used(memory, chain.head, length))
+        self._accept(result)
+        if self._taken and result is None:
+            self._taken.remove(chain)
+
+    @step
+    def complete_batch(self, which: Sequence[int] = (), written: int = 0, *, excess: bool = False) -> None:
+        """Complete several chains in any order and decide about the interrupt.
+
+        Args:
+            which: Positions among the popped chains that are left, each counted round.
+            written: Bytes for each, cut to its room.
+            excess: Say that one byte more was written than the chains have room for: nothing may happen.
+        """
+        left, batch = list(self._taken), ChainBatch(64, 64)
+        for position in which[: len(left)]:
+            chain = left.pop(position % len(left))
+            room = min(chain.room, _U32 - 1)
+            batch.append(chain.head, [(0, room, True)], written=room + 1 if excess else min(written, room))
+        result = self._pair.call(lambda queue, memory: queue.complete_batch(memory, batch))
+        self._accept(result)
+        if isinstance(result, bool):
+            self._taken = left
+
+    def undoable(self) -> int:
+        """How many of the last popped chains are in flight; a completed one bars those before it."""
+        latest = itertools.takewhile(self._taken.__contains__, reversed(self._popped))
+        return sum(1 for _ in latest)
+
+    @step
+    def undo_pop(self, count: int = 1) -> None:
+        """Give the chains popped last back, as many as can be; the next pop finds them again."""
+        count = min(count, self.undoable())
+        if count:
+            self._pair.call(lambda queue, _memory: queue.undo_pop(count))
+            for chain in self._popped[-count:]:
+                self._taken.remove(chain)
+            del self._popped[-count:]
+
+    @step
+    def needs_notification(self) -> None:
+        """Twice: the second call has nothing to announce."""
+        self._accept(self._pair.call(lambda queue, memory: queue.needs_notification(memory)))
+        again = self._pair.call(lambda queue, memory: queue.needs_notification(memory))
+        assert again is not True, "the same used chains are announced twice"
+
+    @step
+    def enable_notification(self) -> None:
+        """When it says that there is more, the next pop finds it or reports why not: nothing can spin."""
+        more = self._pair.call(lambda queue, memory: queue.enable_notification(memory))
+        self._accept(more)
+        if more is True:
+            result = self._pair.pop_batch(1, max(self._pair.queues[0].size, 1))
+            self._accept(result)
+            found = isinstance(result, ChainBatch) and len(result) == 1
+            assert found or isinstance(result, DriverError), "there was more, but nothing to pop"
+            if found:
+                self._pair.call(lambda queue, _memory: queue.undo_pop())
+
+    @step
+    def disable_notification(self) -> None:
+        """The hint lands in memory, or, with event index, nothing does."""
+        self._accept(self._pair.call(lambda queue, memory: queue.disable_notification(memory)))
+
+    @step
+    def save_and_restore(self) -> None:
+        """A restored queue goes on as if nothing had happened."""
+        sides = zip(self._classes, self._pair.queues, strict=True)
+        first, second = (make.from_state(queue.state()) for make, queue in sides)
+        self._pair = Lockstep((first, second), self._pair.memories, self._pair.watched)
+        self._pair.compare()
+
+    @step
+    def reset(self) -> None:
+        """Device and driver start again from nothing, on the same rings."""
+        self._pair.call(lambda queue, _memory: queue.reset())
+        for queue in self._pair.queues:
+            self._layout.configure(queue, event_idx=self._event_idx, indirect=self._indirect)
+        self._drivers = [self._new_driver(memory, 0) for memory in self._pair.memories]
+        self._taken, self._popped, self.honest = [], [], True
+        self._pair.compare()

@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
+ * Typed accesses to many addresses in one call; see core.h. */
+#include "core.h"
+
+/* The region of an access that must be possible, for which the hint is none. NULL: *rc says why not. */
+static const struct vmm_region *__attribute__((noinline))
+search(const struct vmm_map *map, uint64_t gpa, uint64_t size, int access, uint32_t *hint, int *rc)
+{
+    const struct vmm_region *region = vmm_find(map, gpa);
+
+    if (gpa & (size - 1))
+        *rc = -EINVAL;
+    else if (region == NULL)
+        *rc = -EFAULT;
+    else if (vmm_refuses(region, access))
+        *rc = -EACCES;
+    else if (vmm_region_left(region, gpa) < size)
+        *rc = -EFAULT;
+    else if (((uintptr_t)region->host - region->base) & (size - 1))
+        *rc = -EINVAL; /* host aligned otherwise than base: no aligned access is possible, as in vmm_loadN */
+    else
+        *hint = (uint32_t)(region - map->regions);
+    return *rc == 0 ? region : NULL;
+}
+
+/* As search. A hint is the number of the region in which this entry of the vector was found last, perhaps in another
+ * map: it is worth a look, and never believed. */
+static inline const struct vmm_region *enter(const struct vmm_map *map, uint64_t gpa, uint64_t size, int access,
+                                             uint32_t *hint, int *rc)
+{
+    if (*hint < map->count) {
+        const struct vmm_region *region = &map->regions[*hint];
+
+        if (gpa - region->base < region->size && vmm_region_left(region, gpa) >= size && !vmm_refuses(region, access) &&
+            ((gpa | ((uintptr_t)region->host - region->base)) & (size - 1)) == 0)
+            return region;
+    }
+    return search(map, gpa, size, access, hint, rc);
+}
+
+/* Dirty bits not yet set, those of a word in each of its places: an atomic operation costs as much as ten stores.
+ * Marking comes after the stores, and may come late: a harvester that runs in between finds the bit in its next round. */
+enum { MARKS = 8 };
+struct marks {
+    uint64_t *word[MARKS], bits[MARKS];
+    int used;
+};
+
+static inline void marks_flush(const struct marks *m)
+{
+    for (int place = 0; m->used && place < MARKS; place++)
+        if (m->word[place] != NULL)
+            __atomic_fetch_or(m->word[place], m->bits[place], __ATOMIC_RELEASE); /* as in vmm_region_mark_dirty */
+}
+
+/* The page of an access, and where a page is smaller than an integer, all of its pages. */
+static inline void marks_add(struct marks *m, const struct vmm_map *map, const struct vmm_region *region, uint64_t offset,
+                             uint64_t size)
+{
+    uint64_t bit = (offset + region->dirty_base) >> region->dirty_shift, *word = region->dirty + (bit >> 6);
+    uint64_t place = ((bit >> 6) + (uint64_t)(region - map->regions)) % MARKS;
+
+    if (word != m->word[place]) {
+        if (m->word[place] != NULL)
+            __atomic_fetch_or(m->word[place], m->bits[place], __ATOMIC_RELEASE);
+        m->word[place] = word;
+        m->bits[place] = 0;
+        m->used = 1;
+    }
+    m->bits[place] |= UINT64_C(1) << (bit & 63);
+    if (__builtin_expect(region->dirty_shift < 3, 0))
+        vmm_region_mark_dirty(region, offset, size);
+}
+
+/* The region of the last address, which one comparison finds the next one in. */
+struct window {
+    uint64_t base, span; /* an access at base + offset is inside when offset < span */
+    uint8_t *host;
+    const struct vmm_region *region;
+};
+
+static inline int window_move(struct window *w, const struct vmm_map *map, uint64_t gpa, uint64_t size, int access,
+                              uint32_t *hint)
+{
+    int rc = 0;
+    const struct vmm_region *region = enter(map, gpa, size, access, hint, &rc);
+
+    if (region != NULL)
+        *w = (struct window){region->base, region->size - (size - 1), region->host, region};
+    return rc;
+}
+
+/* SAFETY: offset < span says that all bytes of the access lie in the region; alignment of the address is tested, and that
+ * of the host address is the same (enter). */
+#define DEFINE_VECTOR(bits, alias)                                                                               \
+    static inline int loads##bits(const struct vmm_map *map, struct vmm_vector *v, int relaxed)                  \
+    {                                                                                                            \
+        const uint64_t *gpa = v->gpa, count = v->count;                                                          \
+        uint##bits##_t *values = (uint##bits##_t *)v->values;                                                    \
+        struct window w = {0};                                                                                   \
+        uint64_t i = v->done;                                                                                    \
+        int rc = 0;                                                                                              \
+        while (i < count) {                                                                                      \
+            uint64_t at = gpa[i], offset = at - w.base;                                                          \
+            if (__builtin_expect(offset >= w.span || (at & (bits / 8 - 1)), 0)) {                                \
+                rc = window_move(&w, map, at, bits / 8, VMM_READ, v->hints + i);                                 \
+                if (rc != 0)                                                                                     \
+                    break;                                                                                       \
+                offset = at - w.base;                                                                            \
+            }                                                                                                    \
+            if (relaxed)                                                                                         \
+                values[i++] = __atomic_load_n((const alias *)(w.host + offset), __ATOMIC_RELAXED);               \
+            else                                                                                                 \
+                values[i++] = __atomic_load_n((const alias *)(w.host + offset), __ATOMIC_SEQ_CST);               \
+        }                                                                                                        \
+        v->done = i;                                                                                             \
+        return rc;                                                                                               \
+    }                                                                                                            \
+    static inline int stores##bits(const struct vmm_map *map, struct vmm_vector *v, int order)                   \
+    {                                                                                                            \
+        const uint64_t *gpa = v->gpa, count = v->count;                                                          \
+        const uint##bits##_t *values = (const uint##bits##_t *)v->values;                                        \
+        struct window w = {0};                                                                                   \
+        struct marks m = {0};                                                                                    \
+        uint64_t i = v->done;                                                                                    \
+        int rc = 0;                                                                                              \
+        while (i < count) {                                                                                      \
+            uint64_t at = gpa[i], offset = at - w.base;                                                          \
+            if (__builtin_expect(offset >= w.span || (at & (bits / 8 - 1)), 0)) {                                \
+                rc = window_move(&w, map, at, bits / 8, VMM_WRITE, v->hints + i);                                \
+                if (rc != 0)                                                                                     \
+                    break;                                                                                       \
+                offset = at - w.base;                                                                            \
+            }                                                                                                    \
+            if (order == VMM_ORDER_RELAXED)                                                                      \
+                __atomic_store_n((alias *)(w.host + offset), values[i++], __ATOMIC_RELAXED);                     \
+            else if (order == VMM_ORDER_RELEASE)                                                                 \
+                __atomic_store_n((alias *)(w.host + offset), values[i++], __ATOMIC_RELEASE);                     \
+            else                                                                                                 \
+                __atomic_store_n((alias *)(w.host + offset), values[i++], __ATOMIC_SEQ_CST);                     \
+            if (w.region->dirty != NULL)                                                                         \
+                marks_add(&m, map, w.region, offset, bits / 8);                                                  \
+        }                                                                                                        \
+        marks_flush(&m);                                                                                         \
+        v->done = i;                                                                                             \
+        return rc;                                                                                               \
+    }
+
+DEFINE_VECTOR(8, uint8_t)
+DEFINE_VECTOR(16, vmm_u16_alias)
+DEFINE_VECTOR(32, vmm_u32_alias)
+DEFINE_VECTOR(64, vmm_u64_alias)
+
+int vmm_mem_load_vector(const struct vmm_map *map, struct vmm_vector *v, int order, uint64_t first)
+{
+    v->done = first;
+    if (!VMM_LOAD_ORDER_OK(order))
+        return -EINVAL;
+    switch (v->size) {
+    case 1:
+        return loads8(map, v, order == VMM_ORDER_RELAXED);
+    case 2:
+        return loads16(map, v, order == VMM_ORDER_RELAXED);
+    case 4:
+        return loads32(map, v, order == VMM_ORDER_RELAXED);
+    default:
+        return loads64(map, v, order == VMM_ORDER_RELAXED);
+    }
+}
+
+int vmm_mem_store_vector(const struct vmm_map *map, struct vmm_vector *v, int order, uint64_t first)
+{
+    v->done = first;
+    if (!VMM_STORE_ORDER_OK(order))
+        return -EINVAL;
+    switch (v->size) {
+    case 1:
+        return stores8(map, v, order);
+    case 2:
+        return stores16(map, v, order);
+    case 4:
+        return stores32(map, v, order);
+    default:
+        return stores64(map, v, order);
+    }
+}
