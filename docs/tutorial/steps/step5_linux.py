@@ -14,7 +14,7 @@ from vmm_memory.arch.x86_64 import ram_ranges
 
 MEMORY = 256 << 20
 BIOS_AREA = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
-CMDLINE = f"console=ttyS0 quiet panic=-1 pci=off reboot=k {stock.INIT}"
+CMDLINE = f"console=ttyS0 quiet panic=-1 pci=off nolapic reboot=k {stock.INIT}"
 SCRIPT = "echo guest: Linux $(uname -r), $(nproc) CPU; reboot -f"
 
 
