@@ -1,6 +1,7 @@
 """Threads of vCPUs: start, pause, resume, stop, and everything that can happen in between."""
 
 import os
+import signal
 import threading
 import time
 from pathlib import Path
@@ -178,6 +179,22 @@ class ManagerMachine(RuleBasedStateMachine):
 
 TestManager = ManagerMachine.TestCase
 TestManager.settings = settings(stateful_step_count=12, deadline=None)
+
+
+def test_signals_are_for_other_threads():
+    """A vCPU's thread never takes one, whatever the backend does; the starter's mask stays."""
+    seen = []
+
+    def look():
+        seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        yield Shutdown()
+
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    manager = VcpuManager([SoftVcpu(0, look)], lambda _: RecordingOps(), lambda _: None)
+    manager.start()
+    manager.stop()
+    assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD} <= seen[0]
+    assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
 
 
 def test_needs_a_vcpu():

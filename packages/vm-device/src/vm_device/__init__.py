@@ -34,6 +34,7 @@ from vm_device._lifecycle import Lifecycle, LifecycleState
 from vm_device._pvpanic import Pvpanic, PvpanicEvent
 from vm_device._serial import Serial16550
 from vm_device._serial_state import SerialState
+from vm_device._threads import start_masked
 from vm_device._tree import DeviceTree
 
 __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
@@ -86,4 +87,5 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "SystemAllocator",
     "UnclaimedCounts",
     "VmDeviceError",
+    "start_masked",
 )

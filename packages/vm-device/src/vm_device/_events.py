@@ -4,7 +4,6 @@ import heapq
 import itertools
 import logging
 import selectors
-import signal
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import attrs
 
 from vm_device._errors import ClosedError
 from vm_device._eventfd import EventFd
+from vm_device._threads import start_masked
 
 _log = logging.getLogger("vm_device.events")
 
@@ -162,15 +162,7 @@ class EventManager:
                 raise RuntimeError(f"event manager {self.name!r} runs already")
             self._stopping = False
             self._thread = threading.Thread(target=self.run_forever, name=self.name, daemon=True)
-            # The mask is inherited: blocking before the start leaves no moment in which a signal could land
-            # there.
-            before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
-            try:
-                # Inside: it runs what handlers are due, and one of them may raise.
-                signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-                self._thread.start()
-            finally:
-                signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            start_masked(self._thread)
 
     def stop(self) -> None:
         """End the loop and join its thread (unless called from it); idempotent."""

@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import attrs
+from vm_device import start_masked
 
 from vm_hypervisor._errors import VcpuStateError
 from vm_hypervisor._exits import DebugStop, Exit, Kicked
@@ -111,7 +112,7 @@ class VcpuManager:
     def _start_threads(self) -> None:
         try:
             for thread in self._threads:
-                thread.start()
+                start_masked(thread)
         except BaseException:
             # A host out of threads: what runs already must not be left behind, nor waited for in vain.
             with self._cond:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 import vmm_testhost
 from virtio_devices import DiskImage, ImageError
-from vm_device import EventManager
+from vm_device import EventManager, start_masked
 
 from vmm_reference._config import EventMonitorConfig, SerialConfig, SerialMode, VmConfig
 from vmm_reference._config_net import DEFAULT_ADDRESS, NetConfig
@@ -213,11 +213,7 @@ def _numbers(cpus: frozenset[int]) -> str:
 def _start(name: str, target: Callable[[], None]) -> threading.Thread:
     """Run `target` in a thread that no signal reaches: the main one, which handles it, would sleep on."""
     thread = threading.Thread(target=target, name=name, daemon=True)
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, signal.valid_signals())
-    try:
-        thread.start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    start_masked(thread)
     return thread
 
 
