@@ -27,6 +27,7 @@ ROOT = Path(__file__).resolve().parent.parent
 FOLDERS = ("packages", "tests", "bench")
 TOOLS = {
     "iasl": "acpica-tools",
+    "dtc": "device-tree-compiler",
     "busybox": "busybox-static",
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",

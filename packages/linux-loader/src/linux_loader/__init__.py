@@ -15,6 +15,8 @@ from linux_loader._errors import (
     CmdlineTooLongError,
     ConfigurationError,
     DecompressionError,
+    FdtBuildError,
+    FdtParseError,
     ForeignArchitectureError,
     ImageError,
     LoaderError,
@@ -44,6 +46,8 @@ __all__ = (
     "ElfInfo",
     "ElfSegment",
     "EntryState",
+    "FdtBuildError",
+    "FdtParseError",
     "ForeignArchitectureError",
     "GuestRange",
     "ImageError",
@@ -65,4 +69,4 @@ __all__ = (
     "load",
     "vmlinux_from_bzimage",
 )
-__version__ = "0.1.0"
+__version__ = "0.2.0"

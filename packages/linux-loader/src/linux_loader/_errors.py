@@ -11,7 +11,9 @@
     ├── PlacementError               it does not fit into guest RAM
     ├── CmdlineError                 (also ValueError) an illegal command line
     │   └── CmdlineTooLongError      longer than the buffer or the kernel allows
-    └── ConfigurationError           (also ValueError) the caller's arguments contradict each other
+    ├── ConfigurationError           (also ValueError) the caller's arguments contradict each other
+    ├── FdtBuildError                (also ValueError) a tree that the device tree format forbids
+    └── FdtParseError                a device tree blob that breaks the format
 
 A file the host cannot open or read stays an ``OSError``; guest memory that refuses a write raises its own
 ``vmm_memory.GuestMemoryError``.
@@ -190,4 +192,34 @@ class ConfigurationError(LoaderError, ValueError):
     def __init__(self, field: str, reason: str) -> None:
         super().__init__(f"{field}: {reason}")
         self.field = field
+        self.reason = reason
+
+
+class FdtBuildError(LoaderError, ValueError):
+    """A device tree that the flattened format cannot hold; nothing was made.
+
+    Args:
+        what: The part of the tree.
+        value: What the caller gave.
+        rule: What would have been right.
+    """
+
+    def __init__(self, what: str, value: str, rule: str) -> None:
+        super().__init__(f"device tree: {what} cannot be {value}: {rule}")
+        self.what = what
+        self.value = value
+        self.rule = rule
+
+
+class FdtParseError(LoaderError):
+    """Bytes that are no sound device tree blob.
+
+    Args:
+        offset: Where in the blob reading stopped.
+        reason: What was found there.
+    """
+
+    def __init__(self, offset: int, reason: str) -> None:
+        super().__init__(f"device tree blob, byte {offset:#x}: {reason}")
+        self.offset = offset
         self.reason = reason
