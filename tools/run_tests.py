@@ -33,6 +33,8 @@ TOOLS = {
     "debugfs": "e2fsprogs",
     "depmod": "kmod",
     "tcpdump": "tcpdump",
+    "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu",
+    "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu",
     # The emulated host installs its own; here they are part of the one command for who is not root.
     "qemu-system-x86_64": "qemu-system-x86",
     "xz": "xz-utils",

@@ -1,6 +1,7 @@
 """Build the abi3 C core; metadata lives in pyproject.toml."""
 
 import os
+from pathlib import Path
 
 from setuptools import Extension, setup
 
@@ -18,7 +19,7 @@ ext = Extension(
     "kvm_ioctls._core",
     ["csrc/_core_cffi.c", "csrc/core.c", "csrc/exit.c", "csrc/signals.c", "csrc/layout.c"],
     include_dirs=["csrc"],
-    depends=["csrc/core.h", "csrc/signals.h", "csrc/kvm_abi.h"],
+    depends=["csrc/core.h", "csrc/signals.h", *map(str, Path("csrc").glob("kvm_abi*.h"))],
     extra_compile_args=["-std=c11", *flags, *strict],
     extra_link_args=SANITIZE[:1] if os.environ.get("VMM_SANITIZE") else [],
     py_limited_api=True,

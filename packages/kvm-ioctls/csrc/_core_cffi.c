@@ -2094,6 +2094,55 @@ static int _cffi_const_KVMX_ABI(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_ARM64_SET_GUEST_DEBUG(unsigned long long *o)
+{
+  int n = (KX_ARM64_SET_GUEST_DEBUG) <= 0;
+  *o = (unsigned long long)((KX_ARM64_SET_GUEST_DEBUG) | 0);  /* check that KX_ARM64_SET_GUEST_DEBUG is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_ARM_GET_REG_WRITABLE_MASKS(unsigned long long *o)
+{
+  int n = (KX_ARM_GET_REG_WRITABLE_MASKS) <= 0;
+  *o = (unsigned long long)((KX_ARM_GET_REG_WRITABLE_MASKS) | 0);  /* check that KX_ARM_GET_REG_WRITABLE_MASKS is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_ARM_MTE_COPY_TAGS(unsigned long long *o)
+{
+  int n = (KX_ARM_MTE_COPY_TAGS) <= 0;
+  *o = (unsigned long long)((KX_ARM_MTE_COPY_TAGS) | 0);  /* check that KX_ARM_MTE_COPY_TAGS is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_ARM_PREFERRED_TARGET(unsigned long long *o)
+{
+  int n = (KX_ARM_PREFERRED_TARGET) <= 0;
+  *o = (unsigned long long)((KX_ARM_PREFERRED_TARGET) | 0);  /* check that KX_ARM_PREFERRED_TARGET is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_ARM_SET_COUNTER_OFFSET(unsigned long long *o)
+{
+  int n = (KX_ARM_SET_COUNTER_OFFSET) <= 0;
+  *o = (unsigned long long)((KX_ARM_SET_COUNTER_OFFSET) | 0);  /* check that KX_ARM_SET_COUNTER_OFFSET is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_ARM_VCPU_FINALIZE(unsigned long long *o)
+{
+  int n = (KX_ARM_VCPU_FINALIZE) <= 0;
+  *o = (unsigned long long)((KX_ARM_VCPU_FINALIZE) | 0);  /* check that KX_ARM_VCPU_FINALIZE is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_ARM_VCPU_INIT(unsigned long long *o)
+{
+  int n = (KX_ARM_VCPU_INIT) <= 0;
+  *o = (unsigned long long)((KX_ARM_VCPU_INIT) | 0);  /* check that KX_ARM_VCPU_INIT is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_CHECK_EXTENSION(unsigned long long *o)
 {
   int n = (KX_CHECK_EXTENSION) <= 0;
@@ -2112,6 +2161,13 @@ static int _cffi_const_KX_CREATE_DEVICE(unsigned long long *o)
 {
   int n = (KX_CREATE_DEVICE) <= 0;
   *o = (unsigned long long)((KX_CREATE_DEVICE) | 0);  /* check that KX_CREATE_DEVICE is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_CREATE_GUEST_MEMFD(unsigned long long *o)
+{
+  int n = (KX_CREATE_GUEST_MEMFD) <= 0;
+  *o = (unsigned long long)((KX_CREATE_GUEST_MEMFD) | 0);  /* check that KX_CREATE_GUEST_MEMFD is an integer */
   return n;
 }
 
@@ -2248,6 +2304,27 @@ static int _cffi_const_KX_GET_MSR_INDEX_LIST(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_GET_NESTED_STATE(unsigned long long *o)
+{
+  int n = (KX_GET_NESTED_STATE) <= 0;
+  *o = (unsigned long long)((KX_GET_NESTED_STATE) | 0);  /* check that KX_GET_NESTED_STATE is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_GET_NR_MMU_PAGES(unsigned long long *o)
+{
+  int n = (KX_GET_NR_MMU_PAGES) <= 0;
+  *o = (unsigned long long)((KX_GET_NR_MMU_PAGES) | 0);  /* check that KX_GET_NR_MMU_PAGES is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_GET_ONE_REG(unsigned long long *o)
+{
+  int n = (KX_GET_ONE_REG) <= 0;
+  *o = (unsigned long long)((KX_GET_ONE_REG) | 0);  /* check that KX_GET_ONE_REG is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_GET_PIT2(unsigned long long *o)
 {
   int n = (KX_GET_PIT2) <= 0;
@@ -2259,6 +2336,13 @@ static int _cffi_const_KX_GET_REGS(unsigned long long *o)
 {
   int n = (KX_GET_REGS) <= 0;
   *o = (unsigned long long)((KX_GET_REGS) | 0);  /* check that KX_GET_REGS is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_GET_REG_LIST(unsigned long long *o)
+{
+  int n = (KX_GET_REG_LIST) <= 0;
+  *o = (unsigned long long)((KX_GET_REG_LIST) | 0);  /* check that KX_GET_REG_LIST is an integer */
   return n;
 }
 
@@ -2276,10 +2360,24 @@ static int _cffi_const_KX_GET_SREGS2(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_GET_STATS_FD(unsigned long long *o)
+{
+  int n = (KX_GET_STATS_FD) <= 0;
+  *o = (unsigned long long)((KX_GET_STATS_FD) | 0);  /* check that KX_GET_STATS_FD is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_GET_SUPPORTED_CPUID(unsigned long long *o)
 {
   int n = (KX_GET_SUPPORTED_CPUID) <= 0;
   *o = (unsigned long long)((KX_GET_SUPPORTED_CPUID) | 0);  /* check that KX_GET_SUPPORTED_CPUID is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_GET_SUPPORTED_HV_CPUID(unsigned long long *o)
+{
+  int n = (KX_GET_SUPPORTED_HV_CPUID) <= 0;
+  *o = (unsigned long long)((KX_GET_SUPPORTED_HV_CPUID) | 0);  /* check that KX_GET_SUPPORTED_HV_CPUID is an integer */
   return n;
 }
 
@@ -2332,6 +2430,13 @@ static int _cffi_const_KX_HAS_DEVICE_ATTR(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_HYPERV_EVENTFD(unsigned long long *o)
+{
+  int n = (KX_HYPERV_EVENTFD) <= 0;
+  *o = (unsigned long long)((KX_HYPERV_EVENTFD) | 0);  /* check that KX_HYPERV_EVENTFD is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_INTERRUPT(unsigned long long *o)
 {
   int n = (KX_INTERRUPT) <= 0;
@@ -2374,6 +2479,27 @@ static int _cffi_const_KX_KVMCLOCK_CTRL(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_MEMORY_ENCRYPT_OP(unsigned long long *o)
+{
+  int n = (KX_MEMORY_ENCRYPT_OP) <= 0;
+  *o = (unsigned long long)((KX_MEMORY_ENCRYPT_OP) | 0);  /* check that KX_MEMORY_ENCRYPT_OP is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_MEMORY_ENCRYPT_REG_REGION(unsigned long long *o)
+{
+  int n = (KX_MEMORY_ENCRYPT_REG_REGION) <= 0;
+  *o = (unsigned long long)((KX_MEMORY_ENCRYPT_REG_REGION) | 0);  /* check that KX_MEMORY_ENCRYPT_REG_REGION is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_MEMORY_ENCRYPT_UNREG_REGION(unsigned long long *o)
+{
+  int n = (KX_MEMORY_ENCRYPT_UNREG_REGION) <= 0;
+  *o = (unsigned long long)((KX_MEMORY_ENCRYPT_UNREG_REGION) | 0);  /* check that KX_MEMORY_ENCRYPT_UNREG_REGION is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_NMI(unsigned long long *o)
 {
   int n = (KX_NMI) <= 0;
@@ -2381,10 +2507,38 @@ static int _cffi_const_KX_NMI(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_PRE_FAULT_MEMORY(unsigned long long *o)
+{
+  int n = (KX_PRE_FAULT_MEMORY) <= 0;
+  *o = (unsigned long long)((KX_PRE_FAULT_MEMORY) | 0);  /* check that KX_PRE_FAULT_MEMORY is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_REGISTER_COALESCED_MMIO(unsigned long long *o)
 {
   int n = (KX_REGISTER_COALESCED_MMIO) <= 0;
   *o = (unsigned long long)((KX_REGISTER_COALESCED_MMIO) | 0);  /* check that KX_REGISTER_COALESCED_MMIO is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_REINJECT_CONTROL(unsigned long long *o)
+{
+  int n = (KX_REINJECT_CONTROL) <= 0;
+  *o = (unsigned long long)((KX_REINJECT_CONTROL) | 0);  /* check that KX_REINJECT_CONTROL is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_RESET_DIRTY_RINGS(unsigned long long *o)
+{
+  int n = (KX_RESET_DIRTY_RINGS) <= 0;
+  *o = (unsigned long long)((KX_RESET_DIRTY_RINGS) | 0);  /* check that KX_RESET_DIRTY_RINGS is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_RISCV64_SET_GUEST_DEBUG(unsigned long long *o)
+{
+  int n = (KX_RISCV64_SET_GUEST_DEBUG) <= 0;
+  *o = (unsigned long long)((KX_RISCV64_SET_GUEST_DEBUG) | 0);  /* check that KX_RISCV64_SET_GUEST_DEBUG is an integer */
   return n;
 }
 
@@ -2472,6 +2626,13 @@ static int _cffi_const_KX_SET_LAPIC(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_SET_MEMORY_ATTRIBUTES(unsigned long long *o)
+{
+  int n = (KX_SET_MEMORY_ATTRIBUTES) <= 0;
+  *o = (unsigned long long)((KX_SET_MEMORY_ATTRIBUTES) | 0);  /* check that KX_SET_MEMORY_ATTRIBUTES is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_SET_MP_STATE(unsigned long long *o)
 {
   int n = (KX_SET_MP_STATE) <= 0;
@@ -2486,6 +2647,27 @@ static int _cffi_const_KX_SET_MSRS(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_SET_NESTED_STATE(unsigned long long *o)
+{
+  int n = (KX_SET_NESTED_STATE) <= 0;
+  *o = (unsigned long long)((KX_SET_NESTED_STATE) | 0);  /* check that KX_SET_NESTED_STATE is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_SET_NR_MMU_PAGES(unsigned long long *o)
+{
+  int n = (KX_SET_NR_MMU_PAGES) <= 0;
+  *o = (unsigned long long)((KX_SET_NR_MMU_PAGES) | 0);  /* check that KX_SET_NR_MMU_PAGES is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_SET_ONE_REG(unsigned long long *o)
+{
+  int n = (KX_SET_ONE_REG) <= 0;
+  *o = (unsigned long long)((KX_SET_ONE_REG) | 0);  /* check that KX_SET_ONE_REG is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_SET_PIT2(unsigned long long *o)
 {
   int n = (KX_SET_PIT2) <= 0;
@@ -2493,10 +2675,24 @@ static int _cffi_const_KX_SET_PIT2(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_SET_PMU_EVENT_FILTER(unsigned long long *o)
+{
+  int n = (KX_SET_PMU_EVENT_FILTER) <= 0;
+  *o = (unsigned long long)((KX_SET_PMU_EVENT_FILTER) | 0);  /* check that KX_SET_PMU_EVENT_FILTER is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_SET_REGS(unsigned long long *o)
 {
   int n = (KX_SET_REGS) <= 0;
   *o = (unsigned long long)((KX_SET_REGS) | 0);  /* check that KX_SET_REGS is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_SET_SIGNAL_MASK(unsigned long long *o)
+{
+  int n = (KX_SET_SIGNAL_MASK) <= 0;
+  *o = (unsigned long long)((KX_SET_SIGNAL_MASK) | 0);  /* check that KX_SET_SIGNAL_MASK is an integer */
   return n;
 }
 
@@ -2542,6 +2738,13 @@ static int _cffi_const_KX_SET_USER_MEMORY_REGION2(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_SET_VAPIC_ADDR(unsigned long long *o)
+{
+  int n = (KX_SET_VAPIC_ADDR) <= 0;
+  *o = (unsigned long long)((KX_SET_VAPIC_ADDR) | 0);  /* check that KX_SET_VAPIC_ADDR is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_SET_VCPU_EVENTS(unsigned long long *o)
 {
   int n = (KX_SET_VCPU_EVENTS) <= 0;
@@ -2577,6 +2780,13 @@ static int _cffi_const_KX_SMI(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KX_TPR_ACCESS_REPORTING(unsigned long long *o)
+{
+  int n = (KX_TPR_ACCESS_REPORTING) <= 0;
+  *o = (unsigned long long)((KX_TPR_ACCESS_REPORTING) | 0);  /* check that KX_TPR_ACCESS_REPORTING is an integer */
+  return n;
+}
+
 static int _cffi_const_KX_TRANSLATE(unsigned long long *o)
 {
   int n = (KX_TRANSLATE) <= 0;
@@ -2588,6 +2798,76 @@ static int _cffi_const_KX_UNREGISTER_COALESCED_MMIO(unsigned long long *o)
 {
   int n = (KX_UNREGISTER_COALESCED_MMIO) <= 0;
   *o = (unsigned long long)((KX_UNREGISTER_COALESCED_MMIO) | 0);  /* check that KX_UNREGISTER_COALESCED_MMIO is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_X86_GET_MCE_CAP_SUPPORTED(unsigned long long *o)
+{
+  int n = (KX_X86_GET_MCE_CAP_SUPPORTED) <= 0;
+  *o = (unsigned long long)((KX_X86_GET_MCE_CAP_SUPPORTED) | 0);  /* check that KX_X86_GET_MCE_CAP_SUPPORTED is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_X86_SETUP_MCE(unsigned long long *o)
+{
+  int n = (KX_X86_SETUP_MCE) <= 0;
+  *o = (unsigned long long)((KX_X86_SETUP_MCE) | 0);  /* check that KX_X86_SETUP_MCE is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_X86_SET_MCE(unsigned long long *o)
+{
+  int n = (KX_X86_SET_MCE) <= 0;
+  *o = (unsigned long long)((KX_X86_SET_MCE) | 0);  /* check that KX_X86_SET_MCE is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_X86_SET_MSR_FILTER(unsigned long long *o)
+{
+  int n = (KX_X86_SET_MSR_FILTER) <= 0;
+  *o = (unsigned long long)((KX_X86_SET_MSR_FILTER) | 0);  /* check that KX_X86_SET_MSR_FILTER is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_XEN_HVM_CONFIG(unsigned long long *o)
+{
+  int n = (KX_XEN_HVM_CONFIG) <= 0;
+  *o = (unsigned long long)((KX_XEN_HVM_CONFIG) | 0);  /* check that KX_XEN_HVM_CONFIG is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_XEN_HVM_EVTCHN_SEND(unsigned long long *o)
+{
+  int n = (KX_XEN_HVM_EVTCHN_SEND) <= 0;
+  *o = (unsigned long long)((KX_XEN_HVM_EVTCHN_SEND) | 0);  /* check that KX_XEN_HVM_EVTCHN_SEND is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_XEN_HVM_GET_ATTR(unsigned long long *o)
+{
+  int n = (KX_XEN_HVM_GET_ATTR) <= 0;
+  *o = (unsigned long long)((KX_XEN_HVM_GET_ATTR) | 0);  /* check that KX_XEN_HVM_GET_ATTR is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_XEN_HVM_SET_ATTR(unsigned long long *o)
+{
+  int n = (KX_XEN_HVM_SET_ATTR) <= 0;
+  *o = (unsigned long long)((KX_XEN_HVM_SET_ATTR) | 0);  /* check that KX_XEN_HVM_SET_ATTR is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_XEN_VCPU_GET_ATTR(unsigned long long *o)
+{
+  int n = (KX_XEN_VCPU_GET_ATTR) <= 0;
+  *o = (unsigned long long)((KX_XEN_VCPU_GET_ATTR) | 0);  /* check that KX_XEN_VCPU_GET_ATTR is an integer */
+  return n;
+}
+
+static int _cffi_const_KX_XEN_VCPU_SET_ATTR(unsigned long long *o)
+{
+  int n = (KX_XEN_VCPU_SET_ATTR) <= 0;
+  *o = (unsigned long long)((KX_XEN_VCPU_SET_ATTR) | 0);  /* check that KX_XEN_VCPU_SET_ATTR is an integer */
   return n;
 }
 
@@ -2662,9 +2942,17 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "KVMX_EVENTFD", (void *)_cffi_const_KVMX_EVENTFD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "KVMX_LATCH", (void *)_cffi_const_KVMX_LATCH, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "KVMX_NONE", (void *)_cffi_const_KVMX_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "KX_ARM64_SET_GUEST_DEBUG", (void *)_cffi_const_KX_ARM64_SET_GUEST_DEBUG, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_ARM_GET_REG_WRITABLE_MASKS", (void *)_cffi_const_KX_ARM_GET_REG_WRITABLE_MASKS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_ARM_MTE_COPY_TAGS", (void *)_cffi_const_KX_ARM_MTE_COPY_TAGS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_ARM_PREFERRED_TARGET", (void *)_cffi_const_KX_ARM_PREFERRED_TARGET, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_ARM_SET_COUNTER_OFFSET", (void *)_cffi_const_KX_ARM_SET_COUNTER_OFFSET, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_ARM_VCPU_FINALIZE", (void *)_cffi_const_KX_ARM_VCPU_FINALIZE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_ARM_VCPU_INIT", (void *)_cffi_const_KX_ARM_VCPU_INIT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_CHECK_EXTENSION", (void *)_cffi_const_KX_CHECK_EXTENSION, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_CLEAR_DIRTY_LOG", (void *)_cffi_const_KX_CLEAR_DIRTY_LOG, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_CREATE_DEVICE", (void *)_cffi_const_KX_CREATE_DEVICE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_CREATE_GUEST_MEMFD", (void *)_cffi_const_KX_CREATE_GUEST_MEMFD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_CREATE_IRQCHIP", (void *)_cffi_const_KX_CREATE_IRQCHIP, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_CREATE_PIT2", (void *)_cffi_const_KX_CREATE_PIT2, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_CREATE_VCPU", (void *)_cffi_const_KX_CREATE_VCPU, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -2684,11 +2972,17 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "KX_GET_MSRS", (void *)_cffi_const_KX_GET_MSRS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_MSR_FEATURE_INDEX_LIST", (void *)_cffi_const_KX_GET_MSR_FEATURE_INDEX_LIST, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_MSR_INDEX_LIST", (void *)_cffi_const_KX_GET_MSR_INDEX_LIST, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_GET_NESTED_STATE", (void *)_cffi_const_KX_GET_NESTED_STATE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_GET_NR_MMU_PAGES", (void *)_cffi_const_KX_GET_NR_MMU_PAGES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_GET_ONE_REG", (void *)_cffi_const_KX_GET_ONE_REG, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_PIT2", (void *)_cffi_const_KX_GET_PIT2, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_REGS", (void *)_cffi_const_KX_GET_REGS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_GET_REG_LIST", (void *)_cffi_const_KX_GET_REG_LIST, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_SREGS", (void *)_cffi_const_KX_GET_SREGS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_SREGS2", (void *)_cffi_const_KX_GET_SREGS2, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_GET_STATS_FD", (void *)_cffi_const_KX_GET_STATS_FD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_SUPPORTED_CPUID", (void *)_cffi_const_KX_GET_SUPPORTED_CPUID, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_GET_SUPPORTED_HV_CPUID", (void *)_cffi_const_KX_GET_SUPPORTED_HV_CPUID, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_TSC_KHZ", (void *)_cffi_const_KX_GET_TSC_KHZ, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_VCPU_EVENTS", (void *)_cffi_const_KX_GET_VCPU_EVENTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_VCPU_MMAP_SIZE", (void *)_cffi_const_KX_GET_VCPU_MMAP_SIZE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -2696,14 +2990,22 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "KX_GET_XSAVE", (void *)_cffi_const_KX_GET_XSAVE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_GET_XSAVE2", (void *)_cffi_const_KX_GET_XSAVE2, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_HAS_DEVICE_ATTR", (void *)_cffi_const_KX_HAS_DEVICE_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_HYPERV_EVENTFD", (void *)_cffi_const_KX_HYPERV_EVENTFD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_INTERRUPT", (void *)_cffi_const_KX_INTERRUPT, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_IOEVENTFD", (void *)_cffi_const_KX_IOEVENTFD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_IRQFD", (void *)_cffi_const_KX_IRQFD, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_IRQ_LINE", (void *)_cffi_const_KX_IRQ_LINE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_IRQ_LINE_STATUS", (void *)_cffi_const_KX_IRQ_LINE_STATUS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_KVMCLOCK_CTRL", (void *)_cffi_const_KX_KVMCLOCK_CTRL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_MEMORY_ENCRYPT_OP", (void *)_cffi_const_KX_MEMORY_ENCRYPT_OP, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_MEMORY_ENCRYPT_REG_REGION", (void *)_cffi_const_KX_MEMORY_ENCRYPT_REG_REGION, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_MEMORY_ENCRYPT_UNREG_REGION", (void *)_cffi_const_KX_MEMORY_ENCRYPT_UNREG_REGION, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_NMI", (void *)_cffi_const_KX_NMI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_PRE_FAULT_MEMORY", (void *)_cffi_const_KX_PRE_FAULT_MEMORY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_REGISTER_COALESCED_MMIO", (void *)_cffi_const_KX_REGISTER_COALESCED_MMIO, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_REINJECT_CONTROL", (void *)_cffi_const_KX_REINJECT_CONTROL, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_RESET_DIRTY_RINGS", (void *)_cffi_const_KX_RESET_DIRTY_RINGS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_RISCV64_SET_GUEST_DEBUG", (void *)_cffi_const_KX_RISCV64_SET_GUEST_DEBUG, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_RUN", (void *)_cffi_const_KX_RUN, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_BOOT_CPU_ID", (void *)_cffi_const_KX_SET_BOOT_CPU_ID, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_CLOCK", (void *)_cffi_const_KX_SET_CLOCK, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -2716,23 +3018,41 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "KX_SET_IDENTITY_MAP_ADDR", (void *)_cffi_const_KX_SET_IDENTITY_MAP_ADDR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_IRQCHIP", (void *)_cffi_const_KX_SET_IRQCHIP, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_LAPIC", (void *)_cffi_const_KX_SET_LAPIC, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_SET_MEMORY_ATTRIBUTES", (void *)_cffi_const_KX_SET_MEMORY_ATTRIBUTES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_MP_STATE", (void *)_cffi_const_KX_SET_MP_STATE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_MSRS", (void *)_cffi_const_KX_SET_MSRS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_SET_NESTED_STATE", (void *)_cffi_const_KX_SET_NESTED_STATE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_SET_NR_MMU_PAGES", (void *)_cffi_const_KX_SET_NR_MMU_PAGES, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_SET_ONE_REG", (void *)_cffi_const_KX_SET_ONE_REG, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_PIT2", (void *)_cffi_const_KX_SET_PIT2, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_SET_PMU_EVENT_FILTER", (void *)_cffi_const_KX_SET_PMU_EVENT_FILTER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_REGS", (void *)_cffi_const_KX_SET_REGS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_SET_SIGNAL_MASK", (void *)_cffi_const_KX_SET_SIGNAL_MASK, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_SREGS", (void *)_cffi_const_KX_SET_SREGS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_SREGS2", (void *)_cffi_const_KX_SET_SREGS2, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_TSC_KHZ", (void *)_cffi_const_KX_SET_TSC_KHZ, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_TSS_ADDR", (void *)_cffi_const_KX_SET_TSS_ADDR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_USER_MEMORY_REGION", (void *)_cffi_const_KX_SET_USER_MEMORY_REGION, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_USER_MEMORY_REGION2", (void *)_cffi_const_KX_SET_USER_MEMORY_REGION2, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_SET_VAPIC_ADDR", (void *)_cffi_const_KX_SET_VAPIC_ADDR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_VCPU_EVENTS", (void *)_cffi_const_KX_SET_VCPU_EVENTS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_XCRS", (void *)_cffi_const_KX_SET_XCRS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SET_XSAVE", (void *)_cffi_const_KX_SET_XSAVE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SIGNAL_MSI", (void *)_cffi_const_KX_SIGNAL_MSI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_SMI", (void *)_cffi_const_KX_SMI, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_TPR_ACCESS_REPORTING", (void *)_cffi_const_KX_TPR_ACCESS_REPORTING, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_TRANSLATE", (void *)_cffi_const_KX_TRANSLATE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_UNREGISTER_COALESCED_MMIO", (void *)_cffi_const_KX_UNREGISTER_COALESCED_MMIO, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_X86_GET_MCE_CAP_SUPPORTED", (void *)_cffi_const_KX_X86_GET_MCE_CAP_SUPPORTED, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_X86_SETUP_MCE", (void *)_cffi_const_KX_X86_SETUP_MCE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_X86_SET_MCE", (void *)_cffi_const_KX_X86_SET_MCE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_X86_SET_MSR_FILTER", (void *)_cffi_const_KX_X86_SET_MSR_FILTER, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_XEN_HVM_CONFIG", (void *)_cffi_const_KX_XEN_HVM_CONFIG, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_XEN_HVM_EVTCHN_SEND", (void *)_cffi_const_KX_XEN_HVM_EVTCHN_SEND, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_XEN_HVM_GET_ATTR", (void *)_cffi_const_KX_XEN_HVM_GET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_XEN_HVM_SET_ATTR", (void *)_cffi_const_KX_XEN_HVM_SET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_XEN_VCPU_GET_ATTR", (void *)_cffi_const_KX_XEN_VCPU_GET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
+  { "KX_XEN_VCPU_SET_ATTR", (void *)_cffi_const_KX_XEN_VCPU_SET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "kvmx_block_signals", (void *)_cffi_f_kvmx_block_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 76), (void *)_cffi_d_kvmx_block_signals },
   { "kvmx_cell_load", (void *)_cffi_f_kvmx_cell_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 84), (void *)_cffi_d_kvmx_cell_load },
   { "kvmx_cell_store", (void *)_cffi_f_kvmx_cell_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_kvmx_cell_store },
@@ -2885,7 +3205,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  107,  /* num_globals */
+  147,  /* num_globals */
   5,  /* num_struct_unions */
   1,  /* num_enums */
   0,  /* num_typenames */

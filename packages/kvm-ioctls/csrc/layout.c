@@ -10,7 +10,7 @@
 struct layout { const char *strct, *field; uint32_t offset, size; };
 #define LAYOUT_SIZE(s, n) {#s, "", 0, (uint32_t)sizeof(struct kx_##s)},
 #define LAYOUT_FIELD(s, f, n) {#s, #f, (uint32_t)offsetof(struct kx_##s, f), (uint32_t)sizeof(((struct kx_##s *)0)->f)},
-static const struct layout layouts[] = {KX_SIZES(LAYOUT_SIZE) KX_FIELDS(LAYOUT_FIELD)};
+static const struct layout layouts[] = {KX_ALL(SIZES, LAYOUT_SIZE) KX_ALL(FIELDS, LAYOUT_FIELD)};
 
 int kvmx_layout(uint32_t i, const char **strct, const char **field, uint32_t *offset, uint32_t *size)
 {

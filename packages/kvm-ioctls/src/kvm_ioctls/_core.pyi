@@ -27,39 +27,57 @@ class _Ffi(Protocol):
 class _Lib(Protocol):
     KX_GET_API_VERSION: int
     KX_CREATE_VM: int
-    KX_GET_MSR_INDEX_LIST: int
     KX_CHECK_EXTENSION: int
     KX_GET_VCPU_MMAP_SIZE: int
-    KX_GET_SUPPORTED_CPUID: int
-    KX_GET_EMULATED_CPUID: int
-    KX_GET_MSR_FEATURE_INDEX_LIST: int
     KX_CREATE_VCPU: int
     KX_GET_DIRTY_LOG: int
     KX_SET_USER_MEMORY_REGION: int
-    KX_SET_TSS_ADDR: int
-    KX_SET_IDENTITY_MAP_ADDR: int
     KX_SET_USER_MEMORY_REGION2: int
     KX_CREATE_IRQCHIP: int
     KX_IRQ_LINE: int
-    KX_GET_IRQCHIP: int
-    KX_SET_IRQCHIP: int
     KX_IRQ_LINE_STATUS: int
     KX_REGISTER_COALESCED_MMIO: int
     KX_UNREGISTER_COALESCED_MMIO: int
     KX_SET_GSI_ROUTING: int
     KX_IRQFD: int
+    KX_IOEVENTFD: int
+    KX_RUN: int
+    KX_INTERRUPT: int
+    KX_GET_MP_STATE: int
+    KX_SET_MP_STATE: int
+    KX_ENABLE_CAP: int
+    KX_SIGNAL_MSI: int
+    KX_CLEAR_DIRTY_LOG: int
+    KX_CREATE_DEVICE: int
+    KX_SET_DEVICE_ATTR: int
+    KX_GET_DEVICE_ATTR: int
+    KX_HAS_DEVICE_ATTR: int
+    KX_SET_SIGNAL_MASK: int
+    KX_GET_ONE_REG: int
+    KX_SET_ONE_REG: int
+    KX_GET_REG_LIST: int
+    KX_RESET_DIRTY_RINGS: int
+    KX_GET_STATS_FD: int
+    KX_SET_MEMORY_ATTRIBUTES: int
+    KX_CREATE_GUEST_MEMFD: int
+    KX_PRE_FAULT_MEMORY: int
+    KX_GET_MSR_INDEX_LIST: int
+    KX_GET_SUPPORTED_CPUID: int
+    KX_GET_EMULATED_CPUID: int
+    KX_GET_MSR_FEATURE_INDEX_LIST: int
+    KX_SET_TSS_ADDR: int
+    KX_SET_IDENTITY_MAP_ADDR: int
+    KX_GET_IRQCHIP: int
+    KX_SET_IRQCHIP: int
     KX_CREATE_PIT2: int
     KX_SET_BOOT_CPU_ID: int
-    KX_IOEVENTFD: int
     KX_SET_CLOCK: int
     KX_GET_CLOCK: int
-    KX_RUN: int
     KX_GET_REGS: int
     KX_SET_REGS: int
     KX_GET_SREGS: int
     KX_SET_SREGS: int
     KX_TRANSLATE: int
-    KX_INTERRUPT: int
     KX_GET_MSRS: int
     KX_SET_MSRS: int
     KX_GET_FPU: int
@@ -68,8 +86,6 @@ class _Lib(Protocol):
     KX_SET_LAPIC: int
     KX_SET_CPUID2: int
     KX_GET_CPUID2: int
-    KX_GET_MP_STATE: int
-    KX_SET_MP_STATE: int
     KX_NMI: int
     KX_SET_GUEST_DEBUG: int
     KX_GET_PIT2: int
@@ -80,22 +96,46 @@ class _Lib(Protocol):
     KX_SET_DEBUGREGS: int
     KX_SET_TSC_KHZ: int
     KX_GET_TSC_KHZ: int
-    KX_ENABLE_CAP: int
     KX_GET_XSAVE: int
     KX_SET_XSAVE: int
-    KX_SIGNAL_MSI: int
     KX_GET_XCRS: int
     KX_SET_XCRS: int
     KX_KVMCLOCK_CTRL: int
     KX_SMI: int
-    KX_CLEAR_DIRTY_LOG: int
     KX_GET_SREGS2: int
     KX_SET_SREGS2: int
     KX_GET_XSAVE2: int
-    KX_CREATE_DEVICE: int
-    KX_SET_DEVICE_ATTR: int
-    KX_GET_DEVICE_ATTR: int
-    KX_HAS_DEVICE_ATTR: int
+    KX_GET_SUPPORTED_HV_CPUID: int
+    KX_SET_NR_MMU_PAGES: int
+    KX_GET_NR_MMU_PAGES: int
+    KX_REINJECT_CONTROL: int
+    KX_XEN_HVM_CONFIG: int
+    KX_TPR_ACCESS_REPORTING: int
+    KX_SET_VAPIC_ADDR: int
+    KX_X86_SETUP_MCE: int
+    KX_X86_GET_MCE_CAP_SUPPORTED: int
+    KX_X86_SET_MCE: int
+    KX_SET_PMU_EVENT_FILTER: int
+    KX_MEMORY_ENCRYPT_OP: int
+    KX_MEMORY_ENCRYPT_REG_REGION: int
+    KX_MEMORY_ENCRYPT_UNREG_REGION: int
+    KX_HYPERV_EVENTFD: int
+    KX_GET_NESTED_STATE: int
+    KX_SET_NESTED_STATE: int
+    KX_X86_SET_MSR_FILTER: int
+    KX_XEN_HVM_GET_ATTR: int
+    KX_XEN_HVM_SET_ATTR: int
+    KX_XEN_VCPU_GET_ATTR: int
+    KX_XEN_VCPU_SET_ATTR: int
+    KX_XEN_HVM_EVTCHN_SEND: int
+    KX_ARM_VCPU_INIT: int
+    KX_ARM_PREFERRED_TARGET: int
+    KX_ARM_VCPU_FINALIZE: int
+    KX_ARM_MTE_COPY_TAGS: int
+    KX_ARM_SET_COUNTER_OFFSET: int
+    KX_ARM_GET_REG_WRITABLE_MASKS: int
+    KX_ARM64_SET_GUEST_DEBUG: int
+    KX_RISCV64_SET_GUEST_DEBUG: int
     KVMX_ABI: int
     KVMX_NONE: int
     KVMX_CONSTANT: int
