@@ -1,5 +1,6 @@
 """The CMOS clock against datetime."""
 
+import itertools
 from datetime import UTC, datetime, timedelta
 
 import attrs
@@ -7,6 +8,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from vm_device import CmosRtc, PlatformError, SavedStateError
+from vm_device.testing import FakeInterrupt
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TIMES = st.datetimes(datetime(1900, 1, 1), datetime(2255, 12, 31), timezones=st.just(UTC))
@@ -170,3 +172,106 @@ def test_set_freezes_the_present_time():
     write(rtc, 0x0B, 0x02)
     now[0] += 3
     assert [read(rtc, cell) for cell in (4, 2, 0)] == [0x05, 0x06, 0x10]
+
+
+class Loop:
+    """A clock and the timers that go with it."""
+
+    def __init__(self, when):
+        self.now, self.timers, self.most = seconds(when), [], 0
+
+    def call_later(self, delay, callback):
+        """As EventManager.call_later."""
+        assert delay >= 0
+        self.timers.append((self.now + delay, callback))
+        self.most = max(self.most, len(self.timers))
+
+    def advance(self, to):
+        """Let time pass, timer by timer."""
+        while due := min(
+            (timer for timer in self.timers if timer[0] <= to), key=lambda t: t[0], default=None
+        ):
+            self.timers.remove(due)
+            self.now = max(self.now, due[0])
+            due[1]()
+        self.now = to
+
+
+CELLS = st.one_of(st.integers(0, 59), st.integers(0xC0, 0xFF))
+
+
+def moments(cells):
+    """The seconds of a day at which an alarm comes, by counting."""
+    limits = zip(cells, (24, 60, 60), strict=True)
+    values = [range(limit) if cell >= 0xC0 else [cell] for cell, limit in limits]
+    return [hour * 3600 + minute * 60 + second for hour, minute, second in itertools.product(*values)]
+
+
+@given(TIMES, CELLS.filter(lambda c: not 24 <= c < 0xC0), CELLS, CELLS)
+@example(datetime(2024, 1, 1, 23, 59, 59, 500_000, tzinfo=UTC), 0, 0, 0)
+@example(datetime(2024, 1, 1, tzinfo=UTC), 0, 0, 0)
+def test_the_alarm_comes_at_its_moment(when, hour, minute, second):
+    """As a search second by second finds it; by timers alone, and once."""
+    loop, line = Loop(when), FakeInterrupt()
+    rtc = CmosRtc(lambda: loop.now, interrupt=line, call_later=loop.call_later)
+    write(rtc, 0x0B, 0x06)
+    for cell, value in ((5, hour), (3, minute), (1, second)):
+        write(rtc, cell, value)
+    write(rtc, 0x0B, 0x26)
+    start = when.replace(microsecond=0)
+    today = start.hour * 3600 + start.minute * 60 + start.second
+    step = min((moment - today - 1) % 86_400 + 1 for moment in moments((hour, minute, second)))
+    loop.advance(seconds(start) + step - 0.01)
+    assert line.edges == 0
+    loop.advance(seconds(start) + step)
+    assert line.edges == 1
+    assert read(rtc, 0x0C) == 0xB0
+    assert loop.most <= 62
+
+
+def test_update_ended_interrupts_each_second():
+    """One edge a second as long as each is acknowledged; SET ends it."""
+    loop, line = Loop(datetime(2024, 1, 1, tzinfo=UTC)), FakeInterrupt()
+    rtc = CmosRtc(lambda: loop.now, interrupt=line, call_later=loop.call_later)
+    write(rtc, 0x0B, 0x12)
+    for n in range(1, 4):
+        loop.advance(loop.now + 1)
+        assert line.edges == n
+        assert read(rtc, 0x0C) == 0x90
+    loop.advance(loop.now + 5)
+    assert line.edges == 4
+    write(rtc, 0x0B, 0x82)
+    assert read(rtc, 0x0B) == 0x82
+    read(rtc, 0x0C)
+    loop.advance(loop.now + 5)
+    assert line.edges == 4
+
+
+def test_flags_are_there_without_a_loop():
+    """Polling status C sees them; enabling one that is set interrupts at once; state keeps them."""
+    now, line = [0.0], FakeInterrupt()
+    rtc = CmosRtc(lambda: now[0], interrupt=line)
+    for cell, value in ((1, 0x05), (3, 0xFF), (5, 0xFF)):
+        write(rtc, cell, value)
+    assert read(rtc, 0x0C) == 0
+    now[0] = 6.0
+    assert rtc.state().flags == 0x30
+    again = CmosRtc.from_state(rtc.state(), lambda: now[0], interrupt=line)
+    write(again, 0x0B, 0x22)
+    assert line.edges == 1
+    assert read(again, 0x0C) == 0xB0
+    assert read(again, 0x0C) == 0
+    with pytest.raises(SavedStateError, match="flags"):
+        CmosRtc.from_state(attrs.evolve(rtc.state(), flags=1), lambda: 0)
+
+
+def test_an_alarm_that_is_no_time_never_comes():
+    """25 o'clock, in binary; 0x7A seconds, in BCD."""
+    for mode, cell, value in ((0x26, 5, 25), (0x22, 1, 0x7A)):
+        loop, line = Loop(datetime(2024, 1, 1, tzinfo=UTC)), FakeInterrupt()
+        rtc = CmosRtc(lambda loop=loop: loop.now, interrupt=line, call_later=loop.call_later)
+        for other in (1, 3, 5):
+            write(rtc, other, value if other == cell else 0xFF)
+        write(rtc, 0x0B, mode)
+        loop.advance(loop.now + 3 * 86_400)
+        assert (line.edges, read(rtc, 0x0C)) == (0, 0x10)

@@ -8,6 +8,7 @@ from vm_device._alloc import AddressAllocator, Allocation, AllocatorState, Alloc
 from vm_device._boot_timer import BootTimer
 from vm_device._bus import Bus, BusDevice, BusEntry, UnclaimedCounts
 from vm_device._cmos import CmosRtc, CmosState
+from vm_device._debug_ports import DebugConsole, PostCodes
 from vm_device._errors import (
     AccessSizeError,
     AllocationError,
@@ -31,11 +32,17 @@ from vm_device._interrupt import EventFdInterrupt, Interrupt
 from vm_device._io import IoManager, IoReader, IoSnapshot
 from vm_device._ioapic import IoApic, IoApicOutput, IoApicState, PinMessage
 from vm_device._lifecycle import Lifecycle, LifecycleState
+from vm_device._pl011 import Pl011
+from vm_device._pl011_state import Pl011State
+from vm_device._pl031 import Pl031, Pl031State
+from vm_device._pl061 import Pl061, Pl061State
+from vm_device._pm_timer import PmTimer, PmTimerState
 from vm_device._pvpanic import Pvpanic, PvpanicEvent
 from vm_device._serial import Serial16550
 from vm_device._serial_state import SerialState
 from vm_device._threads import start_masked
 from vm_device._tree import DeviceTree
+from vm_device._vmgenid import VmGenId, VmGenIdState
 
 __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "AccessSizeError",
@@ -54,6 +61,7 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "ClosedError",
     "CmosRtc",
     "CmosState",
+    "DebugConsole",
     "DeviceTree",
     "DeviceTreeError",
     "EventFd",
@@ -76,7 +84,16 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "LifecycleState",
     "NotAllocatedError",
     "PinMessage",
+    "Pl011",
+    "Pl011State",
+    "Pl031",
+    "Pl031State",
+    "Pl061",
+    "Pl061State",
     "PlatformError",
+    "PmTimer",
+    "PmTimerState",
+    "PostCodes",
     "Pvpanic",
     "PvpanicEvent",
     "RangeNotFoundError",
@@ -87,5 +104,7 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "SystemAllocator",
     "UnclaimedCounts",
     "VmDeviceError",
+    "VmGenId",
+    "VmGenIdState",
     "start_masked",
 )

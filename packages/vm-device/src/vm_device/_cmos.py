@@ -9,7 +9,9 @@ from typing import Final
 import attrs
 
 from vm_device._errors import PlatformError, SavedStateError
-from vm_device.platform import AddressRange, AddressSpace, DeviceNode
+from vm_device._interrupt import Interrupt
+from vm_device._wakeup import CallLater, WakeUp
+from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec
 
 _SEC, _MIN, _HOUR, _WDAY, _MDAY, _MONTH, _YEAR, _CENTURY = 0x00, 0x02, 0x04, 0x06, 0x07, 0x08, 0x09, 0x32
 _DATE_CELLS: Final = (_WDAY, _MDAY, _MONTH, _YEAR, _CENTURY)
@@ -18,6 +20,12 @@ _A, _B, _C, _D = 0x0A, 0x0B, 0x0C, 0x0D
 _A_UIP: Final = 0x80
 _A_DEFAULT: Final = 0x26  # 32.768 kHz time base, 1.024 kHz periodic rate
 _B_SET, _B_BINARY, _B_24H = 0x80, 0x04, 0x02
+_ALARMS: Final = (0x05, 0x03, 0x01)  # hour, minute, second
+_ANY: Final = 0xC0  # an alarm cell from here on matches always
+# Status C's flags; B enables the interrupt of each with the same bit.
+_UPDATE, _ALARM, _IRQ = 0x10, 0x20, 0x80
+_DAY: Final = 86_400
+_NEVER: Final = 1 << 62
 _D_VALID: Final = 0x80
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST: Final = datetime(1, 1, 1, tzinfo=UTC)
@@ -28,12 +36,14 @@ _LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 class CmosState:
     """Saved state of a CmosRtc, version 1.
 
-    `cells` are the 128 bytes as last latched or written; `offset` is guest time minus host time in seconds.
+    `cells` are the 128 bytes as last latched or written; `offset` is guest time minus host time in seconds;
+    `flags` is status C.
     """
 
     index: int
     offset: int
     cells: bytes
+    flags: int = 0
     version: int = 1
 
 
@@ -53,15 +63,17 @@ def _size_cells(below_4g: int, above_4g: int) -> dict[int, int]:
 
 
 class CmosRtc:
-    """A clock that is always readable: update-in-progress is never set, no interrupt is ever sent.
+    """A clock that is always readable: update-in-progress is never set.
 
     Time is the injected clock plus an offset that the guest changes by setting the clock. BCD or binary, 12
     or 24 hours, the SET bit and the century cell (0x32) work; a date that does not exist is kept in the
-    cells but does not move the clock. Periodic, alarm and update interrupts can be enabled but never fire,
-    and status C reads 0.
+    cells but does not move the clock. Alarm and update-ended flags are set as time passes, and interrupt
+    where the guest enabled them; the periodic interrupt can be enabled but never fires.
 
     Args:
         clock: seconds since 1970 UTC; time.time, or a fixed function for reproducible guests.
+        interrupt: an edge line; None, and the flags can be polled only.
+        call_later: `EventManager.call_later`, which the interrupts need.
         memory_below_4g: bytes of RAM below 4 GiB, for the size registers.
         memory_above_4g: bytes of RAM from 4 GiB up.
 
@@ -70,19 +82,29 @@ class CmosRtc:
     """
 
     def __init__(
-        self, clock: Callable[[], float] = time.time, *, memory_below_4g: int = 0, memory_above_4g: int = 0
+        self,
+        clock: Callable[[], float] = time.time,
+        *,
+        interrupt: Interrupt | None = None,
+        call_later: CallLater | None = None,
+        memory_below_4g: int = 0,
+        memory_above_4g: int = 0,
     ) -> None:
         for field, value in (("memory_below_4g", memory_below_4g), ("memory_above_4g", memory_above_4g)):
             if value < 0:
                 raise PlatformError(field, value, "must be >= 0 bytes")
         self._clock = clock
+        self._interrupt = interrupt
+        self._wake = WakeUp(call_later, self._look)
         self._lock = threading.Lock()
         self._index = 0
         self._offset = 0
+        self._flags = 0
         self._cells = bytearray(128)
         self._cells[_A], self._cells[_B] = _A_DEFAULT, _B_24H
         for cell, value in _size_cells(memory_below_4g, memory_above_4g).items():
             self._cells[cell] = value
+        self._seen = self._seconds()
 
     @property
     def nmi_masked(self) -> bool:
@@ -92,22 +114,27 @@ class CmosRtc:
     def read(self, offset: int, size: int) -> int:
         """Read index (all-ones, it is write-only) and data ports; a wide access reads consecutive ports."""
         with self._lock:
+            self._pass_time()
             return sum((self._read_cell() if offset + i == 1 else 0xFF) << 8 * i for i in range(size))
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Write index and data ports; `outw` writes both, index first."""
         with self._lock:
+            self._pass_time()
             for i in range(size):
                 byte = value >> 8 * i & 0xFF
                 if offset + i == 0:
                     self._index = byte
                 elif offset + i == 1:
                     self._write_cell(self._index & 0x7F, byte)
+            self._signal(0)
 
     def _read_cell(self) -> int:
         cell = self._index & 0x7F
         if cell == _C:
-            return 0
+            flags, self._flags = self._flags, 0
+            self._signal(0)  # for the next one
+            return flags
         if cell == _D:
             return _D_VALID
         if cell in _TIME_CELLS and not self._cells[_B] & _B_SET:
@@ -120,7 +147,9 @@ class CmosRtc:
         running = not self._cells[_B] & _B_SET
         if cell == _A:
             byte &= ~_A_UIP
-        elif (cell == _B and byte & _B_SET and running) or (cell in _TIME_CELLS and running):
+        elif cell == _B and byte & _B_SET:
+            byte &= ~_UPDATE
+        if (cell == _B and byte & _B_SET and running) or (cell in _TIME_CELLS and running):
             self._latch()
         self._cells[cell] = byte
         # Leaving SET starts the clock from the cells; outside SET each time cell takes effect at once.
@@ -181,17 +210,83 @@ class CmosRtc:
         # The weekday is derived from the date; hardware would count it separately, and no system relies on
         # that.
         self._offset = (wanted - _EPOCH) // timedelta(seconds=1) - self._host_seconds()
+        self._seen = self._seconds()
+
+    # -- flags and interrupts
+
+    def _seconds(self) -> int:
+        return self._host_seconds() + self._offset
+
+    def _pass_time(self) -> None:
+        """Set the flags of what happened since the last look."""
+        now, seen = self._seconds(), self._seen
+        self._seen = now
+        if now > seen and not self._cells[_B] & _B_SET:
+            self._signal(_UPDATE | (_ALARM if self._until_alarm(seen) <= now - seen else 0))
+
+    def _signal(self, flags: int) -> None:
+        """Set flags, interrupt if one that is enabled is new, and be there for the next."""
+        self._flags |= flags
+        enabled = self._cells[_B]
+        if self._flags & enabled & (_UPDATE | _ALARM) and not self._flags & _IRQ:
+            self._flags |= _IRQ
+            if self._interrupt is not None:
+                self._interrupt.trigger()
+        if not enabled & _B_SET and not self._flags & _IRQ:
+            if enabled & _UPDATE:
+                self._wake.within(1 - self._clock() % 1)
+            elif enabled & _ALARM and (wait := self._until_alarm(self._seen)) <= _DAY:
+                self._wake.within(wait - self._clock() % 1)
+
+    def _until_alarm(self, seconds: int) -> int:
+        """Seconds from then to the next alarm, 1 .. 86400; _NEVER when its cells are no time."""
+        try:
+            hours, minutes, moments = (self._alarm_values(cell) for cell in _ALARMS)
+        except ValueError:
+            return _NEVER
+        today = seconds % _DAY
+        for hour in hours:
+            for minute in minutes:
+                start = hour * 3600 + minute * 60
+                # Not second by second where a whole minute is over.
+                for second in moments if start + 59 > today else ():
+                    if start + second > today:
+                        return start + second - today
+        return hours[0] * 3600 + minutes[0] * 60 + moments[0] + _DAY - today
+
+    def _alarm_values(self, cell: int) -> range:
+        byte, of_hours = self._cells[cell], cell == _ALARMS[0]
+        limit = 24 if of_hours else 60
+        if byte >= _ANY:
+            return range(limit)
+        value = self._decode_hour(byte) if of_hours else self._decode(byte)
+        if value >= limit:
+            raise ValueError(f"alarm cell {cell} is {value}, must be below {limit}")
+        return range(value, value + 1)
+
+    def _look(self) -> None:
+        with self._lock:
+            self._pass_time()
+            self._signal(0)
 
     # -- state and description
 
     def state(self) -> CmosState:
         """Return the saved state; guest time goes on relative to the host clock of whoever restores it."""
         with self._lock:
-            return CmosState(self._index, self._offset, bytes(self._cells))
+            self._pass_time()
+            return CmosState(self._index, self._offset, bytes(self._cells), self._flags)
 
     @classmethod
-    def from_state(cls, state: CmosState, clock: Callable[[], float] = time.time) -> "CmosRtc":
-        """Rebuild the clock.
+    def from_state(
+        cls,
+        state: CmosState,
+        clock: Callable[[], float] = time.time,
+        *,
+        interrupt: Interrupt | None = None,
+        call_later: CallLater | None = None,
+    ) -> "CmosRtc":
+        """Rebuild the clock; an alarm that was pending does not interrupt again.
 
         Raises:
             SavedStateError: unknown version or impossible values.
@@ -202,12 +297,18 @@ class CmosRtc:
             raise SavedStateError("index", state.index, "a byte")
         if len(state.cells) != 128:
             raise SavedStateError("cells", len(state.cells), "128 bytes")
-        rtc = cls(clock)
-        rtc._index, rtc._offset, rtc._cells = state.index, state.offset, bytearray(state.cells)
+        if state.flags & ~(_UPDATE | _ALARM | _IRQ):
+            raise SavedStateError("flags", state.flags, "flags of status C")
+        rtc = cls(clock, interrupt=interrupt, call_later=call_later)
+        with rtc._lock:
+            rtc._index, rtc._offset, rtc._cells = state.index, state.offset, bytearray(state.cells)
+            rtc._flags, rtc._seen = state.flags, rtc._seconds()
+            rtc._signal(0)
         return rtc
 
     @staticmethod
-    def describe(id: str = "rtc", base: int = 0x70) -> DeviceNode:  # noqa: A002 - the node's field
-        """Return the platform node: ports `base` and `base` + 1, PNP0B00, no interrupt."""
+    def describe(id: str = "rtc", base: int = 0x70, gsi: int | None = None) -> DeviceNode:  # noqa: A002 - the node's field
+        """Return the platform node: ports `base` and `base` + 1, PNP0B00, an edge line or none."""
         ports = AddressRange(AddressSpace.PIO, base, 2)
-        return DeviceNode(id, "rtc", (ports,), hid="PNP0B00", compatible=("motorola,mc146818",))
+        lines = () if gsi is None else (InterruptSpec(gsi),)
+        return DeviceNode(id, "rtc", (ports,), lines, hid="PNP0B00", compatible=("motorola,mc146818",))
