@@ -3,7 +3,7 @@
 import struct
 
 from linux_loader import E820Entry, E820Type, GuestRange
-from linux_loader._bootparams import BootInfo, elf_header, rng_seed_node, zero_page
+from linux_loader._bootparams import BootInfo, elf_header, setup_data, zero_page
 
 
 def test_high_initrd_and_full_map():
@@ -35,6 +35,19 @@ def test_header_of_an_elf_kernel():
     assert struct.unpack_from("<I", page, 0x238) == (2047,)
 
 
-def test_seed_node():
-    """next, type 9, length, data."""
-    assert rng_seed_node(b"abc", 5) == struct.pack("<QII", 5, 9, 3) + b"abc"
+def test_setup_data_chain():
+    """Entries of the map beyond the 128th, then the seed: each node says where the next one is."""
+    table = [E820Entry(i << 20, 1 << 12, E820Type.RAM) for i in range(129)]
+    assert setup_data(0x1000, table[:128], None) == b""
+    assert setup_data(0x1000, [], b"abc") == struct.pack("<QII", 0, 9, 3) + b"abc"
+    data = setup_data(0x1000, table, b"abc")
+    assert data == (
+        struct.pack("<QII", 0x1028, 1, 20)
+        + struct.pack("<QQI", 128 << 20, 1 << 12, 1)
+        + bytes(4)
+        + struct.pack("<QII", 0, 9, 3)
+        + b"abc"
+    )
+    page = zero_page(b"", BootInfo(0, table, None, 0, 0), load_addr=0)
+    assert page[0x1E8] == 128
+    assert page[0xCD0:] == bytes(4096 - 0xCD0)

@@ -9,7 +9,7 @@ from linux_loader import LoaderError, _errors
 def test_every_error_is_public_and_has_the_root():
     """All classes descend from LoaderError and are exported."""
     classes = [c for _, c in inspect.getmembers(_errors, inspect.isclass) if c.__module__ == _errors.__name__]
-    assert len(classes) == 12
+    assert len(classes) == 14
     for c in classes:
         assert issubclass(c, LoaderError)
         assert getattr(linux_loader, c.__name__) is c

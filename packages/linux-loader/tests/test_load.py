@@ -199,7 +199,56 @@ def test_impossible_protocols(vmlinux):
     with pytest.raises(ImageError, match="e_entry is 0xffffffff81000000, inside no loaded segment"):
         load_into(build_elf([SegmentSpec(MIB, b"\xf4")], entry=0xFFFF_FFFF_8100_0000))
     with pytest.raises(UnsupportedProtocolError, match="XLF_KERNEL_64"):
-        load_into(build_bzimage(xloadflags=0))
+        load_into(build_bzimage(xloadflags=0), protocol=BootProtocol.LINUX64)
+    with pytest.raises(UnsupportedProtocolError, match=r"32-bit boot protocol.*use LINUX64, or the bzImage"):
+        load_into(plain, protocol=BootProtocol.LINUX32)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "protocol", "entry"),
+    [
+        (build_bzimage(), BootProtocol.LINUX32, 16 * MIB),
+        (build_bzimage(xloadflags=0), BootProtocol.AUTO, 16 * MIB),
+        (
+            build_elf([SegmentSpec(MIB, b"\xf4" * 9)], entry=MIB + 3, bits=32, machine=3, notes=[LINUX_NOTE]),
+            BootProtocol.AUTO,
+            MIB + 3,
+        ),
+    ],
+)
+def test_32_bit_entry(kernel, protocol, entry):
+    """Protected mode without paging, ESI at the zero page, flat segments with the prescribed selectors."""
+    memory, loaded = load_into(kernel, protocol=protocol, rng_seed=SEED, initrd=b"x")
+    state = loaded.entry
+    assert loaded.protocol is BootProtocol.LINUX32
+    assert (state.rip, state.rsi, loaded.boot_info_addr) == (entry, 0x7000, 0x7000)
+    assert (state.rbp, state.rbx, state.cr0, state.cr3, state.cr4, state.efer) == (0, 0, 0x11, 0, 0, 0)
+    assert (state.cs.selector, state.cs.db, state.cs.l, state.ds.selector) == (0x10, 1, 0, 0x18)
+    assert (state.cs.base, state.cs.limit, state.rflags) == (0, 0xFFFF_FFFF, 2)
+    assert memory.read(state.gdt.base + 16, 8) == state.cs.descriptor().to_bytes(8, "little")
+    assert memory.read(0x7202, 4) == b"HdrS"
+    assert loaded.seeded
+    assert GuestRange(u(memory, "I", 0x7218), 1) == loaded.initrd_range
+
+
+def test_a_long_memory_map_goes_on_in_setup_data(vmlinux):
+    """128 entries in the zero page, the others in a node before the seed; PVH has room for 128."""
+    reserved = [E820Entry(64 * MIB + i * 8192, 4096) for i in range(100)]
+    memory, loaded = load_into(build_bzimage(), reserved=reserved, rng_seed=SEED)
+    assert len(loaded.memory_map) == 3 + 2 * 100
+    node = u(memory, "Q", 0x7250)
+    following, kind, size = struct.unpack("<QII", memory.read(node, 16))
+    assert (kind, size) == (1, 20 * (len(loaded.memory_map) - 128))
+    more = [struct.unpack("<QQI", memory.read(node + 16 + at, 20)) for at in range(0, size, 20)]
+    assert e820(memory) + more == [(e.base, e.size, e.type) for e in loaded.memory_map]
+    assert struct.unpack("<QII", memory.read(following, 16)) == (0, 9, 32)
+    assert memory.read(following + 16, 32) == SEED
+    with pytest.raises(ConfigurationError, match="203 entries, at most 128"):
+        load_into(vmlinux, protocol=BootProtocol.PVH, reserved=reserved)
+    with pytest.raises(ConfigurationError, match="65520 bytes beside a long memory map"):
+        load_into(build_bzimage(), reserved=reserved, rng_seed=bytes(65520))
+    with pytest.raises(ConfigurationError, match="at most 1152"):
+        load_into(build_bzimage(), reserved=[E820Entry(64 * MIB + i * 8192, 4096) for i in range(600)])
 
 
 @pytest.mark.parametrize(

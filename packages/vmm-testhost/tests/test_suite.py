@@ -93,6 +93,20 @@ def test_split_kernel_becomes_one_tree(fake_apt, cache, name):
     assert "trusted=yes" not in sources
 
 
+def test_a_suite_of_another_architecture(fake_apt, cache):
+    """Sources, lists and cache are its own; only the image's package is fetched."""
+    found = _kernel.kernel_image("linux-image-amd64", suite="nextone:riscv64")
+    assert found.read_text() == "linux-binary"
+    sources = (cache / "apt/nextone_riscv64/sources.list").read_text()
+    assert "arch=riscv64" in sources
+    assert sources.endswith("] http://mirror.example.org/debian/ nextone main\n")
+    log = (fake_apt / "log").read_text()
+    assert "APT::Architecture=riscv64" in log
+    assert "linux-modules" not in log
+    assert _apt.is_cached(f"linux-binary-{RELEASE}", "nextone:riscv64")
+    assert not _apt.is_cached(f"linux-binary-{RELEASE}", "nextone")
+
+
 def test_it_is_cached_apart_from_the_machines_own(fake_apt):
     """The same name from the machine's own sources is another package."""
     _apt.fetch_package(f"linux-base-{RELEASE}", suite="nextone")

@@ -1,7 +1,7 @@
-"""Load x86-64 Linux kernels into guest memory, on any host.
+"""Load Linux kernels of x86-64, arm64 and riscv64 into guest memory, on any host.
 
-Start with :func:`load`; :func:`check` tells beforehand whether it would succeed, :class:`KernelImage`
-inspects a file without a guest.
+Start with :func:`load` for x86-64 and :func:`load_image` for the others; :func:`check` tells beforehand
+whether ``load`` would succeed, :class:`KernelImage` inspects a file without a guest.
 """
 
 from linux_loader._bzimage import SetupHeader
@@ -26,8 +26,10 @@ from linux_loader._errors import (
     UnknownFormatError,
     UnsupportedProtocolError,
 )
+from linux_loader._flat import ImageHeader
 from linux_loader._image import KernelImage, VmlinuxChunks
 from linux_loader._load import LoadedKernel, check, load
+from linux_loader._load_image import LoadedImage, load_image
 from linux_loader._protocol import BootProtocol, choose_protocol
 from linux_loader._ranges import GuestRange
 from linux_loader._vmlinux import vmlinux_from_bzimage
@@ -51,7 +53,9 @@ __all__ = (
     "ForeignArchitectureError",
     "GuestRange",
     "ImageError",
+    "ImageHeader",
     "KernelImage",
+    "LoadedImage",
     "LoadedKernel",
     "LoaderError",
     "MalformedImageError",
@@ -67,6 +71,7 @@ __all__ = (
     "choose_protocol",
     "detect_compression",
     "load",
+    "load_image",
     "vmlinux_from_bzimage",
 )
 __version__ = "0.2.0"

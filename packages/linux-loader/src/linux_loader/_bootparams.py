@@ -8,10 +8,11 @@ from collections.abc import Sequence
 from attrs import frozen
 
 from linux_loader._bzimage import HEADER_OFFSET
-from linux_loader._e820 import E820Entry
+from linux_loader._e820 import E820_MAX_ENTRIES, E820Entry
 from linux_loader._ranges import GuestRange
 
 ZERO_PAGE_SIZE = 4096
+SETUP_E820_EXT = 1
 SETUP_RNG_SEED = 9
 
 _ACPI_RSDP_ADDR = 0x070
@@ -24,6 +25,7 @@ _RAMDISK_IMAGE = 0x218
 _CMD_LINE_PTR = 0x228
 _SETUP_DATA = 0x250
 
+_NODE = struct.Struct("<QII")
 _LOADER_UNDEFINED = 0xFF
 _LOADED_HIGH = 1
 _PROTOCOL = 0x020F
@@ -64,7 +66,8 @@ def zero_page(header: bytes, info: BootInfo, *, load_addr: int) -> bytes:
 
     Args:
         header: The kernel's setup header, from 0x1F1 on.
-        info: What to tell the kernel; at most 128 entries in the map, initrd and command line below 4 GiB.
+        info: What to tell the kernel; initrd and command line below 4 GiB. Only the first 128 entries of the
+            map have room in the page, see `setup_data`.
         load_addr: Where the kernel lies, for code32_start.
 
     Returns:
@@ -81,12 +84,37 @@ def zero_page(header: bytes, info: BootInfo, *, load_addr: int) -> bytes:
         base, size = info.initrd.base, info.initrd.size
         struct.pack_into("<II", page, _RAMDISK_IMAGE, base & 0xFFFF_FFFF, size & 0xFFFF_FFFF)
         struct.pack_into("<II", page, _EXT_RAMDISK_IMAGE, base >> 32, size >> 32)
-    page[_E820_ENTRIES] = len(info.memory_map)
-    for i, entry in enumerate(info.memory_map):
-        struct.pack_into("<QQI", page, _E820_TABLE + 20 * i, entry.base, entry.size, entry.type)
+    table = info.memory_map[:E820_MAX_ENTRIES]
+    page[_E820_ENTRIES] = len(table)
+    entries = _e820_entries(table)
+    page[_E820_TABLE : _E820_TABLE + len(entries)] = entries
     return bytes(page)
 
 
-def rng_seed_node(seed: bytes, next_addr: int = 0) -> bytes:
-    """A setup_data node with a seed for the kernel's random number generator (Linux 6.0)."""
-    return struct.pack("<QII", next_addr, SETUP_RNG_SEED, len(seed)) + seed
+def _e820_entries(table: Sequence[E820Entry]) -> bytes:
+    return b"".join(struct.pack("<QQI", entry.base, entry.size, entry.type) for entry in table)
+
+
+def setup_data(addr: int, memory_map: Sequence[E820Entry], seed: bytes | None) -> bytes:
+    """The setup_data list: what the zero page has no room for, one node after the other.
+
+    Args:
+        addr: Guest address of the first node, a multiple of 8.
+        memory_map: Of which the entries beyond the 128th go here (SETUP_E820_EXT).
+        seed: For the kernel's random number generator (SETUP_RNG_SEED, Linux 6.0), or None.
+
+    Returns:
+        The list, whose last node points nowhere; empty when there is nothing to say.
+    """
+    nodes = []
+    if more := memory_map[E820_MAX_ENTRIES:]:
+        nodes.append((SETUP_E820_EXT, _e820_entries(more)))
+    if seed is not None:
+        nodes.append((SETUP_RNG_SEED, seed))
+    out = b""
+    for position, (kind, data) in enumerate(nodes):
+        padded = data + bytes(-len(data) % 8)
+        following = addr + len(out) + _NODE.size + len(padded)
+        last = position == len(nodes) - 1
+        out += _NODE.pack(0 if last else following, kind, len(data)) + (data if last else padded)
+    return out

@@ -1,7 +1,7 @@
 """The CPU state a kernel is entered with, and the tables that state needs in memory.
 
 Values only: a hypervisor backend copies them into its own register layout. Sources: Linux
-Documentation/arch/x86/boot.rst ("64-bit Boot Protocol"), Xen docs/misc/pvh.pandoc ("PVH Specification"),
+Documentation/arch/x86/boot.rst ("32-bit" and "64-bit Boot Protocol"), Xen docs/misc/pvh.pandoc,
 Intel SDM volume 3A §3.4.5 (descriptors), §4.5 (4-level paging).
 """
 
@@ -92,7 +92,7 @@ class EntryState:
         rip: First instruction.
         rsp: Stack pointer; a kernel replaces it at once.
         rbp: Frame pointer.
-        rsi: Zero page (64-bit protocol).
+        rsi: Zero page (64-bit and 32-bit protocol).
         rbx: Start info (PVH).
         rflags: Flags; interrupts are off.
         cs: Code segment.
@@ -188,6 +188,18 @@ def linux64_entry(rip: int) -> EntryState:
         cr4=_CR4_PAE,
         efer=_EFER_LME | _EFER_LMA,
     )
+
+
+def linux32_entry(rip: int) -> EntryState:
+    """32-bit boot protocol: protected mode without paging, RSI = zero page, RBP, RDI and RBX zero.
+
+    Args:
+        rip: Physical address of startup_32.
+
+    Returns:
+        The state.
+    """
+    return evolve(_state(rip=rip, long_mode=False), rsi=ZERO_PAGE_ADDR)
 
 
 def pvh_entry(rip: int) -> EntryState:

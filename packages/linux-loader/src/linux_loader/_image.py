@@ -19,9 +19,10 @@ from linux_loader._errors import (
     TruncatedImageError,
     UnknownFormatError,
 )
+from linux_loader._flat import ImageHeader, is_flat, is_zboot, parse_flat, unpack_zboot
 from linux_loader._source import Source
 
-_PLAIN_BOOT_HINT = "give a Linux vmlinux (ELF) or bzImage"
+_PLAIN_BOOT_HINT = "give a Linux vmlinux (ELF), bzImage or Image"
 
 
 def _describe(source: Source) -> str:
@@ -40,13 +41,7 @@ def _describe(source: Source) -> str:
 
 
 def _refuse_foreign(source: Source) -> None:
-    """Name the raw Image formats of other processors (Documentation/arch/{arm64,riscv}/boot*.rst)."""
-    if bytes(source.view[0x38:0x3C]) == b"ARM\x64":
-        raise ForeignArchitectureError("AArch64 (an arm64 Image: magic 'ARM\\x64' at 0x38)")
-    if bytes(source.view[0x38:0x3C]) == b"RSC\x05":
-        raise ForeignArchitectureError("RISC-V (a riscv Image: magic 'RSC\\x05' at 0x38)")
-    if bytes(source.view[4:8]) == b"zimg":
-        raise ForeignArchitectureError("AArch64, RISC-V or LoongArch (an EFI zboot image: 'zimg' at 4)")
+    """Name the formats of processors that no loader here knows."""
     if bytes(source.view[0x24:0x28]) == b"\x18\x28\x6f\x01":
         raise ForeignArchitectureError("32-bit ARM (a zImage: magic 0x016f2818 at 0x24)")
     if bytes(source.view[:4]) == b"\x27\x05\x19\x56":
@@ -65,6 +60,21 @@ def _payload_size(payload: memoryview, kind: Compression) -> int:
     return int(size)
 
 
+def _unpack_whole(source: Source, limit: int) -> bytearray | None:
+    """What a file compressed as a whole, or an EFI zboot file, holds; None when it is neither."""
+    if is_zboot(source):
+        return unpack_zboot(source, limit)
+    kind = detect_compression(source.view[:16])
+    if kind is None or kind is Compression.NONE:
+        return None
+    unpacked = bytearray()
+    for chunk in decompress_chunks(source.view, kind, limit=limit):
+        unpacked += chunk
+    # A packed zboot file is what some build systems ship.
+    inner = Source(unpacked, source.name)
+    return unpack_zboot(inner, limit) if is_zboot(inner) else unpacked
+
+
 class KernelImage:
     """A checked kernel file, mapped and not yet copied.
 
@@ -73,16 +83,20 @@ class KernelImage:
     Attributes:
         elf: What an ELF kernel holds, else None.
         bzimage: The setup header of a bzImage, else None.
+        flat: The header of an arm64 or riscv64 Image, else None.
     """
 
     def __init__(self, source: Source) -> None:
         self._source = source
         self.elf: ElfInfo | None = None
         self.bzimage: SetupHeader | None = None
+        self.flat: ImageHeader | None = None
         if bytes(source.view[:4]) == ELF_MAGIC:
             self.elf = parse_elf(source)
         elif is_bzimage(source):
             self.bzimage = parse_setup_header(source)
+        elif is_flat(source):
+            self.flat = parse_flat(source)
         else:
             _refuse_foreign(source)
             raise UnknownFormatError(_describe(source), cure=_PLAIN_BOOT_HINT)
@@ -91,10 +105,11 @@ class KernelImage:
     def open(cls, path: str | os.PathLike[str], *, limit: int = DEFAULT_LIMIT) -> KernelImage:
         """Map a kernel file and check it.
 
-        A file compressed as a whole (``vmlinux.gz``, ``vmlinux.zst``, …) is unpacked into memory first.
+        A file compressed as a whole (``vmlinux.gz``, ``Image.zst``, …), or an Image in an EFI zboot file, is
+        unpacked into memory first.
 
         Args:
-            path: An ELF vmlinux or a bzImage, perhaps compressed.
+            path: An ELF vmlinux, a bzImage, or an arm64 or riscv64 Image, perhaps compressed.
             limit: Most bytes a compressed file may unpack to.
 
         Returns:
@@ -127,12 +142,9 @@ class KernelImage:
     @classmethod
     def _checked(cls, source: Source, limit: int) -> KernelImage:
         try:
-            kind = detect_compression(source.view[:16])
-            if kind is None or kind is Compression.NONE:
+            unpacked = _unpack_whole(source, limit)
+            if unpacked is None:
                 return cls(source)
-            unpacked = bytearray()
-            for chunk in decompress_chunks(source.view, kind, limit=limit):
-                unpacked += chunk
         except BaseException:
             # The traceback still holds views of the mapping; the last one to go unmaps it.
             with contextlib.suppress(BufferError):
@@ -144,7 +156,9 @@ class KernelImage:
 
     @property
     def format(self) -> str:
-        """``"elf"`` or ``"bzimage"``."""
+        """``"elf"``, ``"bzimage"`` or ``"image"``."""
+        if self.flat is not None:
+            return "image"
         return "elf" if self.elf is not None else "bzimage"
 
     @property
@@ -164,12 +178,12 @@ class KernelImage:
 
     @property
     def compression(self) -> Compression:
-        """How the payload is packed; NONE for an ELF kernel.
+        """How the payload is packed; NONE for an ELF kernel or an Image.
 
         Raises:
             DecompressionError: A bzImage whose payload bears no known magic number.
         """
-        if self.elf is not None:
+        if self.bzimage is None:
             return Compression.NONE
         return self._payload()[1]
 

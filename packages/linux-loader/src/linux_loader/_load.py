@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from linux_loader import _plan, _tables
-from linux_loader._bootparams import BootInfo
+from linux_loader._bootparams import BootInfo, setup_data
 from linux_loader._cmdline import Cmdline
-from linux_loader._e820 import E820Entry, build_memory_map
+from linux_loader._e820 import E820_MAX_ENTRIES, E820Entry, build_memory_map
 from linux_loader._elf import check_elf_entry
-from linux_loader._entry import EntryState, linux64_entry, pvh_entry
+from linux_loader._entry import EntryState, linux32_entry, linux64_entry, pvh_entry
 from linux_loader._errors import CmdlineTooLongError, ConfigurationError, ImageError
 from linux_loader._image import KernelImage
 from linux_loader._placement import PlacedKernel, Ram, make_ram, place_bzimage, place_elf, place_initrd
@@ -37,6 +37,14 @@ if TYPE_CHECKING:
 # COMMAND_LINE_SIZE of Linux on x86 is 2048; a bzImage says so itself.
 _LINUX_CMDLINE_MAX = 2047
 _SEED_MAX = CMDLINE_ADDR - SETUP_DATA_ADDR - 16
+# Entries of the memory map beyond the zero page's 128; 20 KiB of the 64 that setup_data has.
+_E820_MORE = 1024
+
+_ENTRIES = {
+    BootProtocol.LINUX64: linux64_entry,
+    BootProtocol.LINUX32: linux32_entry,
+    BootProtocol.PVH: pvh_entry,
+}
 
 Initrd = str | os.PathLike[str] | bytes | bytearray | memoryview
 
@@ -79,7 +87,8 @@ def _cmdline_max(image: KernelImage) -> int:
     return min(limit, CMDLINE_MAX_SIZE - 1)
 
 
-def _checked_cmdline(cmdline: Cmdline | str, longest: int) -> Cmdline:
+def checked_cmdline(cmdline: Cmdline | str, longest: int) -> Cmdline:
+    """Return the command line, refused when it is longer than ``longest`` bytes without its NUL."""
     if isinstance(cmdline, str):
         return Cmdline(cmdline, capacity=longest + 1)
     length = len(cmdline.encode())
@@ -101,8 +110,16 @@ def _check_arguments(rsdp_addr: int, seed: bytes | None, protocol: BootProtocol)
         )
 
 
+def _check_setup_data(data: bytes, seed: bytes | None) -> None:
+    room = CMDLINE_ADDR - SETUP_DATA_ADDR
+    if len(data) > room:
+        problem = f"{len(seed or b'')} bytes beside a long memory map: setup_data has room for {room}"
+        raise ConfigurationError("rng_seed", problem)
+
+
 @contextlib.contextmanager
-def _open_kernel(kernel: KernelImage | str | os.PathLike[str]) -> Iterator[KernelImage]:
+def open_kernel(kernel: KernelImage | str | os.PathLike[str]) -> Iterator[KernelImage]:
+    """Give an open image; one that was given by its path is closed at the end."""
     if isinstance(kernel, KernelImage):
         yield kernel
         return
@@ -111,7 +128,8 @@ def _open_kernel(kernel: KernelImage | str | os.PathLike[str]) -> Iterator[Kerne
 
 
 @contextlib.contextmanager
-def _open_initrd(initrd: Initrd | None, *, fetch: bool) -> Iterator[memoryview | None]:
+def open_initrd(initrd: Initrd | None, *, fetch: bool) -> Iterator[memoryview | None]:
+    """Give the bytes of an initrd, mapped when it is a file, paged in when they are to be copied."""
     if initrd is None:
         yield None
         return
@@ -132,7 +150,7 @@ def _open_initrd(initrd: Initrd | None, *, fetch: bool) -> Iterator[memoryview |
 
 def _place_kernel(image: KernelImage, protocol: BootProtocol, ram: Ram) -> PlacedKernel:
     if image.bzimage is not None:
-        return place_bzimage(image.bzimage, ram)
+        return place_bzimage(image.bzimage, ram, entry64=protocol is BootProtocol.LINUX64)
     assert image.elf is not None
     if protocol is BootProtocol.PVH:
         assert image.elf.pvh_entry is not None
@@ -169,17 +187,21 @@ def _load_open(
     """Plan, check, write (no memory: do not). A frame of its own: its views of the files end with it."""
     chosen = choose_protocol(image, request.protocol)
     _check_arguments(request.rsdp_addr, request.rng_seed, request.protocol)
-    seed = request.rng_seed if chosen is BootProtocol.LINUX64 else None
-    memory_map = build_memory_map(request.ram_ranges, request.reserved)
+    pvh = chosen is BootProtocol.PVH
+    seed = None if pvh else request.rng_seed
+    most = E820_MAX_ENTRIES if pvh else E820_MAX_ENTRIES + _E820_MORE
+    memory_map = build_memory_map(request.ram_ranges, request.reserved, max_entries=most)
+    more = b"" if pvh else setup_data(SETUP_DATA_ADDR, memory_map, seed)
+    _check_setup_data(more, seed)
     longest = _cmdline_max(image)
-    line = _checked_cmdline(request.cmdline, longest)
-    writes = _tables.table_writes(chosen, line.encode(), seed)
+    line = checked_cmdline(request.cmdline, longest)
+    writes = _tables.table_writes(chosen, line.encode(), more)
     fixed = [(w.what, w.range) for w in writes] + _tables.info_ranges(chosen, len(memory_map))
     ram = make_ram(request.ram_ranges, request.reserved, fixed)
     placed = _place_kernel(image, chosen, ram)
     initrd_range = _place_initrd(initrd, image, ram, placed)
-    seed_addr = SETUP_DATA_ADDR if seed else 0
-    info = BootInfo(CMDLINE_ADDR, memory_map, initrd_range, request.rsdp_addr, seed_addr)
+    more_addr = SETUP_DATA_ADDR if more else 0
+    info = BootInfo(CMDLINE_ADDR, memory_map, initrd_range, request.rsdp_addr, more_addr)
     writes += _tables.info_writes(chosen, image, placed, info, longest)
     writes += _tables.kernel_writes(image, placed, fresh=request.fresh)
     if initrd_range is not None:
@@ -187,15 +209,14 @@ def _load_open(
     plan = _plan.ordered(writes)
     if memory is not None:
         _plan.apply(memory, plan)
-    linux64 = chosen is BootProtocol.LINUX64
     return LoadedKernel(
         protocol=chosen,
-        entry=linux64_entry(placed.entry) if linux64 else pvh_entry(placed.entry),
+        entry=_ENTRIES[chosen](placed.entry),
         kernel_range=placed.memory,
         initrd_range=initrd_range,
         cmdline=str(line),
         cmdline_addr=CMDLINE_ADDR,
-        boot_info_addr=ZERO_PAGE_ADDR if linux64 else PVH_START_INFO_ADDR,
+        boot_info_addr=PVH_START_INFO_ADDR if pvh else ZERO_PAGE_ADDR,
         memory_map=memory_map,
         seeded=seed is not None,
         writes=tuple(w.range for w in plan),
@@ -229,9 +250,10 @@ def load(
         cmdline: The command line; at most what the kernel reads (2047 bytes on Linux x86).
         initrd: Path or contents of an initramfs; it goes as high as the kernel allows, below 4 GiB.
         reserved: Ranges that are not free RAM (ACPI tables, …); they stay untouched, and the guest is told.
+            The memory map they make with RAM has at most 1152 entries, 128 by PVH.
         rsdp_addr: Guest address of the ACPI RSDP, which the caller writes; 0 for none.
-        rng_seed: 1..65520 bytes of entropy, or None; only the 64-bit protocol can pass it, so PVH refuses it
-            and AUTO tells in ``seeded``.
+        rng_seed: 1..65520 bytes of entropy, or None; PVH cannot pass it, so it refuses it and AUTO tells in
+            ``seeded``.
         fresh_memory: RAM is known to be zero; give False for memory used before, and BSS is cleared.
 
     Returns:
@@ -247,7 +269,7 @@ def load(
     request = _Request(
         protocol, cmdline, tuple(ram_ranges), tuple(reserved), rsdp_addr, rng_seed, fresh_memory
     )
-    with _open_kernel(kernel) as image, _open_initrd(initrd, fetch=True) as view:
+    with open_kernel(kernel) as image, open_initrd(initrd, fetch=True) as view:
         return _load_open(memory, image, view, request)
 
 
@@ -277,5 +299,5 @@ def check(
         ImageError, PlacementError, CmdlineError, ConfigurationError, OSError: As ``load`` would.
     """
     request = _Request(protocol, cmdline, tuple(ram_ranges), tuple(reserved), 0, None, fresh=True)
-    with _open_kernel(kernel) as image, _open_initrd(initrd, fetch=False) as view:
+    with open_kernel(kernel) as image, open_initrd(initrd, fetch=False) as view:
         return _load_open(None, image, view, request)

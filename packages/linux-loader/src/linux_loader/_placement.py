@@ -118,9 +118,10 @@ def _relocate(header: SetupHeader, size: int, ram: Ram) -> int:
     raise PlacementError("kernel", size=size, reason=reason)
 
 
-def place_bzimage(header: SetupHeader, ram: Ram) -> PlacedKernel:
+def place_bzimage(header: SetupHeader, ram: Ram, *, entry64: bool = True) -> PlacedKernel:
     """Choose a load address with init_size bytes of free RAM from where the kernel will run (boot.rst)."""
-    check_entry64(header)
+    if entry64:
+        check_entry64(header)
     size = max(header.init_size, header.code_size)
     if header.relocatable:
         load = _relocate(header, size, ram)
@@ -132,7 +133,7 @@ def place_bzimage(header: SetupHeader, ram: Ram) -> PlacedKernel:
         ram.require("kernel", memory)
         if end > FOUR_GIB:
             raise PlacementError("kernel", size=size, reason=f"{memory} reaches past 4 GiB (pref_address)")
-    return PlacedKernel(load, memory, load + ENTRY64_OFFSET)
+    return PlacedKernel(load, memory, load + ENTRY64_OFFSET if entry64 else load)
 
 
 def place_initrd(size: int, ram: Ram, kernel: PlacedKernel, *, addr_max: int) -> GuestRange:

@@ -25,7 +25,7 @@ from linux_loader.arch.x86_64 import (
 _ELF_ALIGNMENT = 0x100_0000
 
 
-def table_writes(protocol: BootProtocol, cmdline: bytes, seed: bytes | None) -> list[Write]:
+def table_writes(protocol: BootProtocol, cmdline: bytes, setup_data: bytes) -> list[Write]:
     """What can be written down before the kernel's place is known."""
     long_mode = protocol is BootProtocol.LINUX64
     writes = [
@@ -35,14 +35,14 @@ def table_writes(protocol: BootProtocol, cmdline: bytes, seed: bytes | None) -> 
     ]
     if long_mode:
         writes.append(Write.of("page tables", PAGE_TABLE_ADDR, page_table_bytes()))
-    if seed is not None:
-        writes.append(Write.of("RNG seed", SETUP_DATA_ADDR, _bootparams.rng_seed_node(seed)))
+    if setup_data:
+        writes.append(Write.of("setup_data", SETUP_DATA_ADDR, setup_data))
     return writes
 
 
 def info_ranges(protocol: BootProtocol, map_entries: int) -> list[tuple[str, GuestRange]]:
     """Where :func:`info_writes` is going to write, and the stack."""
-    if protocol is BootProtocol.LINUX64:
+    if protocol is not BootProtocol.PVH:
         return [("zero page and boot stack", GuestRange(ZERO_PAGE_ADDR, PAGE_TABLE_ADDR - ZERO_PAGE_ADDR))]
     return [
         ("PVH start info", GuestRange(PVH_START_INFO_ADDR, 56)),

@@ -21,7 +21,9 @@ __all__ = (
     "SegmentSpec",
     "build_bzimage",
     "build_elf",
+    "build_image",
     "build_note",
+    "build_zboot",
     "pack",
     "pvh_note",
 )
@@ -236,6 +238,53 @@ def build_bzimage(
         struct.pack_into(layout, setup, offset, fields.get(name, default))
     struct.pack_into("<II", setup, 0x248, len(code) if payload else 0, len(payload))
     return bytes(setup) + body + trailer
+
+
+def build_image(
+    arch: str,
+    code: bytes = b"\0" * 64,
+    *,
+    text_offset: int = 0,
+    image_size: int | None = None,
+    flags: int = 0xA,
+) -> bytes:
+    """Build an arm64 or riscv64 Image.
+
+    Args:
+        arch: ``"aarch64"`` or ``"riscv64"``.
+        code: What follows the header.
+        text_offset: Bytes above a 2 MiB boundary.
+        image_size: Bytes of RAM it needs; None for its length.
+        flags: Of the header; 0xA is little-endian, 4 KiB pages, anywhere (arm64).
+
+    Returns:
+        The file.
+
+    Raises:
+        KeyError: Another architecture.
+    """
+    magic = {"aarch64": bytes(8) + b"ARM\x64", "riscv64": b"RISCV\0\0\0RSC\x05"}[arch]
+    size = 64 + len(code) if image_size is None else image_size
+    head = struct.pack("<8xQQQ", text_offset, size, flags).ljust(0x30, b"\0") + magic
+    return head.ljust(64, b"\0") + code
+
+
+def build_zboot(image: bytes, compression: Compression = Compression.GZIP) -> bytes:
+    """Build an EFI zboot file around an Image, as Linux's build does.
+
+    Args:
+        image: The Image.
+        compression: How it is packed.
+
+    Returns:
+        The file.
+
+    Raises:
+        ValueError: As for :func:`pack`.
+    """
+    payload = pack(image, compression)
+    head = struct.pack("<2s2x4sII8x32s", b"MZ", b"zimg", 256, len(payload), compression.value.encode())
+    return head.ljust(256, b"\0") + payload + struct.pack("<I", len(image))
 
 
 class RecordingMemory:

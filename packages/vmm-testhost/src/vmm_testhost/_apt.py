@@ -65,7 +65,8 @@ def fetch_package(name: str, *, suite: str | None = None, recheck_after: float =
     Args:
         name: package name as apt knows it, e.g. ``"linux-image-6.12-cloud-amd64"``.
         suite: a suite that this machine's apt does not follow, e.g. ``"forky"``, taken from the same mirror
-            with a configuration of its own; None for what the machine's apt knows.
+            with a configuration of its own; ``"forky:riscv64"`` for the packages of another architecture;
+            None for what the machine's apt knows.
         recheck_after: seconds for which a cached version is used without asking apt for a newer one.
 
     Returns:

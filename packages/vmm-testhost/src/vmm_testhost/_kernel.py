@@ -104,6 +104,28 @@ def kernel(
     return _found(record["Package"], Path(record["Tree"]))
 
 
+def kernel_image(metapackage: str, *, suite: str | None = None) -> Path:
+    """Return the image of a Debian kernel alone, of any architecture; its modules are not fetched.
+
+    Args:
+        metapackage: a package that depends on a kernel image, or an image package itself.
+        suite: as in :func:`fetch_package`, e.g. ``"trixie:arm64"``.
+
+    Raises:
+        ValueError: A name is no package's or no suite's.
+        SetupError: As :func:`fetch_package`.
+        KernelImageError: The package leads to no kernel.
+    """
+    record, recheck_after = resolve(metapackage, suite=suite), float("inf")
+    while not (found := _images(Path(record["Tree"]))):
+        binary = [part for part in _parts(record) if part.startswith("linux-binary-")]
+        package = binary[0] if binary else image_dependency(record.get("Depends", ""), metapackage)
+        if package == record["Package"]:
+            raise KernelImageError(f"package {package}: no kernel image in it")
+        record = resolve(package, suite=suite, recheck_after=recheck_after)
+    return found[0]
+
+
 def later_kernel(metapackage: str = "linux-image-cloud-amd64") -> DebianKernel:
     """Return that kernel from the first of LATER_SUITES in the cache, else from the first to be had.
 

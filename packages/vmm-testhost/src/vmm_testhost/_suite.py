@@ -26,8 +26,8 @@ Run = Callable[[list[str]], tuple[int, str, str]]  # argv → (status, stdout, s
 
 
 def check_suite(suite: str) -> str:
-    """Return the suite's name; ValueError when it cannot be one."""
-    if not re.fullmatch(r"[a-z][a-z0-9-]*", suite):
+    """Return the suite's name, perhaps with an architecture; ValueError when it cannot be one."""
+    if not re.fullmatch(r"[a-z][a-z0-9-]*(:[a-z0-9]+)?", suite):
         raise ValueError(f"{suite!r} is not the name of a Debian suite")
     return suite
 
@@ -50,8 +50,14 @@ def options(suite: str) -> list[str]:
         "APT::Update::Post-Invoke-Success": "",
         "APT::Sandbox::User": "root",
         "APT::Default-Release": "",
+        "APT::Architecture": _arch(suite),
+        "APT::Architectures": _arch(suite),
     }
     return [word for key, value in settings.items() for word in ("-o", f"{key}={value}")]
+
+
+def _arch(suite: str) -> str:
+    return suite.partition(":")[2] or "amd64"
 
 
 def is_stale(suite: str) -> bool:
@@ -66,7 +72,7 @@ def update(suite: str, run: Run, newest_keyring: Callable[[], Path]) -> None:
     """Fetch the signed lists of a suite.
 
     Args:
-        suite: e.g. ``"forky"``.
+        suite: e.g. ``"forky"``, or ``"forky:riscv64"``.
         run: runs a command of apt.
         newest_keyring: returns the unpacked tree of the package debian-archive-keyring.
 
@@ -84,8 +90,10 @@ def update(suite: str, run: Run, newest_keyring: Callable[[], Path]) -> None:
     for keyring in keyrings:
         signed_by = keyring()
         trust = [f"signed-by={signed_by}"] if signed_by is not None else []
-        marks = " ".join([*trust, "arch=amd64", "lang=none", "target=Packages"])
-        (_root(suite) / "sources.list").write_text(f"deb [{marks}] {mirror} {suite} {COMPONENT}\n")
+        marks = " ".join([*trust, f"arch={_arch(suite)}", "lang=none", "target=Packages"])
+        (_root(suite) / "sources.list").write_text(
+            f"deb [{marks}] {mirror} {suite.partition(':')[0]} {COMPONENT}\n"
+        )
         status, _, stderr = run(["apt-get", "-q", *options(suite), "update"])
         if status == 0:
             (_root(suite) / "updated").touch()
@@ -132,6 +140,7 @@ def _keyring(tree: Path) -> Path | None:
 
 
 def _root(suite: str) -> Path:
-    root = cache_dir() / "apt" / check_suite(suite)
+    # Without a colon, which parts of apt take for the end of a path.
+    root = cache_dir() / "apt" / check_suite(suite).replace(":", "_")
     root.mkdir(parents=True, exist_ok=True)
     return root

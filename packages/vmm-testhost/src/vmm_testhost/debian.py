@@ -1,7 +1,15 @@
 """Debian packages and kernels in the user's cache folder, fetched through apt, never installed."""
 
 from ._apt import fetch_package
-from ._kernel import GUEST_KERNEL, DebianKernel, extract_vmlinux, kernel, later_kernel, read_module
+from ._kernel import (
+    GUEST_KERNEL,
+    DebianKernel,
+    extract_vmlinux,
+    kernel,
+    kernel_image,
+    later_kernel,
+    read_module,
+)
 
 __all__ = (
     "GUEST_KERNEL",
@@ -9,6 +17,7 @@ __all__ = (
     "extract_vmlinux",
     "fetch_package",
     "kernel",
+    "kernel_image",
     "later_kernel",
     "read_module",
 )
