@@ -101,7 +101,7 @@ static inline int list_accept(const struct rings *r, struct virtq *q, struct lis
 
 	if (l->was_writable && !writable)
 		return fault(q, VIRTIO_E_ORDER, VIRTQ_NO_HEAD, l->n, d->addr, d->len);
-	if (l->n == l->room && l->n != r->size)
+	if (l->n == l->room && MUTANT(TOO_LONG, l->n != r->size, 1))
 		return NO_ROOM;
 	rc = buffer_rules(r, q, d, VIRTQ_NO_HEAD, l->n, l->sum, hint);
 	if (rc != 0)

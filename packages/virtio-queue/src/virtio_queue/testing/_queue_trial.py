@@ -16,7 +16,7 @@ from virtio_queue._state import QueueState
 from virtio_queue.testing._driver import Driver
 from virtio_queue.testing._hostile import HostileChain
 from virtio_queue.testing._lockstep import Lockstep
-from virtio_queue.testing._record import Trial, step
+from virtio_queue.testing._record import Step, Trial, step
 from virtio_queue.testing._rings import PackedRings, RingLayout
 from virtio_queue.testing._trial_memory import ARENA, LARGEST, RINGS, TABLE, WATCHED, trial_memory
 from virtio_queue.testing._twin import TwinQueue
@@ -63,6 +63,8 @@ class QueueTrial(Trial):
     Raises:
         AssertionError: From a step: the two sides differ, or an honest driver was wronged.
     """
+
+    _simple_steps = (Step("pop"), *(Step("jump", {"distance": distance}) for distance in (1, 2, 4, 5, 8)))
 
     def __init__(
         self,

@@ -6,9 +6,9 @@ import importlib.machinery
 import inspect
 import itertools
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Concatenate, ParamSpec, Self, TypeVar, cast
+from typing import ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import attrs
 
@@ -54,6 +54,8 @@ class Trial:
         steps: Every step, in order, the failing one included.
     """
 
+    _simple_steps: ClassVar[Sequence[Step]] = ()  # what may stand for two others in a shortened script
+
     def __init__(self, subject: object, options: Mapping[str, object]) -> None:
         self.steps: list[Step] = []
         self._subject = subject
@@ -92,21 +94,27 @@ class Trial:
         """The steps without those that the failure does not need, found by trying.
 
         Returns:
-            Steps that end with the same exception; all of them when they do not fail again.
+            Steps that end with the same exception, a simple one perhaps in the place of two; all of them when
+            they do not fail again.
         """
         steps = list(self.steps)
         failure = self._outcome(steps)
         while failure is not None:
-            # One at a time; where none can go alone, two that only make sense together.
-            ones = ((place,) for place in reversed(range(len(steps))))
-            for left_out in (*ones, *itertools.combinations(range(len(steps)), 2)):
-                fewer = [taken for place, taken in enumerate(steps) if place not in left_out]
-                if self._outcome(fewer) is failure:
-                    steps = fewer
-                    break
-            else:
+            shorter = (fewer for fewer in self._shorter(steps) if self._outcome(fewer) is failure)
+            if (found := next(shorter, None)) is None:
                 break
+            steps = found
         return steps
+
+    def _shorter(self, steps: Sequence[Step]) -> Iterator[list[Step]]:
+        """Everything with one or two steps less that is worth a try."""
+        # One at a time; where none can go alone, two that only make sense together.
+        pairs = list(itertools.combinations(range(len(steps)), 2))
+        for left_out in (*((place,) for place in reversed(range(len(steps)))), *pairs):
+            yield [taken for place, taken in enumerate(steps) if place not in left_out]
+        for first, second in pairs:
+            for simple in self._simple_steps:
+                yield [*steps[:first], simple, *steps[first + 1 : second], *steps[second + 1 :]]
 
     def script(self, steps: Sequence[Step] | None = None) -> str:
         """The steps so far as a Python program that needs neither Hypothesis nor pytest.
