@@ -17,7 +17,7 @@ flags = SANITIZE if os.environ.get("VMM_SANITIZE") else ["-O3"]
 strict = ["-Wall", "-Wextra", "-Werror"] if os.environ.get("VMM_STRICT_C") else []
 ext = Extension(
     "kvm_ioctls._core",
-    ["csrc/_core_cffi.c", "csrc/core.c", "csrc/exit.c", "csrc/signals.c", "csrc/layout.c"],
+    ["csrc/_core_cffi.c", "csrc/core.c", "csrc/exit.c", "csrc/rings.c", "csrc/signals.c", "csrc/layout.c"],
     include_dirs=["csrc"],
     depends=["csrc/core.h", "csrc/signals.h", *map(str, Path("csrc").glob("kvm_abi*.h"))],
     extra_compile_args=["-std=c11", *flags, *strict],

@@ -359,6 +359,33 @@ int kvmx_vcpu_ready(struct kvmx_vcpu *v)
 	return ret;
 }
 
+int kvmx_vcpu_sync_masks(struct kvmx_vcpu *v, uint64_t valid, uint64_t dirty)
+{
+	int ret = enter(v, BUSY);
+	if (ret)
+		return ret;
+	v->run->kvm_valid_regs = valid;
+	v->run->kvm_dirty_regs = dirty;
+	leave(v);
+	return 0;
+}
+
+int kvmx_vcpu_sync_copy(struct kvmx_vcpu *v, int write, uint32_t offset, uint8_t *data, uint32_t size)
+{
+	if (size > sizeof v->run->s || offset > sizeof v->run->s - size)
+		return -EINVAL;
+	int ret = enter(v, BUSY);
+	if (ret)
+		return ret;
+	/* SAFETY: offset + size was bounded by the area; the caller's data has size bytes. */
+	if (write)
+		memcpy(v->run->s + offset, data, size);
+	else
+		memcpy(data, v->run->s + offset, size);
+	leave(v);
+	return 0;
+}
+
 struct kvmx_exit *kvmx_vcpu_exit(struct kvmx_vcpu *v)
 {
 	return &v->exit;

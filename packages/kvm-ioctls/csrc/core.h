@@ -54,6 +54,10 @@ struct kvmx_stats {
 	uint64_t waits;               /* EAGAIN: an AP that waits for its SIPI */
 };
 
+/* One harvested entry of a dirty ring, and of the coalesced ring. */
+struct kvmx_dirty { uint64_t page; uint32_t slot, pad; };
+struct kvmx_write { uint64_t addr, data; uint32_t size, pio; };
+
 struct kvmx_vcpu;
 
 int kvmx_vcpu_create(int fd, uint32_t run_size, struct kvmx_vcpu **ret);
@@ -73,6 +77,8 @@ int kvmx_vcpu_reply_msr(struct kvmx_vcpu *v, int error, uint64_t data);
 int kvmx_vcpu_reply_hypercall(struct kvmx_vcpu *v, uint64_t ret);
 int kvmx_vcpu_request_window(struct kvmx_vcpu *v, int on);
 int kvmx_vcpu_ready(struct kvmx_vcpu *v);   /* ready_for_interrupt_injection | if_flag << 1 | flags << 16 */
+int kvmx_vcpu_sync_masks(struct kvmx_vcpu *v, uint64_t valid, uint64_t dirty);
+int kvmx_vcpu_sync_copy(struct kvmx_vcpu *v, int write, uint32_t offset, uint8_t *data, uint32_t size);
 struct kvmx_exit *kvmx_vcpu_exit(struct kvmx_vcpu *v);
 struct kvmx_stats *kvmx_vcpu_stats(struct kvmx_vcpu *v);
 
@@ -84,6 +90,9 @@ int kvmx_native(struct kvmx_table *t, const struct kvmx_exit *e, uint8_t *page);
 int kvmx_table_check(const struct kvmx_table *t);
 uint64_t kvmx_cell_load(const uint64_t *cell);
 void kvmx_cell_store(uint64_t *cell, uint64_t value);
+
+int kvmx_dirty_harvest(void *ring, uint32_t entries, uint32_t *next, struct kvmx_dirty *ret);
+int kvmx_coalesced_drain(void *ring, uint32_t bytes, struct kvmx_write *ret);
 
 int kvmx_install_kick(void); /* empty handler, no SA_RESTART; -EEXIST if the process uses the signal */
 int kvmx_block_signals(void);

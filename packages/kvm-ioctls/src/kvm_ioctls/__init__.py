@@ -20,6 +20,7 @@ from kvm_ioctls._errors import (
     MsrError,
     UnsupportedError,
     VcpuBusyError,
+    WrongArchitectureError,
 )
 from kvm_ioctls._exit_reason import (
     ExitReason,
@@ -54,6 +55,9 @@ from kvm_ioctls._vcpu import (
     RunStats,
     VcpuFd,
 )
+from kvm_ioctls._vcpu_state import (
+    MpState,
+)
 from kvm_ioctls._vm import (
     VmFd,
 )
@@ -64,7 +68,6 @@ from kvm_ioctls._x86_64._state import (
     DescriptorTable,
     Fpu,
     GuestDebug,
-    MpState,
     MsrEntry,
     Regs,
     Segment,
@@ -79,6 +82,17 @@ from kvm_ioctls._x86_64._vm import (
 )
 
 if TYPE_CHECKING:
+    from kvm_ioctls._aarch64._state import (
+        Arm64GuestDebug,
+        Arm64VcpuEvents,
+        Arm64VcpuInit,
+        ArmIrqType,
+        SmcccAction,
+        arm_irq,
+    )
+    from kvm_ioctls._device_type import (
+        DeviceType,
+    )
     from kvm_ioctls._exits import (
         Debug,
         Exception_,
@@ -105,13 +119,55 @@ if TYPE_CHECKING:
         Unknown,
         WrMsr,
     )
+    from kvm_ioctls._memory_flags import (
+        GuestMemfdFlags,
+        MemoryAttributes,
+    )
+    from kvm_ioctls._reg_id import (
+        RiscvRegType,
+        arm64_core_reg,
+        arm64_sys_reg,
+        reg_size,
+        riscv64_reg,
+    )
+    from kvm_ioctls._rings import (
+        CoalescedRing,
+        CoalescedWrite,
+        DirtyPage,
+        DirtyRing,
+    )
+    from kvm_ioctls._stats import (
+        Stat,
+        StatsFd,
+        StatType,
+        StatUnit,
+    )
+    from kvm_ioctls._x86_64._filters import (
+        MsrExits,
+        MsrFilterFlags,
+        MsrFilterRange,
+        PmuEventFilter,
+    )
+    from kvm_ioctls._x86_64._machine_check import (
+        MachineCheck,
+    )
+    from kvm_ioctls._x86_64._sync import (
+        SyncFields,
+        SyncRegs,
+    )
 
 __all__ = (
     "API_VERSION",
     "KICK_SIGNAL",
+    "Arm64GuestDebug",
+    "Arm64VcpuEvents",
+    "Arm64VcpuInit",
+    "ArmIrqType",
     "Cap",
     "ClockData",
     "ClosedError",
+    "CoalescedRing",
+    "CoalescedWrite",
     "Constant",
     "Counter",
     "CpuidEntry",
@@ -119,6 +175,9 @@ __all__ = (
     "DebugRegs",
     "DescriptorTable",
     "DeviceFd",
+    "DeviceType",
+    "DirtyPage",
+    "DirtyRing",
     "Drop",
     "Eventfd",
     "Exception_",
@@ -128,6 +187,7 @@ __all__ = (
     "ForkedError",
     "Fpu",
     "GuestDebug",
+    "GuestMemfdFlags",
     "Hlt",
     "Hypercall",
     "InternalError",
@@ -147,7 +207,9 @@ __all__ = (
     "KvmStateError",
     "KvmUnavailableError",
     "Latch",
+    "MachineCheck",
     "MemFlags",
+    "MemoryAttributes",
     "MemoryFault",
     "MmioRead",
     "MmioWrite",
@@ -155,18 +217,30 @@ __all__ = (
     "MsiRoute",
     "MsrEntry",
     "MsrError",
+    "MsrExits",
+    "MsrFilterFlags",
+    "MsrFilterRange",
     "NativeExits",
     "NativeRange",
     "Nmi",
     "Notify",
+    "PmuEventFilter",
     "RdMsr",
     "Regs",
+    "RiscvRegType",
     "RunStats",
     "Segment",
     "SetTpr",
     "Shutdown",
+    "SmcccAction",
     "Sregs",
     "Sregs2",
+    "Stat",
+    "StatType",
+    "StatUnit",
+    "StatsFd",
+    "SyncFields",
+    "SyncRegs",
     "SystemEvent",
     "TprAccess",
     "Translation",
@@ -177,13 +251,28 @@ __all__ = (
     "VcpuFd",
     "VmFd",
     "WrMsr",
+    "WrongArchitectureError",
     "Xcr",
+    "arm64_core_reg",
+    "arm64_sys_reg",
+    "arm_irq",
     "block_signals",
+    "reg_size",
+    "riscv64_reg",
 )
 
-# A loop on `run_raw` and `IoRecord` needs no class of an exit.
-_EXITS = frozenset(
-    {
+# A loop on `run_raw` and `IoRecord` needs none of these: each module loads when a name of it is first used.
+_LATER = {
+    "_aarch64._state": (
+        "Arm64GuestDebug",
+        "Arm64VcpuEvents",
+        "Arm64VcpuInit",
+        "ArmIrqType",
+        "SmcccAction",
+        "arm_irq",
+    ),
+    "_device_type": ("DeviceType",),
+    "_exits": (
         "Debug",
         "Exception_",
         "Exit",
@@ -192,9 +281,9 @@ _EXITS = frozenset(
         "Hypercall",
         "InternalError",
         "Intr",
-        "IoapicEoi",
         "IoIn",
         "IoOut",
+        "IoapicEoi",
         "IrqWindowOpen",
         "MemoryFault",
         "MmioRead",
@@ -208,17 +297,52 @@ _EXITS = frozenset(
         "TprAccess",
         "Unknown",
         "WrMsr",
-    }
-)
+    ),
+    "_reg_id": (
+        "RiscvRegType",
+        "arm64_core_reg",
+        "arm64_sys_reg",
+        "reg_size",
+        "riscv64_reg",
+    ),
+    "_rings": (
+        "CoalescedRing",
+        "CoalescedWrite",
+        "DirtyPage",
+        "DirtyRing",
+    ),
+    "_stats": (
+        "Stat",
+        "StatType",
+        "StatUnit",
+        "StatsFd",
+    ),
+    "_memory_flags": (
+        "GuestMemfdFlags",
+        "MemoryAttributes",
+    ),
+    "_x86_64._filters": (
+        "MsrExits",
+        "MsrFilterFlags",
+        "MsrFilterRange",
+        "PmuEventFilter",
+    ),
+    "_x86_64._machine_check": ("MachineCheck",),
+    "_x86_64._sync": (
+        "SyncFields",
+        "SyncRegs",
+    ),
+}
+_HOME = {name: module for module, names in _LATER.items() for name in names}
 
 if not TYPE_CHECKING:  # for a type checker each name has its type, and a wrong one is an error
 
     def __getattr__(name: str) -> object:
-        """Load the classes of exits when one is first used (PEP 562)."""
-        if name in _EXITS:
-            value = globals()[name] = getattr(import_module("kvm_ioctls._exits"), name)
+        """Load a module when a name of it is first used (PEP 562)."""
+        if name in _HOME:
+            value = globals()[name] = getattr(import_module(f"kvm_ioctls.{_HOME[name]}"), name)
             return value
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_EXITS})
+        return sorted({*globals(), *_HOME})

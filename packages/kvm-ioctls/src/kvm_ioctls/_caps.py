@@ -1,4 +1,4 @@
-"""Capability numbers (KVM_CAP_*) of generic, x86-64 and arm64 KVM: a data table."""
+"""Capability numbers (KVM_CAP_*) of x86-64, arm64 and riscv64: a data table."""
 
 from enum import IntEnum
 
@@ -24,12 +24,14 @@ class Cap(IntEnum):
     MP_STATE = 14
     COALESCED_MMIO = 15
     SYNC_MMU = 16
+    IOMMU = 18
     DESTROY_MEMORY_REGION_WORKS = 21
     USER_NMI = 22
     SET_GUEST_DEBUG = 23
     REINJECT_CONTROL = 24
     IRQ_ROUTING = 25
     IRQ_INJECT_STATUS = 26
+    ASSIGN_DEV_IRQ = 29
     JOIN_MEMORY_REGIONS_WORKS = 30
     MCE = 31
     IRQFD = 32
@@ -45,6 +47,7 @@ class Cap(IntEnum):
     HYPERV = 44
     HYPERV_VAPIC = 45
     HYPERV_SPIN = 46
+    PCI_SEGMENT = 47
     INTR_SHADOW = 49
     DEBUGREGS = 50
     X86_ROBUST_SINGLESTEP = 51
@@ -58,6 +61,7 @@ class Cap(IntEnum):
     ONE_REG = 70
     TSC_DEADLINE_TIMER = 72
     SYNC_REGS = 74
+    PCI_2_3 = 75
     KVMCLOCK_CTRL = 76
     SIGNAL_MSI = 77
     READONLY_MEM = 81
@@ -163,3 +167,9 @@ class Cap(IntEnum):
     X86_APIC_BUS_CYCLES_NS = 237
     X86_GUEST_MODE = 238
     ARM_WRITABLE_IMP_ID_REGS = 239
+    ARM_EL2 = 240
+    ARM_EL2_E2H0 = 241
+    RISCV_MP_STATE_RESET = 242
+    ARM_CACHEABLE_PFNMAP_SUPPORTED = 243
+    GUEST_MEMFD_FLAGS = 244
+    ARM_SEA_TO_USER = 245

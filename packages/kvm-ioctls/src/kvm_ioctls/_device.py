@@ -1,4 +1,4 @@
-"""In-kernel devices made by KVM_CREATE_DEVICE."""
+"""Attributes, of in-kernel devices made by KVM_CREATE_DEVICE and of Kvm, VMs and vCPUs themselves."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from typing import final
 from kvm_ioctls._errors import KvmOSError
 from kvm_ioctls._fd import OwnedFd
 from kvm_ioctls._ffi import ffi, lib
+from kvm_ioctls._raw_ioctl import RawIoctl
 
-__all__ = ("DeviceFd",)
+__all__ = ("DeviceAttrs", "DeviceFd")
 
 _ATTR = struct.Struct("<IIQQ")
 
 
-@final
-class DeviceFd(OwnedFd):
-    """A device inside the kernel, such as the VFIO bridge (type 4)."""
+class DeviceAttrs(RawIoctl):
+    """Mixed into whatever has attributes: DeviceFd, Kvm (Cap.SYS_ATTRIBUTES), VmFd and VcpuFd."""
 
     def _attr(self, number: int, group: int, attr: int, data: bytearray) -> None:
         # SAFETY: the cast yields the address of `data`, which outlives the ioctl in this frame; the
@@ -27,10 +27,10 @@ class DeviceFd(OwnedFd):
         self._ioctl(number, bytearray(_ATTR.pack(0, group, attr, address)))
 
     def has_device_attr(self, group: int, attr: int) -> bool:
-        """Say whether the device knows an attribute (KVM_HAS_DEVICE_ATTR).
+        """Say whether an attribute is known (KVM_HAS_DEVICE_ATTR).
 
         Raises:
-            KvmOSError: Any failure but ENXIO, which means no.
+            KvmOSError: Any failure but ENXIO, which means no; ENOTTY where the object has no attributes.
         """
         try:
             self._attr(lib.KX_HAS_DEVICE_ATTR, group, attr, bytearray())
@@ -57,3 +57,8 @@ class DeviceFd(OwnedFd):
         data = bytearray(size)
         self._attr(lib.KX_GET_DEVICE_ATTR, group, attr, data)
         return bytes(data)
+
+
+@final
+class DeviceFd(OwnedFd, DeviceAttrs):
+    """A device inside the kernel, such as the VFIO bridge (``DeviceType.VFIO``)."""

@@ -7,6 +7,7 @@
     │   ├── KvmUnavailableError      /dev/kvm is missing, closed to us, or not KVM
     │   └── MsrError                 the kernel refused one MSR of a list
     ├── UnsupportedError             this kernel lacks a capability that the call needs
+    │   └── WrongArchitectureError   the call exists on another architecture only
     ├── KvmStateError                our caller: the object cannot do that now
     │   ├── ClosedError              after close()
     │   ├── ForkedError              in a forked child
@@ -32,6 +33,7 @@ __all__ = (
     "MsrError",
     "UnsupportedError",
     "VcpuBusyError",
+    "WrongArchitectureError",
 )
 
 
@@ -83,6 +85,22 @@ class MsrError(KvmOSError):
 
 class UnsupportedError(KvmError):
     """This kernel does not offer the capability that the call needs."""
+
+
+class WrongArchitectureError(UnsupportedError):
+    """The call exists on another architecture only; nothing reached the kernel.
+
+    Attributes:
+        method: Name of the call.
+        arch: Where it exists, as `uname -m` has it.
+        host: Where it was called.
+    """
+
+    def __init__(self, method: str, arch: str, host: str) -> None:
+        self.method = method
+        self.arch = arch
+        self.host = host
+        super().__init__(f"{method}() exists on {arch} only; this host is {host}")
 
 
 class KvmStateError(KvmError):

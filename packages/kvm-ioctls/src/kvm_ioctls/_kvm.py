@@ -9,8 +9,8 @@ import stat
 from typing import final
 
 from kvm_ioctls._caps import Cap
+from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._errors import KvmUnavailableError, UnsupportedError
-from kvm_ioctls._fd import OwnedFd
 from kvm_ioctls._ffi import lib
 from kvm_ioctls._vm import VmFd
 from kvm_ioctls._x86_64._system import X86Kvm
@@ -51,7 +51,7 @@ def _group_name(number: int) -> str:
 
 
 @final
-class Kvm(X86Kvm, OwnedFd):
+class Kvm(X86Kvm, DeviceAttrs):
     """An open KVM device.
 
     Args:

@@ -11,17 +11,21 @@ from typing import TYPE_CHECKING, Self, final
 
 import attrs
 
+from kvm_ioctls._aarch64._vcpu import Arm64Vcpu
+from kvm_ioctls._caps import Cap
 from kvm_ioctls._errors import ClosedError, ForkedError, KvmOSError, VcpuBusyError
 from kvm_ioctls._exit_reason import ExitReason
 from kvm_ioctls._fd import generation
 from kvm_ioctls._ffi import CData, buffer, check, ffi, lib
 from kvm_ioctls._native import NativeExits
 from kvm_ioctls._record import IoRecord
+from kvm_ioctls._riscv64._vcpu import Riscv64Vcpu
 from kvm_ioctls._signals import install_kick
 from kvm_ioctls._x86_64._vcpu import X86Vcpu
 
 if TYPE_CHECKING:
     from kvm_ioctls._exits import Exit
+    from kvm_ioctls._rings import CoalescedRing, DirtyRing
 
 __all__ = ("RunStats", "VcpuFd")
 
@@ -52,7 +56,7 @@ class RunStats:
 
 
 @final
-class VcpuFd(X86Vcpu):
+class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
     """A virtual CPU; made by ``VmFd.create_vcpu``.
 
     One thread at a time may be inside a vCPU (running it or in one of its calls); another one's call
@@ -60,12 +64,13 @@ class VcpuFd(X86Vcpu):
     thread at any time.
     """
 
-    def __init__(self, fd: int, vcpu_id: int, run_size: int, xsave_size: int) -> None:
+    def __init__(self, fd: int, vcpu_id: int, run_size: int, sizes: Mapping[Cap, int]) -> None:
         self.id = vcpu_id
         self._fd = fd
         self._born = generation()
         self._subject = f"vCPU {vcpu_id}"
-        self._xsave_size = max(4096, xsave_size)
+        self._xsave_size = max(4096, sizes[Cap.XSAVE2])
+        self._nested_size = sizes[Cap.NESTED_STATE]
         self._vcpu: CData = ffi.NULL
         self._open = False
         ret = ffi.new("struct kvmx_vcpu **")
@@ -221,6 +226,28 @@ class VcpuFd(X86Vcpu):
         if ret < 0:
             self._fail(ret, "ready_for_interrupt")
         return bool(ret & 1)
+
+    def map_dirty_ring(self, size: int) -> DirtyRing:
+        """Map this vCPU's ring of dirty pages; `size` bytes as the VM's capability was enabled with.
+
+        Raises:
+            OSError: The VM has no dirty rings, or of another size.
+            KvmStateError: Closed or forked.
+        """
+        from kvm_ioctls._rings import DirtyRing  # noqa: PLC0415 - few need it
+
+        return DirtyRing(self.fileno(), size, self._subject)
+
+    def map_coalesced_ring(self) -> CoalescedRing:
+        """Map the ring of coalesced writes, which all vCPUs of the VM share.
+
+        Raises:
+            OSError: The kernel has none (Cap.COALESCED_MMIO).
+            KvmStateError: Closed or forked.
+        """
+        from kvm_ioctls._rings import CoalescedRing  # noqa: PLC0415 - few need it
+
+        return CoalescedRing(self.fileno(), self._subject)
 
     def stats(self) -> RunStats:
         """Return the counters; from any thread, a moment old when the vCPU is running."""

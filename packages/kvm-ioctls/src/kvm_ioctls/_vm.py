@@ -6,13 +6,14 @@ import struct
 from collections.abc import Iterable, Sequence
 from typing import final
 
+from kvm_ioctls._aarch64._vm import Arm64Vm
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceFd
 from kvm_ioctls._errors import KvmOSError
-from kvm_ioctls._fd import OwnedFd
 from kvm_ioctls._ffi import ffi, lib
 from kvm_ioctls._routing import IrqRoute, MemFlags, pack_routes
 from kvm_ioctls._vcpu import VcpuFd
+from kvm_ioctls._vm_memory import VmMemory
 from kvm_ioctls._x86_64._vm import X86Vm
 
 __all__ = ("VmFd",)
@@ -21,6 +22,7 @@ _PAGE = 4096
 _DEASSIGN, _RESAMPLE = 1, 2
 _IO_DATAMATCH, _IO_PIO, _IO_DEASSIGN = 1, 2, 4
 _CREATE_DEVICE_TEST = 1
+_MSI_DEVID = 1
 
 
 def _packed(what: str, layout: str, *values: int) -> bytearray:
@@ -31,7 +33,7 @@ def _packed(what: str, layout: str, *values: int) -> bytearray:
 
 
 @final
-class VmFd(X86Vm, OwnedFd):
+class VmFd(X86Vm, Arm64Vm, VmMemory):
     """A virtual machine; made by ``Kvm.create_vm``.
 
     The kernel keeps the VM alive while a vCPU or device of it is open, whatever is closed first.
@@ -132,7 +134,8 @@ class VmFd(X86Vm, OwnedFd):
             KvmStateError: The process uses the kick signal otherwise.
         """
         fd = self._ioctl_value(lib.KX_CREATE_VCPU, vcpu_id)
-        return VcpuFd(fd, vcpu_id, self._run_size, self.check_extension(Cap.XSAVE2))
+        sizes = {cap: self.check_extension(cap) for cap in (Cap.XSAVE2, Cap.NESTED_STATE)}
+        return VcpuFd(fd, vcpu_id, self._run_size, sizes)
 
     def get_dirty_log(self, slot: int, memory_size: int) -> bytes:
         """Return a slot's dirty bitmap: bit n of the little-endian bitmap is page n (KVM_GET_DIRTY_LOG).
@@ -253,13 +256,19 @@ class VmFd(X86Vm, OwnedFd):
         """
         self._ioctl(lib.KX_IRQ_LINE, _packed("irq line ", "<II", gsi, int(active)))
 
-    def signal_msi(self, address: int, data: int) -> bool:
+    def signal_msi(self, address: int, data: int, *, devid: int | None = None) -> bool:
         """Deliver a message now; False when the guest blocks it (KVM_SIGNAL_MSI).
+
+        Args:
+            address: 64 bits.
+            data: 32 bits.
+            devid: Of the sender, where the interrupt controller tells devices apart (Cap.MSI_DEVID).
 
         Raises:
             KvmOSError: EINVAL without an irqchip or for an address that is none.
         """
-        values = (address & 0xFFFF_FFFF, address >> 32, data, 0, 0)
+        flags = 0 if devid is None else _MSI_DEVID
+        values = (address & 0xFFFF_FFFF, address >> 32, data, flags, devid or 0)
         return self._ioctl(lib.KX_SIGNAL_MSI, _packed("MSI ", "<IIIII12x", *values)) > 0
 
     def set_gsi_routing(self, routes: Iterable[IrqRoute]) -> None:

@@ -41,9 +41,9 @@ def u64(default: int = 0, *, gap: int = 0, abi: str = "") -> int:
     return cast("int", _field("Q", default, gap=gap, abi=abi))
 
 
-def array(count: int, *, gap: int = 0) -> tuple[int, ...]:
-    """Declare `count` 64-bit unsigned numbers."""
-    return cast("tuple[int, ...]", _field("Q", (0,) * count, count=count, gap=gap))
+def array(count: int, *, gap: int = 0, code: str = "Q") -> tuple[int, ...]:
+    """Declare `count` unsigned numbers, of 64 bits unless `code` is another letter of the struct module."""
+    return cast("tuple[int, ...]", _field(code, (0,) * count, count=count, gap=gap))
 
 
 def raw(size: int, *, gap: int = 0) -> bytes:

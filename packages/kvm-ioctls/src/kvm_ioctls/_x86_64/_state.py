@@ -4,7 +4,6 @@
 
 from __future__ import annotations
 
-from enum import IntEnum
 from typing import ClassVar
 
 import attrs
@@ -18,7 +17,6 @@ __all__ = (
     "DescriptorTable",
     "Fpu",
     "GuestDebug",
-    "MpState",
     "MsrEntry",
     "Regs",
     "Segment",
@@ -28,16 +26,6 @@ __all__ = (
     "VcpuEvents",
     "Xcr",
 )
-
-
-class MpState(IntEnum):
-    """What a vCPU waits for (KVM_GET_MP_STATE)."""
-
-    RUNNABLE = 0
-    UNINITIALIZED = 1
-    INIT_RECEIVED = 2
-    HALTED = 3
-    SIPI_RECEIVED = 4
 
 
 @attrs.define

@@ -4,14 +4,23 @@ from __future__ import annotations
 
 import errno
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+from kvm_ioctls._arch import only_on
 from kvm_ioctls._errors import KvmOSError, MsrError
 from kvm_ioctls._fd import OwnedFd
 from kvm_ioctls._ffi import lib
 from kvm_ioctls._x86_64._state import CpuidEntry, MsrEntry
 
-__all__ = ("MAX_CPUID", "X86Kvm", "pack_cpuid", "pack_msrs", "unpack_cpuid", "unpack_msrs")
+__all__ = (
+    "MAX_CPUID",
+    "X86Kvm",
+    "pack_cpuid",
+    "pack_msrs",
+    "read_cpuid",
+    "unpack_cpuid",
+    "unpack_msrs",
+)
 
 MAX_CPUID = 256
 MAX_MSRS = 256
@@ -60,13 +69,16 @@ def unpack_msrs(data: bytearray) -> list[MsrEntry]:
     return [MsrEntry.unpack(data, _HEAD.size + i * size) for i in range(count)]
 
 
+def read_cpuid(ioctl: Callable[[int, bytearray], int], number: int, room: int) -> list[CpuidEntry]:
+    """Return the entries that an ioctl fills in, at most `room`."""
+    data = _join(room, [CpuidEntry().pack()] * room)
+    ioctl(number, data)
+    return unpack_cpuid(data)
+
+
+@only_on("x86_64")
 class X86Kvm(OwnedFd):
     """Mixed into Kvm."""
-
-    def _cpuid(self, number: int) -> list[CpuidEntry]:
-        data = _join(MAX_CPUID, [CpuidEntry().pack()] * MAX_CPUID)
-        self._ioctl(number, data)
-        return unpack_cpuid(data)
 
     def get_supported_cpuid(self) -> list[CpuidEntry]:
         """Return the CPUID leaves that this host and KVM can give a guest (KVM_GET_SUPPORTED_CPUID).
@@ -74,7 +86,7 @@ class X86Kvm(OwnedFd):
         Raises:
             KvmOSError: The ioctl failed.
         """
-        return self._cpuid(lib.KX_GET_SUPPORTED_CPUID)
+        return read_cpuid(self._ioctl, lib.KX_GET_SUPPORTED_CPUID, MAX_CPUID)
 
     def get_emulated_cpuid(self) -> list[CpuidEntry]:
         """Return the leaves whose features KVM emulates in software (KVM_GET_EMULATED_CPUID).
@@ -82,7 +94,25 @@ class X86Kvm(OwnedFd):
         Raises:
             KvmOSError: The ioctl failed.
         """
-        return self._cpuid(lib.KX_GET_EMULATED_CPUID)
+        return read_cpuid(self._ioctl, lib.KX_GET_EMULATED_CPUID, MAX_CPUID)
+
+    def get_supported_hv_cpuid(self) -> list[CpuidEntry]:
+        """Return the Hyper-V leaves that a guest can have (KVM_GET_SUPPORTED_HV_CPUID, Cap.SYS_HYPERV_CPUID).
+
+        Raises:
+            KvmOSError: The ioctl failed.
+        """
+        return read_cpuid(self._ioctl, lib.KX_GET_SUPPORTED_HV_CPUID, MAX_CPUID)
+
+    def get_mce_cap(self) -> int:
+        """Return the machine-check features that a guest can have (KVM_X86_GET_MCE_CAP_SUPPORTED, Cap.MCE).
+
+        Raises:
+            KvmOSError: The ioctl failed.
+        """
+        data = bytearray(8)
+        self._ioctl(lib.KX_X86_GET_MCE_CAP_SUPPORTED, data)
+        return int.from_bytes(data, "little")
 
     def _index_list(self, number: int) -> list[int]:
         count = 128

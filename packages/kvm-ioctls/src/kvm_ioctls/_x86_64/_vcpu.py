@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import struct
-from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import TypeVar
 
-from kvm_ioctls._caps import Cap
+from kvm_ioctls._arch import only_on
 from kvm_ioctls._errors import MsrError
 from kvm_ioctls._ffi import lib
-from kvm_ioctls._wire import Wire
 from kvm_ioctls._x86_64._state import (
     CpuidEntry,
     DebugRegs,
     Fpu,
     GuestDebug,
-    MpState,
     MsrEntry,
     Regs,
     Sregs,
@@ -25,37 +21,26 @@ from kvm_ioctls._x86_64._state import (
     VcpuEvents,
     Xcr,
 )
-from kvm_ioctls._x86_64._system import MAX_CPUID, pack_cpuid, pack_msrs, unpack_cpuid, unpack_msrs
+from kvm_ioctls._x86_64._system import MAX_CPUID, pack_cpuid, pack_msrs, read_cpuid, unpack_msrs
+from kvm_ioctls._x86_64._vcpu_features import X86VcpuFeatures
 
 __all__ = ("X86Vcpu",)
 
-W = TypeVar("W", bound=Wire)
 _LAPIC_BYTES = 1024
 _XSAVE_BYTES = 4096
 _MAX_XCRS = 16
 _XCRS_BYTES = 392
 
 
-class X86Vcpu(ABC):
+@only_on("x86_64")
+class X86Vcpu(X86VcpuFeatures):
     """Mixed into VcpuFd.
 
     Every method raises KvmOSError when the kernel refuses and KvmStateError when the vCPU is closed,
     forked or in use by another thread; a refused setter changes nothing.
     """
 
-    _subject: str
     _xsave_size: int
-
-    @abstractmethod
-    def _ioctl(self, number: int, data: bytearray) -> int: ...
-
-    @abstractmethod
-    def _ioctl_value(self, number: int, value: int = 0) -> int: ...
-
-    def _get(self, number: int, kind: type[W]) -> W:
-        data = bytearray(kind.wire_size())
-        self._ioctl(number, data)
-        return kind.unpack(data)
 
     def get_regs(self) -> Regs:
         """Return the general purpose registers (KVM_GET_REGS)."""
@@ -151,9 +136,7 @@ class X86Vcpu(ABC):
 
     def get_cpuid2(self) -> list[CpuidEntry]:
         """Return the CPUID leaves that the guest sees (KVM_GET_CPUID2)."""
-        data = bytearray(struct.pack("<II", MAX_CPUID, 0)) + bytearray(MAX_CPUID * CpuidEntry.wire_size())
-        self._ioctl(lib.KX_GET_CPUID2, data)
-        return unpack_cpuid(data)
+        return read_cpuid(self._ioctl, lib.KX_GET_CPUID2, MAX_CPUID)
 
     def set_cpuid2(self, entries: Iterable[CpuidEntry]) -> None:
         """Set the CPUID leaves that the guest sees; before the first run (KVM_SET_CPUID2).
@@ -178,16 +161,6 @@ class X86Vcpu(ABC):
         if len(state) != _LAPIC_BYTES:
             raise ValueError(f"local APIC state has {len(state)} bytes, not {_LAPIC_BYTES}")
         self._ioctl(lib.KX_SET_LAPIC, bytearray(state))
-
-    def get_mp_state(self) -> MpState:
-        """Return what the vCPU waits for (KVM_GET_MP_STATE)."""
-        data = bytearray(4)
-        self._ioctl(lib.KX_GET_MP_STATE, data)
-        return MpState(struct.unpack("<I", data)[0])
-
-    def set_mp_state(self, state: MpState) -> None:
-        """Set what the vCPU waits for (KVM_SET_MP_STATE)."""
-        self._ioctl(lib.KX_SET_MP_STATE, bytearray(struct.pack("<I", state)))
 
     def get_vcpu_events(self) -> VcpuEvents:
         """Return pending and injected events (KVM_GET_VCPU_EVENTS)."""
@@ -244,14 +217,3 @@ class X86Vcpu(ABC):
         data = Translation(linear_address).pack()
         self._ioctl(lib.KX_TRANSLATE, data)
         return Translation.unpack(data)
-
-    def enable_cap(self, cap: Cap | int, args: Sequence[int] = (), *, flags: int = 0) -> None:
-        """Switch a capability of the vCPU on (KVM_ENABLE_CAP).
-
-        Raises:
-            ValueError: More than four arguments.
-        """
-        if len(args) > 4:
-            raise ValueError(f"{len(args)} arguments for capability {int(cap)}, at most 4 exist")
-        padded = (*args, 0, 0, 0, 0)[:4]
-        self._ioctl(lib.KX_ENABLE_CAP, bytearray(struct.pack("<II4Q64x", int(cap), flags, *padded)))

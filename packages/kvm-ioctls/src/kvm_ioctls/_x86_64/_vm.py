@@ -5,9 +5,10 @@ from __future__ import annotations
 import struct
 from enum import IntEnum
 
-from kvm_ioctls._fd import OwnedFd
+from kvm_ioctls._arch import only_on
 from kvm_ioctls._ffi import lib
 from kvm_ioctls._x86_64._state import ClockData
+from kvm_ioctls._x86_64._vm_features import X86VmFeatures
 
 __all__ = ("IrqchipId", "X86Vm")
 
@@ -24,7 +25,8 @@ class IrqchipId(IntEnum):
     IOAPIC = 2
 
 
-class X86Vm(OwnedFd):
+@only_on("x86_64")
+class X86Vm(X86VmFeatures):
     """Mixed into VmFd."""
 
     def set_tss_address(self, address: int) -> None:

@@ -1,0 +1,1 @@
+"""What only arm64 has."""

@@ -1,0 +1,1 @@
+"""What only riscv64 has."""

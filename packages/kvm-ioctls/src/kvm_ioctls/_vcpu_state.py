@@ -1,0 +1,172 @@
+"""What a vCPU of every architecture has: registers by id, attributes, statistics, what it waits for."""
+
+from __future__ import annotations
+
+import errno
+import struct
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from enum import IntEnum
+from typing import TYPE_CHECKING, TypeVar
+
+from kvm_ioctls._caps import Cap
+from kvm_ioctls._device import DeviceAttrs
+from kvm_ioctls._errors import KvmOSError
+from kvm_ioctls._ffi import ffi, lib
+from kvm_ioctls._wire import Wire
+
+if TYPE_CHECKING:
+    from kvm_ioctls._stats import StatsFd
+
+__all__ = ("MpState", "VcpuState")
+
+W = TypeVar("W", bound=Wire)
+_KERNEL_SIGSET = 8  # bytes of the kernel's signal set on all three architectures
+
+
+class MpState(IntEnum):
+    """What a vCPU waits for (KVM_GET_MP_STATE); arm64 and riscv64 know RUNNABLE, STOPPED and SUSPENDED."""
+
+    RUNNABLE = 0
+    UNINITIALIZED = 1
+    INIT_RECEIVED = 2
+    HALTED = 3
+    SIPI_RECEIVED = 4
+    STOPPED = 5
+    CHECK_STOP = 6
+    OPERATING = 7
+    LOAD = 8
+    AP_RESET_HOLD = 9
+    SUSPENDED = 10
+
+
+class VcpuState(DeviceAttrs):
+    """Mixed into VcpuFd.
+
+    Every method raises KvmOSError when the kernel refuses and KvmStateError when the vCPU is closed,
+    forked or in use by another thread; a refused setter changes nothing.
+    """
+
+    _subject: str
+
+    @abstractmethod
+    def _fail(self, ret: int, what: int | str) -> None: ...
+
+    def _get(self, number: int, kind: type[W]) -> W:
+        data = bytearray(kind.wire_size())
+        self._ioctl(number, data)
+        return kind.unpack(data)
+
+    def get_mp_state(self) -> MpState:
+        """Return what the vCPU waits for (KVM_GET_MP_STATE)."""
+        data = bytearray(4)
+        self._ioctl(lib.KX_GET_MP_STATE, data)
+        return MpState(struct.unpack("<I", data)[0])
+
+    def set_mp_state(self, state: MpState) -> None:
+        """Set what the vCPU waits for (KVM_SET_MP_STATE)."""
+        self._ioctl(lib.KX_SET_MP_STATE, bytearray(struct.pack("<I", state)))
+
+    def enable_cap(self, cap: Cap | int, args: Sequence[int] = (), *, flags: int = 0) -> None:
+        """Switch a capability of the vCPU on (KVM_ENABLE_CAP).
+
+        Raises:
+            ValueError: More than four arguments.
+        """
+        if len(args) > 4:
+            raise ValueError(f"{len(args)} arguments for capability {int(cap)}, at most 4 exist")
+        padded = (*args, 0, 0, 0, 0)[:4]
+        self._ioctl(lib.KX_ENABLE_CAP, bytearray(struct.pack("<II4Q64x", int(cap), flags, *padded)))
+
+    def get_reg_list(self) -> list[int]:
+        """Return the id of every register (KVM_GET_REG_LIST); ENOTTY on x86-64 before Linux 6.18."""
+        count = 256
+        while True:
+            data = bytearray(8 + 8 * count)
+            struct.pack_into("<Q", data, 0, count)
+            try:
+                self._ioctl(lib.KX_GET_REG_LIST, data)
+            except KvmOSError as err:
+                needed = struct.unpack_from("<Q", data)[0]
+                if err.errno != errno.E2BIG or needed <= count:
+                    raise
+                count = needed
+                continue
+            return list(struct.unpack_from(f"<{struct.unpack_from('<Q', data)[0]}Q", data, 8))
+
+    def _one_reg(self, number: int, reg_id: int, data: bytearray) -> None:
+        # SAFETY: the kernel moves as many bytes as the id says, and `data` has them; it lives in the
+        # caller's frame.
+        address = int(ffi.cast("uintptr_t", ffi.from_buffer(data)))
+        self._ioctl(number, bytearray(struct.pack("<QQ", reg_id, address)))
+
+    def get_one_reg(self, reg_id: int) -> int:
+        """Return a register as an unsigned number of ``reg_size(reg_id)`` bytes (KVM_GET_ONE_REG).
+
+        Raises:
+            ValueError: The id's size is impossible.
+        """
+        from kvm_ioctls._reg_id import reg_size  # noqa: PLC0415 - few need it
+
+        data = bytearray(reg_size(reg_id))
+        self._one_reg(lib.KX_GET_ONE_REG, reg_id, data)
+        return int.from_bytes(data, "little")
+
+    def set_one_reg(self, reg_id: int, value: int) -> None:
+        """Set a register (KVM_SET_ONE_REG).
+
+        Raises:
+            ValueError: The value does not fit the register, or the id's size is impossible.
+        """
+        from kvm_ioctls._reg_id import reg_size  # noqa: PLC0415 - few need it
+
+        size = reg_size(reg_id)
+        if not 0 <= value < 1 << (8 * size):
+            raise ValueError(f"value={value:#x} does not fit the {size} bytes of register {reg_id:#x}")
+        self._one_reg(lib.KX_SET_ONE_REG, reg_id, bytearray(value.to_bytes(size, "little")))
+
+    def set_signal_mask(self, blocked: Iterable[int] | None) -> None:
+        """Set the signals that wait while the guest runs (KVM_SET_SIGNAL_MASK); None: the thread's own.
+
+        The kick is not lost while ``KICK_SIGNAL`` is blocked, but may then wait for the next exit.
+
+        Raises:
+            ValueError: A number is no signal.
+        """
+        if blocked is None:
+            self._ioctl_value(lib.KX_SET_SIGNAL_MASK)
+            return
+        import signal  # noqa: PLC0415 - costs a millisecond, and few need it
+
+        mask = 0
+        for number in blocked:
+            if not 1 <= number < signal.NSIG:
+                raise ValueError(f"signal {number} is not in 1..{signal.NSIG - 1}")
+            mask |= 1 << (number - 1)
+        self._ioctl(lib.KX_SET_SIGNAL_MASK, bytearray(struct.pack("<IQ", _KERNEL_SIGSET, mask)))
+
+    def pre_fault_memory(self, gpa: int, size: int) -> int:
+        """Map guest memory ahead of its use (KVM_PRE_FAULT_MEMORY, Cap.PRE_FAULT_MEMORY).
+
+        Args:
+            gpa: Guest physical start, page aligned.
+            size: Bytes, page aligned.
+
+        Returns:
+            Bytes that are left when a signal came in between; 0 when all is mapped.
+
+        Raises:
+            ValueError: A number does not fit.
+        """
+        if not 0 <= gpa < 1 << 64 or not 0 <= size < 1 << 64:
+            raise ValueError(f"gpa={gpa:#x}, size={size:#x} is no range of 64-bit addresses")
+        data = bytearray(struct.pack("<QQQ40x", gpa, size, 0))
+        self._ioctl(lib.KX_PRE_FAULT_MEMORY, data)
+        left: int = struct.unpack_from("<Q", data, 8)[0]
+        return left
+
+    def get_stats_fd(self) -> StatsFd:
+        """Open the kernel's statistics of this vCPU (KVM_GET_STATS_FD, Cap.BINARY_STATS_FD)."""
+        from kvm_ioctls._stats import StatsFd  # noqa: PLC0415 - few need it
+
+        return StatsFd(self._ioctl_value(lib.KX_GET_STATS_FD), self._subject)
