@@ -13,8 +13,7 @@ def make_tree(cache, monkeypatch, files):
         (tree / name).write_bytes(data)
     tree.mkdir(parents=True, exist_ok=True)
     record = {"Package": "linux-image-1", "Version": "1", "Tree": str(tree)}
-    monkeypatch.setattr("vmm_testhost._kernel.resolve", lambda _name, **_: record)
-    monkeypatch.setattr("vmm_testhost._kernel.fetch_package", lambda _name, **_: tree)
+    monkeypatch.setattr("vmm_testhost._kernel.resolve", lambda _name, *_, **__: record)
     return tree
 
 

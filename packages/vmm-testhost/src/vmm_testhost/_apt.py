@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from . import _suite
@@ -24,24 +25,27 @@ def find_tool(program: str) -> str | None:
     return shutil.which(program, path=f"{os.environ.get('PATH', os.defpath)}:{SBIN}")
 
 
-def missing_tools() -> list[str]:
-    """Return the Debian packages of the tools that are not installed, sorted."""
-    return sorted(package for package, program in TOOLS.items() if find_tool(program) is None)
+def missing_tools(tools: Mapping[str, str] = TOOLS) -> list[str]:
+    """Return the Debian packages of the tools (package: program) that are not installed, sorted."""
+    return sorted(package for package, program in tools.items() if find_tool(program) is None)
 
 
-def ensure_tools() -> None:
+def ensure_tools(tools: Mapping[str, str] = TOOLS) -> None:
     """Install the missing tools through apt when root.
+
+    Args:
+        tools: package and program of each.
 
     Raises:
         SetupError: Not root, or apt failed; ``cure`` is the one command to run.
     """
-    if not (missing := missing_tools()):
+    if not (missing := missing_tools(tools)):
         return
     cure = f"sudo apt-get install {' '.join(missing)}"
     if os.geteuid() != 0:
         raise SetupError(f"the emulated host needs the Debian packages {' '.join(missing)}", cure)
     with locked("apt"):
-        if not (missing := missing_tools()):
+        if not (missing := missing_tools(tools)):
             return
         say(f"installing {' '.join(missing)} (once)")
         for attempt in range(2):
@@ -49,8 +53,8 @@ def ensure_tools() -> None:
             if done.returncode == 0:
                 break
             if attempt == 0:
-                _update_lists()
-        if missing := missing_tools():
+                refresh()
+        if missing := missing_tools(tools):
             raise SetupError(
                 f"apt-get could not install {' '.join(missing)}: {_last_line(done.stderr)}", cure
             )
@@ -129,10 +133,10 @@ def _cached(name: str, suite: str | None) -> Record | None:
 
 def _fetch(name: str, suite: str | None) -> Record:
     """Resolve, download and unpack; refresh apt's lists once when they do not lead to the package."""
-    refreshed = suite is not None and _suite.is_stale(suite) and _update_lists(suite)
+    refreshed = suite is not None and _suite.is_stale(suite) and refresh(suite)
     record = _candidate(name, suite)
     if record is None and not refreshed:
-        refreshed = _update_lists(suite)
+        refreshed = refresh(suite)
         record = _candidate(name, suite)
     if record is None:
         if suite is not None:
@@ -141,7 +145,7 @@ def _fetch(name: str, suite: str | None) -> Record:
     try:
         return _unpacked(record, suite)
     except SetupError:
-        if refreshed or not _update_lists(suite) or (record := _candidate(name, suite)) is None:
+        if refreshed or not refresh(suite) or (record := _candidate(name, suite)) is None:
             raise
         return _unpacked(record, suite)
 
@@ -199,7 +203,7 @@ def _download(record: Record, scratch: Path, suite: str | None) -> None:
     say(f"unpacked {record['Package']} after {time.monotonic() - start:.0f} s")
 
 
-def _update_lists(suite: str | None = None) -> bool:
+def refresh(suite: str | None = None) -> bool:
     """Refresh apt's lists when we may; tell whether that was done."""
     if suite is not None:
         _suite.update(suite, _run, lambda: Path(_fetch("debian-archive-keyring", None)["Tree"]))
@@ -208,6 +212,19 @@ def _update_lists(suite: str | None = None) -> bool:
         return False
     say("refreshing apt's package lists")
     return _apt(["apt-get", "-q", "update"]).returncode == 0
+
+
+def checked(argv: list[str], cwd: Path | None = None) -> str:
+    """Return what a command of apt or dpkg printed.
+
+    Raises:
+        SetupError: It failed.
+    """
+    done = _apt(argv, cwd)
+    if done.returncode != 0:
+        words = [word for word in argv if not word.startswith("-")][:2]
+        raise SetupError(f"{' '.join(words)} failed: {_last_line(done.stderr)}")
+    return done.stdout.decode(errors="replace")
 
 
 def _run(argv: list[str]) -> tuple[int, str, str]:

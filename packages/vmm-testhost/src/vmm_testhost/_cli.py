@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
+from ._arch import ARCHITECTURES, DEFAULT
 from ._cache import say
 from ._errors import EmulatedHostError, HostTimeoutError
 from ._run import prepare, run
@@ -16,6 +17,7 @@ examples:
   vmm-testhost -- uname -a                       a command in a machine with a complete /dev/kvm
   vmm-testhost                                   a shell in it
   vmm-testhost -- python -m pytest -m kvm_full   this virtual environment, this checkout, same paths
+  vmm-testhost --arch aarch64 -- python3 -V      an AArch64 machine with EL2; Debian's arm64 programs
   vmm-testhost --results out -- sh -c 'dmesg > $VMM_TESTHOST_RESULTS/dmesg'
   vmm-testhost --writable disk.img -- ./my-vmm disk.img
   vmm-testhost --prepare                         fetch everything now; offline from then on
@@ -28,6 +30,11 @@ exit status: the command's own; 124 after --timeout; 125 when the host could not
 """
 
 OPTIONS: dict[str, dict[str, Any]] = {
+    "--arch": {
+        "choices": sorted(ARCHITECTURES),
+        "default": DEFAULT.name,
+        "help": "architecture of the host (default: %(default)s)",
+    },
     "--results": {
         "metavar": "DIR",
         "help": "folder (created) that keeps what is written, also in $VMM_TESTHOST_RESULTS",
@@ -94,10 +101,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     command = args.command[1:] if args.command[:1] == ["--"] else args.command
     try:
         if args.prepare and not command:
-            prepare()
+            prepare(args.arch)
             return 0
         return run(
-            command or [os.environ.get("SHELL", "/bin/sh")],
+            command or [_shell(args.arch)],
+            arch=args.arch,
             cwd=args.cwd,
             env=dict(_variable(item) for item in args.env),
             results=args.results,
@@ -119,6 +127,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (EmulatedHostError, ValueError, OSError) as err:
         say(str(err))
         return 125
+
+
+def _shell(arch: str) -> str:
+    return os.environ.get("SHELL", "/bin/sh") if arch == DEFAULT.name else "/bin/sh"
 
 
 def _variable(item: str) -> tuple[str, str]:

@@ -1,6 +1,6 @@
 #!/bin/busybox sh
 # First process of the emulated host: make the outer machine's file system the root, then start the agent.
-# @VERSION@ is the kernel's; /run.sh (from the second archive) sets PYTHON, MODULES, SHARES and BINDS.
+# @VERSION@ is the kernel's; /run.sh (from the second archive) sets PYTHON, MODULES and USERLAND, and has attach.
 export PATH=/bin
 fail() { echo "vmm-testhost: $*" >/dev/kmsg; echo o >/proc/sysrq-trigger; sleep 60; }
 mount -t proc proc /proc
@@ -8,11 +8,18 @@ mount -t sysfs sys /sys
 mount -t devtmpfs dev /dev
 for module in $(cat /modules/order); do insmod "/modules/$module" || fail "insmod $module"; done
 
+. /run.sh
 NINE=trans=virtio,version=9p2000.L,msize=512000
 mount -t 9p -o "$NINE,cache=loose,ro" hostroot /lower || fail "mount of the root share"
+LOWER=/lower
+if [ -n "$USERLAND" ]; then
+    # A share of its own: an overlay refuses a layer that lies inside another one.
+    mount -t 9p -o "$NINE,cache=loose,ro" userland /userland || fail "mount of the userland"
+    LOWER=/userland:/lower
+fi
 mount -t tmpfs -o mode=755 upper /rw
 mkdir /rw/upper /rw/work
-mount -t overlay -o lowerdir=/lower,upperdir=/rw/upper,workdir=/rw/work root /new || fail "overlay"
+mount -t overlay -o lowerdir=$LOWER,upperdir=/rw/upper,workdir=/rw/work root /new || fail "overlay"
 
 mkdir -p /dev/pts /dev/shm /dev/hugepages /dev/net
 mount -t devpts -o gid=5,mode=620,ptmxmode=666 devpts /dev/pts
@@ -32,7 +39,6 @@ chmod 666 /dev/kvm
 ip link set lo up
 hostname vmm-testhost
 
-. /run.sh
 H=/new/run/vmm-testhost
 mkdir -p "$H" /new/proc /new/sys /new/dev /new/lib/modules
 mount -t tmpfs -o mode=755 vmm-testhost "$H"

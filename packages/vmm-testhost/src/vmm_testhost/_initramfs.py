@@ -15,7 +15,6 @@ APPLETS = (
     *("cat", "chmod", "cp", "echo", "hostname", "insmod", "ip", "ln"),
     *("mkdir", "mknod", "mount", "sh", "sleep", "switch_root"),
 )
-MODULES = ("virtio_pci", "virtio_console", "9pnet_virtio", "9p", "overlay", "kvm-amd")
 HERE = Path(__file__).parent
 
 
@@ -31,13 +30,12 @@ def find_busybox() -> Path:
     raise KernelImageError(f"package busybox-static: no bin/busybox in {tree}")
 
 
-def base_archive(kernel: DebianKernel) -> Path:
+def base_archive(kernel: DebianKernel, busybox: Path, modules: Sequence[str]) -> Path:
     """Return the archive all runs share: busybox, modules, init and agent; made once per content."""
-    busybox = find_busybox()
     init = (HERE / "_init.sh").read_text().replace("@VERSION@", kernel.version).encode()
     agent = (HERE / "_agent.py").read_bytes()
     stamp = repr(
-        (kernel.version, APPLETS, MODULES, busybox.stat().st_size, busybox.stat().st_mtime_ns)
+        (kernel.version, APPLETS, modules, busybox.stat().st_size, busybox.stat().st_mtime_ns)
     ).encode()
     digest = hashlib.sha256(b"\0".join((stamp, init, agent))).hexdigest()[:16]
     folder = cache_dir() / "initramfs"
@@ -45,20 +43,19 @@ def base_archive(kernel: DebianKernel) -> Path:
     if not target.exists():
         with locked("initramfs"):
             folder.mkdir(exist_ok=True)
-            write_atomically(target, _build(kernel, busybox, init, agent))
+            write_atomically(target, _build(kernel.module_files(modules), busybox, init, agent))
     return target
 
 
-def _build(kernel: DebianKernel, busybox: Path, init: bytes, agent: bytes) -> bytes:
+def _build(files: Sequence[Path], busybox: Path, init: bytes, agent: bytes) -> bytes:
     archive = Archive()
-    for name in ("bin", "proc", "sys", "dev", "lower", "rw", "new", "modules"):
+    for name in ("bin", "proc", "sys", "dev", "lower", "userland", "rw", "new", "modules"):
         archive.directory(name)
     archive.device("dev/console", "c", 5, 1)  # the kernel opens it for init before init mounts anything
     archive.device("dev/null", "c", 1, 3, 0o666)
     archive.file("bin/busybox", busybox.read_bytes(), 0o755)
     for applet in APPLETS:
         archive.symlink(f"bin/{applet}", "busybox")
-    files = kernel.module_files(MODULES)
     names = [f"{module_name(str(path))}.ko" for path in files]
     for name, path in zip(names, files, strict=True):
         archive.file(f"modules/{name}", read_module(path))
@@ -78,15 +75,19 @@ def run_archive(shell: str, description: Mapping[str, object]) -> bytes:
     return archive.build()
 
 
-def shell_setup(python: str, modules: Path, binds: Sequence[tuple[str, str, Path]]) -> str:
+def shell_setup(
+    python: str, modules: Path, binds: Sequence[tuple[str, str, Path]], *, userland: bool = False
+) -> str:
     """Return what init sources: where Python and the modules are, and a function that attaches the shares.
 
     Args:
         python: absolute path of the interpreter for the agent.
         modules: the unpacked ``lib/modules/VERSION``.
         binds: mount tag, path inside that share ("" for its root), path to bind it over.
+        userland: a share of that name lies over this machine's files.
     """
-    lines = [f"PYTHON={shlex.quote(python)}", f"MODULES={shlex.quote(str(modules))}", "attach() {", ":"]
+    lines = [f"PYTHON={shlex.quote(python)}", f"MODULES={shlex.quote(str(modules))}"]
+    lines += [f"USERLAND={'yes' if userland else ''}", "attach() {", ":"]
     lines.append('cp /run.py "$H/run.py"')
     for tag in dict.fromkeys(tag for tag, _, _ in binds):
         lines.append(f'mkdir -p "$H/{tag}"')

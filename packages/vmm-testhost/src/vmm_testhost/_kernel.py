@@ -31,7 +31,8 @@ class DebianKernel:
     Attributes:
         package: the package the files come from.
         version: what ``uname -r`` says in it, e.g. ``6.12.117+deb12-cloud-amd64``.
-        bzimage: ``boot/vmlinuz-VERSION``, or since Debian 14 ``usr/lib/modules/VERSION/vmlinuz``.
+        bzimage: ``boot/vmlinuz-VERSION``, or since Debian 14 ``usr/lib/modules/VERSION/vmlinuz``; on arm64 it
+            is an ``Image``.
         config: ``boot/config-VERSION``, or ``usr/lib/modules/VERSION/config``.
         modules: ``lib/modules/VERSION`` with ``modules.dep``, in ``/`` or ``/usr``.
         tree: the package's root; that of a kernel split into several packages holds them all.

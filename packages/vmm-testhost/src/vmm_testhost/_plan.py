@@ -11,6 +11,7 @@ PASSED_PREFIXES = (
 )
 OWN_INSIDE = tuple(Path(path) for path in ("/proc", "/sys", "/dev", "/run/vmm-testhost"))
 TEMPORARY = "/run/vmm-testhost/tmp"  # in /tmp lie folders that are closed to a QEMU without rights
+FOREIGN_PATH = "/usr/sbin:/usr/bin"  # not /usr/local, where this machine's own programs lie
 MAX_SHARES = 20  # each is a PCI device; q35's root bus has 32 slots
 
 Share = tuple[str, Path]  # mount tag, directory
@@ -23,6 +24,13 @@ def inner_environment(environ: Mapping[str, str]) -> dict[str, str]:
         key: value for key, value in environ.items() if key in PASSED or key.startswith(PASSED_PREFIXES)
     }
     return {"TMPDIR": TEMPORARY, **passed}
+
+
+def foreign_environment(variables: Mapping[str, str]) -> dict[str, str]:
+    """Return those that also hold where this machine's programs do not run, and a PATH."""
+    ours = ("PATH", "VIRTUAL_ENV", "SHELL")
+    kept = {key: v for key, v in variables.items() if key not in ours and not key.startswith("PYTHON")}
+    return {"PATH": FOREIGN_PATH, **kept}
 
 
 def terminal_size() -> bytes:

@@ -8,21 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ._apt import find_tool
+from ._arch import DEFAULT, Architecture
 from ._errors import SetupError
 
-CMDLINE = (
-    "console=ttyS0 panic=-1 oops=panic mitigations=off nokaslr no_timer_check tsc=reliable "
-    "random.trust_cpu=on loglevel=4"
-)
-# TCG lets a guest's XSETBV pass without the exit that KVM asked for. KVM then tells the guest a wrong XSAVE
-# size, at which a kernel turns XSAVE off or (7.3) dies, and puts XCR0 back at each entry, at which signal
-# frames and vector registers would get lost. A CPU without XSAVE saves by FXSAVE, and all is well.
-NO_XSAVE = "-xsave,-xsaveopt,-avx,-avx2,-f16c,-fma,-vaes,-vpclmulqdq,-pku,-mpx"
-# -cpu max beats every named model; its SVM (with NPT) is what makes kvm_amd complete.
-MACHINE = (
-    f"-M q35 -accel tcg,tb-size=512,thread=multi -cpu max,{NO_XSAVE} "
-    "-nodefaults -no-user-config -display none -no-reboot"
-)
+# The same on every board.
+COMMON = "-nodefaults -no-user-config -display none -no-reboot"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +27,8 @@ class Machine:
     shares: Sequence[tuple[str, Path]]
     kernel_args: str
     extra: Sequence[str]
+    arch: Architecture = DEFAULT
+    userland: Path | None = None
 
 
 def escape(value: str) -> str:
@@ -46,14 +38,22 @@ def escape(value: str) -> str:
 
 def command_line(machine: Machine, qemu: str, io: int, stdin: int | None) -> list[str]:
     """Return QEMU's arguments; ``io`` and ``stdin`` are connected sockets it inherits."""
-    argv = [qemu, *MACHINE.split(), "-m", f"{machine.memory}M", "-smp", str(machine.cpus)]
+    argv = [
+        qemu,
+        *machine.arch.machine.split(),
+        *COMMON.split(),
+        "-m",
+        f"{machine.memory}M",
+        "-smp",
+        str(machine.cpus),
+    ]
     argv += [
         "-kernel",
         str(machine.kernel),
         "-initrd",
         str(machine.initramfs),
         "-append",
-        f"{CMDLINE} {machine.kernel_args}".strip(),
+        f"{machine.arch.cmdline} {machine.kernel_args}".strip(),
     ]
     argv += ["-chardev", f"file,id=con,path={escape(str(machine.console))}", "-serial", "chardev:con"]
     argv += ["-device", "virtio-serial-pci,max_ports=4"]
@@ -61,10 +61,15 @@ def command_line(machine: Machine, qemu: str, io: int, stdin: int | None) -> lis
         if fd is not None:
             argv += ["-chardev", f"socket,id={name},fd={fd}"]
             argv += ["-device", f"virtserialport,chardev={name},name={name},nr={number}"]
-    common = "security_model=none,multidevs=remap"
-    argv += ["-virtfs", f"local,path=/,mount_tag=hostroot,readonly=on,{common}"]
+    sharing = "security_model=none,multidevs=remap"
+    argv += ["-virtfs", f"local,path=/,mount_tag=hostroot,readonly=on,{sharing}"]
+    if machine.userland is not None:
+        argv += [
+            "-virtfs",
+            f"local,path={escape(str(machine.userland))},mount_tag=userland,readonly=on,{sharing}",
+        ]
     for tag, path in machine.shares:
-        argv += ["-virtfs", f"local,path={escape(str(path))},mount_tag={tag},{common}"]
+        argv += ["-virtfs", f"local,path={escape(str(path))},mount_tag={tag},{sharing}"]
     return [*argv, *machine.extra]
 
 
@@ -72,9 +77,10 @@ class Qemu:
     """A running QEMU that dies with us, and the outer ends of its ports."""
 
     def __init__(self, machine: Machine, *, stdin: bool, log: Path) -> None:
-        qemu = find_tool("qemu-system-x86_64")
+        arch = machine.arch
+        qemu = find_tool(arch.qemu)
         if qemu is None:
-            raise SetupError("qemu-system-x86_64 is missing", "sudo apt-get install qemu-system-x86")
+            raise SetupError(f"{arch.qemu} is missing", f"sudo apt-get install {arch.package}")
         self.io, io = socket.socketpair()
         self.stdin: socket.socket | None = None
         inner: socket.socket | None = None

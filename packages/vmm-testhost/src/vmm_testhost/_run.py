@@ -1,15 +1,14 @@
 """Run one command in an emulated host."""
 
 import os
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ._apt import ensure_tools
+from ._arch import ARCHITECTURES, DEFAULT, Architecture, Host
 from ._initramfs import base_archive, run_archive, shell_setup
-from ._kernel import DebianKernel, host_kernel
-from ._plan import inner_environment, plan_shares, terminal_size
+from ._plan import foreign_environment, inner_environment, plan_shares, terminal_size
 from ._qemu import Machine
 from ._session import Result, Streams, run_machine
 
@@ -17,25 +16,45 @@ MIN_MEMORY = 512
 MAX_CPUS = 64
 
 
-def prepare() -> None:
+def prepare(arch: str = DEFAULT.name) -> None:
     """Fetch and build all that a launch needs, so that later ones work offline.
 
+    Args:
+        arch: architecture of the host, ``"x86_64"`` or ``"aarch64"``.
+
     Raises:
+        ValueError: There is no host of that architecture.
         SetupError: Something is missing and cannot be fetched; ``cure`` is the command to run.
     """
-    _prepared()
+    _prepared(_architecture(arch))
 
 
-def _prepared() -> tuple[DebianKernel, Path, Path]:
-    """Return the host's kernel package, its ELF image and the shared archive."""
-    ensure_tools()
-    host = host_kernel()
-    return host, host.vmlinux(), base_archive(host)
+def _architecture(name: str) -> Architecture:
+    if name not in ARCHITECTURES:
+        raise ValueError(f"arch {name!r}: an emulated host is one of {', '.join(ARCHITECTURES)}")
+    return ARCHITECTURES[name]
+
+
+def _prepared(arch: Architecture) -> tuple[Host, Path]:
+    """Return what a host is made of, and the archive that its runs share."""
+    ensure_tools(arch.tools)
+    host = arch.find_host()
+    return host, base_archive(host.kernel, host.busybox, arch.modules)
+
+
+def _check(command: Sequence[str], memory: int, cpus: int) -> None:
+    if not command:
+        raise ValueError(f"argv is {command}: name a command to run in the emulated host")
+    if memory < MIN_MEMORY:
+        raise ValueError(f"memory {memory} MiB: the host needs at least {MIN_MEMORY} MiB")
+    if not 1 <= cpus <= MAX_CPUS:
+        raise ValueError(f"cpus {cpus} is not in 1..{MAX_CPUS}")
 
 
 def run(
     argv: Sequence[str | os.PathLike[str]],
     *,
+    arch: str = DEFAULT.name,
     cwd: str | os.PathLike[str] | None = None,
     env: Mapping[str, str] | None = None,
     results: str | os.PathLike[str] | None = None,
@@ -60,6 +79,8 @@ def run(
 
     Args:
         argv: the command and its arguments; searched in PATH.
+        arch: architecture of the host. In ``"aarch64"`` programs of this machine do not run: Debian's arm64
+            ones lie over them (CPython 3.11 as ``python3``), and PATH and PYTHON* of ours do not pass.
         cwd: working directory, ours by default.
         env: variables added to the selected ones of ours (PATH, HOME, LANG, PYTHON*, PYTEST_*, VMM_*, ...).
         results: a directory, created if missing, that keeps what is written; in $VMM_TESTHOST_RESULTS.
@@ -82,7 +103,8 @@ def run(
         The exit status and, if captured, the output.
 
     Raises:
-        ValueError: Empty command, memory or cpus out of range, or a path that cannot be made writable.
+        ValueError: Empty command, no such architecture, memory or cpus out of range, or a path that cannot be
+            made writable.
         FileNotFoundError: ``cwd`` or a writable path does not exist.
         SetupError: QEMU or the kernel cannot be had; ``cure`` is the command to run.
         HostCrashError: The host ended without a status; the kernel log's end is attached.
@@ -90,15 +112,13 @@ def run(
         KeyboardInterrupt: Without ``forward_signals``: the command got SIGINT and the host is gone.
     """
     command = [os.fspath(arg) for arg in argv]
-    if not command:
-        raise ValueError(f"argv is {command}: name a command to run in the emulated host")
-    if memory < MIN_MEMORY:
-        raise ValueError(f"memory {memory} MiB: the host needs at least {MIN_MEMORY} MiB")
-    if not 1 <= cpus <= MAX_CPUS:
-        raise ValueError(f"cpus {cpus} is not in 1..{MAX_CPUS}")
+    _check(command, memory, cpus)
+    architecture = _architecture(arch)
     directory = Path(cwd or Path.cwd()).resolve(strict=True)
     kept = [Path(path).resolve(strict=True) for path in writable]
-    variables = inner_environment(os.environ) | dict(env or {}) | {"VMM_TESTHOST": "1"}
+    own = inner_environment(os.environ)
+    passed = own if architecture is DEFAULT else foreign_environment(own)
+    variables = passed | dict(env or {}) | {"VMM_TESTHOST": "1"}
     if results is not None:
         Path(results).mkdir(parents=True, exist_ok=True)
         kept.append(Path(results).resolve())
@@ -111,14 +131,14 @@ def run(
         "STDIN": stdin is not None,
         "TTY": terminal_size() if tty else b"",
     }
-    host, vmlinux, base = _prepared()
-    setup = shell_setup(str(Path(sys.executable).resolve()), host.modules, binds)
+    host, base = _prepared(architecture)
+    setup = shell_setup(host.python, host.kernel.modules, binds, userland=host.userland is not None)
     with tempfile.TemporaryDirectory(prefix="vmm-testhost-") as folder:
         scratch = Path(folder)
         initramfs = scratch / "initramfs"
         initramfs.write_bytes(base.read_bytes() + run_archive(setup, description))
         machine = Machine(
-            kernel=vmlinux,
+            kernel=host.image,
             initramfs=initramfs,
             console=scratch / "console",
             memory=memory,
@@ -126,6 +146,8 @@ def run(
             shares=shares,
             kernel_args=kernel_args,
             extra=tuple(extra_qemu_args),
+            arch=architecture,
+            userland=host.userland,
         )
         streams = Streams(stdin, stdout, stderr, tty, {b"o": [], b"e": []} if capture else None)
         return run_machine(machine, scratch, streams, timeout=timeout, forward_signals=forward_signals)
