@@ -6,7 +6,7 @@ The platform description lives in `vm_device.platform`, test doubles in `vm_devi
 from vm_device._acpi_registers import AcpiRegisters, AcpiRegistersState
 from vm_device._alloc import AddressAllocator, Allocation, AllocatorState, AllocPolicy
 from vm_device._boot_timer import BootTimer
-from vm_device._bus import Bus, BusDevice, BusEntry, UnclaimedCounts
+from vm_device._bus import AccessCounts, Bus, BusDevice, BusEntry, UnclaimedCounts
 from vm_device._cmos import CmosRtc, CmosState
 from vm_device._debug_ports import DebugConsole, PostCodes
 from vm_device._errors import (
@@ -43,9 +43,12 @@ from vm_device._serial_state import SerialState
 from vm_device._threads import start_masked
 from vm_device._tree import DeviceTree
 from vm_device._vmgenid import VmGenId, VmGenIdState
+from vm_device._widths import AccessWidths
 
 __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
+    "AccessCounts",
     "AccessSizeError",
+    "AccessWidths",
     "AcpiRegisters",
     "AcpiRegistersState",
     "AddressAllocator",

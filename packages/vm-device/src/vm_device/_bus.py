@@ -31,7 +31,7 @@ class BusEntry:
     """One registration: where, and who answers."""
 
     range: AddressRange
-    device: BusDevice
+    device: BusDevice = attrs.field(eq=id)
 
 
 @attrs.frozen
@@ -41,6 +41,39 @@ class UnclaimedCounts:
     reads: int
     writes: int
     last_address: int
+
+
+@attrs.frozen
+class AccessCounts:
+    """Accesses that one registration answered, from its first on."""
+
+    reads: int = 0
+    writes: int = 0
+
+
+class _Counter:
+    """A device's methods, counted; exact under threads."""
+
+    __slots__ = ("_device", "_lock", "_reads", "_writes")
+
+    def __init__(self, device: BusDevice) -> None:
+        self._device = device
+        self._lock = threading.Lock()
+        self._reads = self._writes = 0
+
+    def read(self, offset: int, size: int) -> int:
+        with self._lock:
+            self._reads += 1
+        return self._device.read(offset, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        with self._lock:
+            self._writes += 1
+        self._device.write(offset, size, value)
+
+    def counts(self) -> AccessCounts:
+        with self._lock:
+            return AccessCounts(self._reads, self._writes)
 
 
 class _Unclaimed:
@@ -90,13 +123,15 @@ class Bus:
 
     Args:
         space: PIO or MMIO.
+        counting: count what each registration answers, for `counts`; costs a call and a lock an access.
     """
 
-    __slots__ = ("_bases", "_entries", "_reads", "_unclaimed", "_writes", "space")
+    __slots__ = ("_bases", "_counters", "_entries", "_reads", "_unclaimed", "_writes", "space")
 
-    def __init__(self, space: AddressSpace) -> None:
+    def __init__(self, space: AddressSpace, *, counting: bool = False) -> None:
         self.space = space
         self._unclaimed = _Unclaimed()
+        self._counters: dict[BusEntry, _Counter] | None = {} if counting else None
         self._fill(())
 
     def _fill(self, entries: tuple[BusEntry, ...]) -> None:
@@ -105,8 +140,12 @@ class Bus:
         spans = [(entry.range.base, entry.range.last) for entry in entries]
         self._bases = (_BELOW_ALL, *(base for base, _ in spans))
         unreachable = (_BELOW_ALL, _BELOW_ALL)
-        reads = [entry.device.read for entry in entries]
-        writes = [entry.device.write for entry in entries]
+        devices: list[BusDevice] = [entry.device for entry in entries]
+        if (known := self._counters) is not None:
+            self._counters = {entry: known.get(entry) or _Counter(entry.device) for entry in entries}
+            devices = list(self._counters.values())
+        reads = [device.read for device in devices]
+        writes = [device.write for device in devices]
         self._reads = ((*unreachable, _no_read), *((*span, f) for span, f in zip(spans, reads, strict=True)))
         self._writes = (
             (*unreachable, _no_write),
@@ -117,6 +156,7 @@ class Bus:
         bus = Bus.__new__(Bus)
         bus.space = self.space
         bus._unclaimed = self._unclaimed
+        bus._counters = self._counters
         bus._fill(tuple(sorted(entries, key=lambda entry: entry.range.base)))
         return bus
 
@@ -193,6 +233,10 @@ class Bus:
             raise AccessSizeError(address, size)
         else:
             self._unclaimed.note_write(address)
+
+    def counts(self) -> dict[AddressRange, AccessCounts]:
+        """Return what each registration has answered, over all snapshots that have it; {} unless counting."""
+        return {entry.range: counter.counts() for entry, counter in (self._counters or {}).items()}
 
     @property
     def unclaimed(self) -> UnclaimedCounts:

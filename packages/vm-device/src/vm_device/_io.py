@@ -90,13 +90,18 @@ class IoManager:
     keeps the old one for the access at hand. After `unregister`, a removed device may thus see one more
     access per thread; `grace()` waits until that can no longer happen for accesses made through an
     `IoReader`.
+
+    Args:
+        counting: count what each registration answers; see `Bus`.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, counting: bool = False) -> None:
         self._lock = threading.Lock()
         self._readers: tuple[IoReader, ...] = ()
         self._numbers = itertools.count()
-        self._current = IoSnapshot(Bus(AddressSpace.PIO), Bus(AddressSpace.MMIO))
+        self._current = IoSnapshot(
+            Bus(AddressSpace.PIO, counting=counting), Bus(AddressSpace.MMIO, counting=counting)
+        )
 
     @property
     def pio(self) -> Bus:
