@@ -1,7 +1,16 @@
 """MADT entries: encoding, decoding, hostile tables."""
 
 import pytest
-from acpi_tables import EncodingError, IoApic, LocalApic, LocalApicNmi, Madt, RawMadtEntry, TableError
+from acpi_tables import (
+    EncodingError,
+    InterruptOverride,
+    IoApic,
+    LocalApic,
+    LocalApicNmi,
+    Madt,
+    RawMadtEntry,
+    TableError,
+)
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -11,6 +20,7 @@ ENTRIES = st.one_of(
     st.builds(LocalApic, st.integers(0, 254), st.integers(0, 254), st.booleans()),
     st.builds(IoApic, st.integers(0, 255), U32, U32),
     st.builds(LocalApicNmi, st.sampled_from([0, 1]), st.booleans()),
+    st.builds(InterruptOverride, st.integers(0, 15), U32, st.booleans(), st.booleans()),
     st.builds(RawMadtEntry, st.integers(16, 255), st.binary(max_size=253)),
 )
 
@@ -54,7 +64,8 @@ def test_a_short_table_is_refused():
 
 
 @pytest.mark.parametrize(
-    "entry", [LocalApic(0, 1 << 32), IoApic(256, 0), IoApic(0, 1 << 32), LocalApicNmi(256)]
+    "entry",
+    [InterruptOverride(256, 0), LocalApic(0, 1 << 32), IoApic(256, 0), IoApic(0, 1 << 32), LocalApicNmi(256)],
 )
 def test_what_does_not_fit_is_refused(entry):
     """Nothing is clipped."""

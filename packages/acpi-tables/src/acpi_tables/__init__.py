@@ -15,12 +15,24 @@ from acpi_tables._errors import (
 )
 from acpi_tables._fadt import BootArch, Fadt, FadtFlags
 from acpi_tables._header import GenericAddress, byte_sum, sdt
-from acpi_tables._madt import IoApic, LocalApic, LocalApicNmi, Madt, MadtEntry, RawMadtEntry
+from acpi_tables._madt import (
+    InterruptOverride,
+    IoApic,
+    LocalApic,
+    LocalApicNmi,
+    Madt,
+    MadtEntry,
+    RawMadtEntry,
+)
 from acpi_tables._pointers import rsdp, xsdt
 
 if TYPE_CHECKING:
     from acpi_tables import aml
+    from acpi_tables._gtdt import Gtdt, TimerInterrupt
+    from acpi_tables._madt_gic import Gicc, Gicd, GicIts, GicMsiFrame, GicRedistributor
+    from acpi_tables._pptt import CacheKind, CacheNode, Pptt, ProcessorNode
     from acpi_tables._reader import MAX_TABLE_SIZE, MAX_TABLES, MemoryRead, ParsedTables, parse_tables
+    from acpi_tables._spcr import SerialPort, Spcr
 
 __all__ = (
     "MAX_TABLES",
@@ -29,10 +41,19 @@ __all__ = (
     "AcpiTables",
     "AmlParseError",
     "BootArch",
+    "CacheKind",
+    "CacheNode",
     "EncodingError",
     "Fadt",
     "FadtFlags",
     "GenericAddress",
+    "GicIts",
+    "GicMsiFrame",
+    "GicRedistributor",
+    "Gicc",
+    "Gicd",
+    "Gtdt",
+    "InterruptOverride",
     "IoApic",
     "LocalApic",
     "LocalApicNmi",
@@ -41,8 +62,13 @@ __all__ = (
     "MemoryRead",
     "ParsedTables",
     "PlacedTable",
+    "Pptt",
+    "ProcessorNode",
     "RawMadtEntry",
+    "SerialPort",
+    "Spcr",
     "TableError",
+    "TimerInterrupt",
     "UnsupportedPlatformError",
     "aml",
     "arch",
@@ -56,14 +82,21 @@ __all__ = (
     "xsdt",
 )
 
-# A VMM on its way to the first KVM_RUN only builds; the readers and the full builder load when first named.
-_READER = frozenset({"MAX_TABLES", "MAX_TABLE_SIZE", "MemoryRead", "ParsedTables", "parse_tables"})
+# A VMM on its way to the first KVM_RUN only builds; what it does not need for that loads when first named.
+_LATER = {
+    "_gtdt": ("Gtdt", "TimerInterrupt"),
+    "_madt_gic": ("GicIts", "GicMsiFrame", "GicRedistributor", "Gicc", "Gicd"),
+    "_pptt": ("CacheKind", "CacheNode", "Pptt", "ProcessorNode"),
+    "_reader": ("MAX_TABLES", "MAX_TABLE_SIZE", "MemoryRead", "ParsedTables", "parse_tables"),
+    "_spcr": ("SerialPort", "Spcr"),
+}
+_HOMES = {name: f"acpi_tables.{module}" for module, names in _LATER.items() for name in names}
 
 
 def __getattr__(name: str) -> object:
     """Load what is not needed to build tables (PEP 562)."""
     if name == "aml":
         return import_module("acpi_tables.aml")
-    if name in _READER:
-        return getattr(import_module("acpi_tables._reader"), name)
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

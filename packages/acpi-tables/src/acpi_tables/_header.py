@@ -54,6 +54,14 @@ def sdt(signature: bytes, revision: int, body: bytes) -> bytes:
     return sealed(header + body)
 
 
+def packed(what: str, value: int, layout: struct.Struct, *fields: int | bytes) -> bytes:
+    """Pack fields; EncodingError, which names ``what`` and ``value``, when one does not fit."""
+    try:
+        return layout.pack(*fields)
+    except struct.error:
+        raise EncodingError(what, value, f"fields {fields} of layout {layout.format!r}") from None
+
+
 @attrs.frozen
 class GenericAddress:
     """A Generic Address Structure: where a register is and how wide it is (ACPI 6.5 §5.2.3.2).

@@ -2,14 +2,15 @@
 
 import struct
 from collections.abc import Sequence
-from typing import TypeAlias
+from typing import Protocol
 
 import attrs
 
-from acpi_tables._errors import EncodingError, TableError
-from acpi_tables._header import HEADER, sdt
+from acpi_tables._errors import TableError
+from acpi_tables._header import HEADER, packed, sdt
 
 __all__ = (
+    "InterruptOverride",
     "IoApic",
     "LocalApic",
     "LocalApicNmi",
@@ -23,16 +24,17 @@ _PREFIX = struct.Struct("<II")
 _LAPIC, _X2APIC = struct.Struct("<BBBBI"), struct.Struct("<BBHIII")
 _RAW = struct.Struct("<BB")
 _IOAPIC = struct.Struct("<BBBBII")
+_OVERRIDE = struct.Struct("<BBBBIH")
 _NMI, _X2NMI = struct.Struct("<BBBHB"), struct.Struct("<BBHIB3x")
 _ENABLED, _ONLINE_CAPABLE = 1, 2
 _LAST_XAPIC_ID = 254
 
 
-def _pack(what: str, value: int, layout: struct.Struct, *fields: int) -> bytes:
-    try:
-        return layout.pack(*fields)
-    except struct.error:
-        raise EncodingError(what, value, f"fields {fields} of layout {layout.format!r}") from None
+class MadtEntry(Protocol):
+    """Any entry of a MADT."""
+
+    def encode(self) -> bytes:
+        """Return the entry; EncodingError when a field does not fit."""
 
 
 @attrs.frozen
@@ -58,8 +60,8 @@ class LocalApic:
         """Return the entry; EncodingError when an id leaves 32 bits."""
         flags = _ENABLED if self.online else _ONLINE_CAPABLE
         if self.is_x2apic:
-            return _pack("x2APIC id", self.apic_id, _X2APIC, 9, 16, 0, self.apic_id, flags, self.uid)
-        return _pack("APIC id", self.apic_id, _LAPIC, 0, 8, self.uid, self.apic_id, flags)
+            return packed("x2APIC id", self.apic_id, _X2APIC, 9, 16, 0, self.apic_id, flags, self.uid)
+        return packed("APIC id", self.apic_id, _LAPIC, 0, 8, self.uid, self.apic_id, flags)
 
 
 @attrs.frozen
@@ -78,7 +80,29 @@ class IoApic:
 
     def encode(self) -> bytes:
         """Return the entry; EncodingError when a field does not fit."""
-        return _pack("I/O APIC", self.address, _IOAPIC, 1, 12, self.id, 0, self.address, self.gsi_base)
+        return packed("I/O APIC", self.address, _IOAPIC, 1, 12, self.id, 0, self.address, self.gsi_base)
+
+
+@attrs.frozen
+class InterruptOverride:
+    """An ISA interrupt that is not wired to the pin of its number (type 2).
+
+    Attributes:
+        irq: ISA interrupt, 0 .. 15.
+        gsi: global system interrupt it is.
+        edge: edge triggered, else level.
+        active_low: active low, else high.
+    """
+
+    irq: int
+    gsi: int
+    edge: bool = True
+    active_low: bool = False
+
+    def encode(self) -> bytes:
+        """Return the entry; EncodingError when a field does not fit."""
+        flags = (3 if self.active_low else 1) | (1 if self.edge else 3) << 2
+        return packed("ISA interrupt", self.irq, _OVERRIDE, 2, 10, 0, self.irq, self.gsi, flags)
 
 
 @attrs.frozen
@@ -96,8 +120,8 @@ class LocalApicNmi:
     def encode(self) -> bytes:
         """Return the entry; EncodingError when lint leaves its byte."""
         if self.x2apic:
-            return _pack("LINT", self.lint, _X2NMI, 10, 12, 0, 0xFFFF_FFFF, self.lint)
-        return _pack("LINT", self.lint, _NMI, 4, 6, 0xFF, 0, self.lint)
+            return packed("LINT", self.lint, _X2NMI, 10, 12, 0, 0xFFFF_FFFF, self.lint)
+        return packed("LINT", self.lint, _NMI, 4, 6, 0xFF, 0, self.lint)
 
 
 @attrs.frozen
@@ -114,11 +138,7 @@ class RawMadtEntry:
 
     def encode(self) -> bytes:
         """Return the entry; EncodingError when type or length leave their byte."""
-        return _pack("MADT entry type", self.type, _RAW, self.type, len(self.body) + 2) + self.body
-
-
-MadtEntry: TypeAlias = LocalApic | IoApic | LocalApicNmi | RawMadtEntry
-"""Any entry of a MADT."""
+        return packed("MADT entry type", self.type, _RAW, self.type, len(self.body) + 2) + self.body
 
 
 @attrs.frozen
@@ -126,7 +146,7 @@ class Madt:
     """What the MADT says.
 
     Attributes:
-        local_apic: guest-physical address of the local APICs, below 4 GiB.
+        local_apic: guest-physical address of the local APICs, below 4 GiB; 0 on Arm.
         entries: its entries in order.
         flags: bit 0 says that there are also two 8259s to be masked.
     """
@@ -137,7 +157,7 @@ class Madt:
 
     def encode(self) -> bytes:
         """Build the table; EncodingError when a field does not fit."""
-        prefix = _pack("local APIC address", self.local_apic, _PREFIX, self.local_apic, self.flags)
+        prefix = packed("local APIC address", self.local_apic, _PREFIX, self.local_apic, self.flags)
         return sdt(b"APIC", _REVISION, prefix + b"".join(entry.encode() for entry in self.entries))
 
     @classmethod
@@ -176,7 +196,7 @@ def _entry(data: bytes) -> MadtEntry:
     return RawMadtEntry(data[0], data[2:])
 
 
-def _candidates(data: bytes) -> Sequence[MadtEntry]:
+def _candidates(data: bytes) -> Sequence[MadtEntry]:  # noqa: PLR0911
     """Guess typed entries; only one that encodes back to the same bytes is believed."""
     match data[0], len(data):
         case 0, 8:
@@ -186,8 +206,15 @@ def _candidates(data: bytes) -> Sequence[MadtEntry]:
             return [LocalApic(uid, apic_id, bool(flags & _ENABLED))]
         case 1, 12:
             return [IoApic(data[2], *_IOAPIC.unpack(data)[4:])]
+        case 2, 10:
+            _, _, _, irq, gsi, flags = _OVERRIDE.unpack(data)
+            return [InterruptOverride(irq, gsi, edge=flags >> 2 == 1, active_low=flags & 3 == 3)]
         case 4, 6:
             return [LocalApicNmi(data[5])]
         case 10, 12:
             return [LocalApicNmi(data[8], x2apic=True)]
+        case ((11 | 12 | 13 | 14 | 15), _):
+            from acpi_tables._madt_gic import gic_candidates  # noqa: PLC0415 - a VMM on x86 starts without
+
+            return gic_candidates(data)
     return []

@@ -8,9 +8,12 @@ import attrs
 from acpi_tables._build import PlacedTable
 from acpi_tables._errors import TableError
 from acpi_tables._fadt import Fadt
+from acpi_tables._gtdt import Gtdt
 from acpi_tables._header import HEADER, byte_sum
 from acpi_tables._madt import Madt
 from acpi_tables._pointers import RSDP_SIGNATURE, RSDP_SIZE
+from acpi_tables._pptt import Pptt
+from acpi_tables._spcr import Spcr
 
 __all__ = ("MAX_TABLES", "MAX_TABLE_SIZE", "MemoryRead", "ParsedTables", "parse_tables")
 
@@ -53,6 +56,21 @@ class ParsedTables:
         """Decode the MADT; KeyError when there is none, TableError when an entry is cut short."""
         found = self.table("APIC")
         return Madt.decode(found.data, found.address)
+
+    def gtdt(self) -> Gtdt:
+        """Decode the GTDT; KeyError when there is none, TableError when it says what `Gtdt` cannot."""
+        found = self.table("GTDT")
+        return Gtdt.decode(found.data, found.address)
+
+    def spcr(self) -> Spcr:
+        """Decode the SPCR; KeyError when there is none, TableError when it says what `Spcr` cannot."""
+        found = self.table("SPCR")
+        return Spcr.decode(found.data, found.address)
+
+    def pptt(self) -> Pptt:
+        """Decode the PPTT; KeyError when there is none, TableError when it says what `Pptt` cannot."""
+        found = self.table("PPTT")
+        return Pptt.decode(found.data, found.address)
 
     def aml(self) -> bytes:
         """Return the AML of the DSDT, for ``acpi_tables.aml.parse``; KeyError when there is none."""

@@ -4,6 +4,9 @@ Start with :func:`load` for x86-64 and :func:`load_image` for the others; :func:
 whether ``load`` would succeed, :class:`KernelImage` inspects a file without a guest.
 """
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from linux_loader._bzimage import SetupHeader
 from linux_loader._cmdline import Cmdline
 from linux_loader._compression import Compression, detect_compression
@@ -29,10 +32,12 @@ from linux_loader._errors import (
 from linux_loader._flat import ImageHeader
 from linux_loader._image import KernelImage, VmlinuxChunks
 from linux_loader._load import LoadedKernel, check, load
-from linux_loader._load_image import LoadedImage, load_image
 from linux_loader._protocol import BootProtocol, choose_protocol
 from linux_loader._ranges import GuestRange
 from linux_loader._vmlinux import vmlinux_from_bzimage
+
+if TYPE_CHECKING:
+    from linux_loader._load_image import LoadedImage, load_image
 
 __all__ = (
     "BootProtocol",
@@ -75,3 +80,10 @@ __all__ = (
     "vmlinux_from_bzimage",
 )
 __version__ = "0.2.0"
+
+
+def __getattr__(name: str) -> object:
+    """Load what a VMM of an x86 guest does not need when it is first named (PEP 562)."""
+    if name in {"LoadedImage", "load_image"}:
+        return getattr(import_module("linux_loader._load_image"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
