@@ -1,7 +1,11 @@
 """Resource descriptors, byte by byte and through iasl."""
 
+import contextlib
+
 import pytest
-from acpi_tables import EncodingError, aml, sdt
+from acpi_tables import AmlParseError, EncodingError, aml, sdt
+from hypothesis import given
+from hypothesis import strategies as st
 
 
 def test_descriptor_bytes():
@@ -56,3 +60,78 @@ def test_every_descriptor_is_accepted_by_iasl(iasl):
     ):
         assert word in source
     assert crs.code in runner.assemble(source)
+
+
+CHOICES = (
+    aml.start_dependent(0, 2),
+    aml.irq([3, 4]),
+    aml.irq([10], edge=False, active_low=True, shared=True),
+    aml.dma([1, 3], speed=2, bus_master=True, transfer=1),
+    aml.fixed_ports(0x3F0, 6),
+    aml.end_dependent(),
+    aml.memory32(0x1000, 0xF000, 0x1000, 0x100, writable=False),
+    aml.register(0, 0xFED0_0000, 32, offset=4, access=3),
+    aml.vendor(b"short"),
+    aml.vendor(bytes(range(40))),
+)
+
+
+def test_iasl_rebuilds_the_other_descriptors(iasl):
+    """Each is what its macro in ASL says, and comes back byte by byte."""
+    table = sdt(b"SSDT", 2, aml.name("CRS0", aml.resource_template(*CHOICES)).code)
+    runner = iasl()
+    source = runner.disassemble(table)
+    for word in (
+        "StartDependentFn (0x00, 0x02)", "IRQ (Edge, ActiveHigh, Exclusive", "IRQ (Level, ActiveLow, Shared",
+        "DMA (TypeB, BusMaster, Transfer8_16", "FixedIO", "EndDependentFn", "Memory32 (ReadOnly",
+        "Register (SystemMemory", "VendorShort", "VendorLong",
+    ):  # fmt: skip
+        assert word in source
+    assert runner.assemble(source)[36:] == table[36:]
+
+
+def test_a_template_is_taken_apart():
+    """The descriptors as they were built; the end tag's checksum counts unless it is 0."""
+    template = b"".join(CHOICES) + b"\x79"
+    assert aml.split_resources(template + b"\0") == CHOICES
+    assert aml.split_resources(template + bytes((-sum(template) & 0xFF,))) == CHOICES
+    for damaged, message in (
+        (template + b"\x01", "checksum 0x1"),
+        (template[:-1], "no end tag"),
+        (b"\x23\0", "leaves the template"),
+        (b"\x84\xff", "leaves the template"),
+        (b"\x79", "leaves the template"),
+        (b"", "no end tag"),
+    ):
+        with pytest.raises(AmlParseError, match=message):
+            aml.split_resources(damaged)
+
+
+@given(st.binary(max_size=60))
+def test_any_template_is_split_or_refused(data):
+    """No other exception, and nothing that is not in the bytes."""
+    with contextlib.suppress(AmlParseError):
+        assert b"".join(aml.split_resources(data)) == data[: len(b"".join(aml.split_resources(data)))]
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: aml.irq([]),
+        lambda: aml.irq([16]),
+        lambda: aml.dma([8]),
+        lambda: aml.dma([1], speed=4),
+        lambda: aml.fixed_ports(0x3FF, 2),
+        lambda: aml.fixed_ports(0, 256),
+        lambda: aml.start_dependent(3),
+        lambda: aml.memory32(2, 1, 0, 1),
+        lambda: aml.memory32(0, 1 << 32, 0, 1),
+        lambda: aml.register(0, 1 << 64, 8),
+        lambda: aml.register(0, 0, 8, access=5),
+        lambda: aml.vendor(bytes(65536)),
+    ],
+)
+def test_other_values_that_do_not_fit_are_refused(build):
+    """Nothing is clipped."""
+    with pytest.raises(EncodingError, match="cannot be"):
+        build()

@@ -11,9 +11,8 @@ import attrs
 from acpi_tables._errors import AmlParseError, EncodingError
 from acpi_tables._terms import ONES, decode_pkg_length
 
-__all__ = ("AmlNode", "parse")
+__all__ = ("AmlNode", "Cursor", "parse", "starts_name")
 
-_MAX_DEPTH = 32
 _INTEGER_WIDTHS = {0x0A: 1, 0x0B: 2, 0x0C: 4, 0x0E: 8}
 _CONSTANTS = {0x00: 0, 0x01: 1, 0xFF: ONES}
 
@@ -23,8 +22,8 @@ class AmlNode:
     """One decoded object.
 
     Attributes:
-        kind: "Integer", "String", "Buffer", "Package", "Path", "Name", "Scope", "Device", "Method", "Mutex",
-            "OperationRegion" or "Field".
+        kind: of `parse` "Integer", "String", "Buffer", "Package", "Path", "Name", "Scope", "Device",
+            "Method", "Mutex", "OperationRegion" or "Field"; of `disassemble` any ASL operator.
         name: path of a named object, else None; padding underscores are kept.
         value: an Integer's int, a String's or Path's str, a Buffer's or Method body's bytes, else None.
         children: what is inside, in order.
@@ -58,11 +57,14 @@ def parse(code: bytes) -> tuple[AmlNode, ...]:
 
     Source: ACPI 6.5 §20.2.
     """
-    return _Cursor(code).objects(len(code), 0)
+    return Cursor(code).objects(len(code), 0)
 
 
-class _Cursor:
+class Cursor:
     """A position in the AML; every read is checked against the bytes that are there."""
+
+    max_depth = 32
+    subset = "outside the declarative subset"
 
     def __init__(self, code: bytes) -> None:
         self.code = code
@@ -92,13 +94,24 @@ class _Cursor:
 
     def object(self, limit: int, depth: int) -> AmlNode:
         """Parse one object: a path, a constant, or what its opcode says (ACPI 6.5 section 20.2)."""
-        if depth > _MAX_DEPTH:
-            raise self.fail(f"nested deeper than {_MAX_DEPTH}")
-        if _starts_name(self.code[self.at : self.at + 1]):
+        self.check_depth(depth)
+        if starts_name(self.code[self.at : self.at + 1]):
             return AmlNode("Path", value=self.path(limit))
+        return self.data(limit, depth)
+
+    def check_depth(self, depth: int) -> None:
+        """Refuse deeper nesting than this reader follows."""
+        if depth > self.max_depth:
+            raise self.fail(f"nested deeper than {self.max_depth}")
+
+    def opcode(self, limit: int) -> int:
+        """Take an opcode of one byte, or of two that begin with 0x5b."""
         opcode = self.byte(limit)
-        if opcode == 0x5B:
-            opcode = 0x5B00 | self.byte(limit)
+        return 0x5B00 | self.byte(limit) if opcode == 0x5B else opcode
+
+    def data(self, limit: int, depth: int) -> AmlNode:
+        """Parse a constant, or what its opcode says declaratively."""
+        opcode = self.opcode(limit)
         if opcode in _CONSTANTS:
             return AmlNode("Integer", value=_CONSTANTS[opcode])
         if opcode in _INTEGER_WIDTHS:
@@ -106,21 +119,25 @@ class _Cursor:
             return AmlNode("Integer", value=int.from_bytes(raw, "little"))
         reader = _READERS.get(opcode)
         if reader is None:
-            raise self.fail(f"opcode {opcode:#x} is outside the declarative subset")
+            raise self.fail(f"opcode {opcode:#x} is {self.subset}")
         return reader(self, limit, depth)
 
     def end_of_package(self, limit: int) -> int:
         """Take a PkgLength and return the offset where it ends, inside `limit` (ACPI 6.5 section 20.2.4)."""
+        start = self.at
+        length = self.length(limit)
+        if not self.at - start <= length <= limit - start:
+            raise self.fail(f"PkgLength {length:#x} leaves the {limit - start:#x} bytes around it")
+        return start + length
+
+    def length(self, limit: int) -> int:
+        """Take the number that a PkgLength is, whatever it counts."""
         try:
-            length, _ = decode_pkg_length(self.code, self.at)
+            value, taken = decode_pkg_length(self.code, self.at)
         except EncodingError as error:
             raise self.fail(str(error)) from None
-        end = self.at + length
-        if end > limit:
-            raise self.fail(f"PkgLength {length:#x} leaves the {limit - self.at:#x} bytes around it")
-        lead = self.byte(limit)
-        self.take(lead >> 6, end)
-        return end
+        self.take(taken, limit)
+        return value
 
     def integer(self, limit: int, depth: int) -> int:
         """Parse an object that has to be an integer."""
@@ -150,11 +167,12 @@ class _Cursor:
         return text
 
 
-def _starts_name(lead: bytes) -> bool:
+def starts_name(lead: bytes) -> bool:
+    """Whether a NameString begins with this byte."""
     return lead in (b"\\", b"^", b"\x2e", b"\x2f", b"_") or b"A" <= lead <= b"Z"
 
 
-def _string(cursor: _Cursor, limit: int, _depth: int) -> AmlNode:
+def _string(cursor: Cursor, limit: int, _depth: int) -> AmlNode:
     end = cursor.code.find(b"\0", cursor.at, limit)
     if end < 0:
         raise cursor.fail("string without NUL")
@@ -165,7 +183,7 @@ def _string(cursor: _Cursor, limit: int, _depth: int) -> AmlNode:
     return AmlNode("String", value=raw.decode("ascii"))
 
 
-def _buffer(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+def _buffer(cursor: Cursor, limit: int, depth: int) -> AmlNode:
     end = cursor.end_of_package(limit)
     size = cursor.integer(end, depth)
     data = cursor.take(end - cursor.at, end)
@@ -174,30 +192,30 @@ def _buffer(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
     return AmlNode("Buffer", value=data)
 
 
-def _package(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+def _package(cursor: Cursor, limit: int, depth: int) -> AmlNode:
     end = cursor.end_of_package(limit)
     return _elements(cursor, end, depth, cursor.byte(end))
 
 
-def _var_package(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+def _var_package(cursor: Cursor, limit: int, depth: int) -> AmlNode:
     end = cursor.end_of_package(limit)
     return _elements(cursor, end, depth, cursor.integer(end, depth))
 
 
-def _elements(cursor: _Cursor, end: int, depth: int, count: int) -> AmlNode:
+def _elements(cursor: Cursor, end: int, depth: int, count: int) -> AmlNode:
     children = cursor.objects(end, depth + 1)
     if len(children) > count:
         raise cursor.fail(f"package of {count:#x} elements holds {len(children):#x}")
     return AmlNode("Package", children=children)
 
 
-def _name(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+def _name(cursor: Cursor, limit: int, depth: int) -> AmlNode:
     where = cursor.path(limit)
     return AmlNode("Name", where, children=(cursor.object(limit, depth + 1),))
 
 
-def _container(kind: str) -> Callable[[_Cursor, int, int], AmlNode]:
-    def read(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+def _container(kind: str) -> Callable[[Cursor, int, int], AmlNode]:
+    def read(cursor: Cursor, limit: int, depth: int) -> AmlNode:
         end = cursor.end_of_package(limit)
         where = cursor.path(end)
         return AmlNode(kind, where, children=cursor.objects(end, depth + 1))
@@ -205,32 +223,32 @@ def _container(kind: str) -> Callable[[_Cursor, int, int], AmlNode]:
     return read
 
 
-def _method(cursor: _Cursor, limit: int, _depth: int) -> AmlNode:
+def _method(cursor: Cursor, limit: int, _depth: int) -> AmlNode:
     end = cursor.end_of_package(limit)
     where = cursor.path(end)
     arguments = AmlNode("Integer", value=cursor.byte(end) & 7)
     return AmlNode("Method", where, cursor.take(end - cursor.at, end), (arguments,))
 
 
-def _mutex(cursor: _Cursor, limit: int, _depth: int) -> AmlNode:
+def _mutex(cursor: Cursor, limit: int, _depth: int) -> AmlNode:
     where = cursor.path(limit)
     return AmlNode("Mutex", where, cursor.byte(limit) & 0xF)
 
 
-def _region(cursor: _Cursor, limit: int, depth: int) -> AmlNode:
+def _region(cursor: Cursor, limit: int, depth: int) -> AmlNode:
     where = cursor.path(limit)
     space = cursor.byte(limit)
     window = (cursor.object(limit, depth + 1), cursor.object(limit, depth + 1))
     return AmlNode("OperationRegion", where, space, window)
 
 
-def _field(cursor: _Cursor, limit: int, _depth: int) -> AmlNode:
+def _field(cursor: Cursor, limit: int, _depth: int) -> AmlNode:
     end = cursor.end_of_package(limit)
     where = cursor.path(end)
     return AmlNode("Field", where, cursor.take(end - cursor.at, end))
 
 
-_READERS: dict[int, Callable[[_Cursor, int, int], AmlNode]] = {
+_READERS: dict[int, Callable[[Cursor, int, int], AmlNode]] = {
     0x08: _name,
     0x0D: _string,
     0x10: _container("Scope"),

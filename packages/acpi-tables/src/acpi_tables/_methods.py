@@ -8,9 +8,11 @@ from acpi_tables._errors import EncodingError
 from acpi_tables._terms import Aml, Term, encode, encode_pkg_length, framed, join, path
 
 __all__ = (
+    "NULL_TARGET",
     "Arith",
     "Compare",
     "FieldAccess",
+    "FieldUpdate",
     "Region",
     "acquire",
     "arg",
@@ -20,6 +22,8 @@ __all__ = (
     "create_field",
     "else_",
     "field",
+    "field_flags",
+    "field_units",
     "if_",
     "index",
     "local",
@@ -35,7 +39,7 @@ __all__ = (
     "while_",
 )
 
-_NULL_TARGET = Aml(b"\0")
+NULL_TARGET = Aml(b"\0")
 
 
 class Arith(IntEnum):
@@ -75,6 +79,14 @@ class Region(IntEnum):
     SYSTEM_MEMORY = 0
     SYSTEM_IO = 1
     PCI_CONFIG = 2
+    EMBEDDED_CONTROL = 3
+    SMBUS = 4
+    SYSTEM_CMOS = 5
+    PCI_BAR_TARGET = 6
+    IPMI = 7
+    GENERAL_PURPOSE_IO = 8
+    GENERIC_SERIAL_BUS = 9
+    PCC = 10
 
 
 class FieldAccess(IntEnum):
@@ -85,6 +97,15 @@ class FieldAccess(IntEnum):
     WORD = 2
     DWORD = 3
     QWORD = 4
+    BUFFER = 5
+
+
+class FieldUpdate(IntEnum):
+    """What a write makes of the other bits of its unit (ACPI 6.5 §20.2.5.2)."""
+
+    PRESERVE = 0
+    WRITE_AS_ONES = 1
+    WRITE_AS_ZEROS = 2
 
 
 _CREATE_FIELD_OPS = {1: 0x8C, 2: 0x8B, 4: 0x8A, 8: 0x8F}
@@ -106,7 +127,7 @@ def local(number: int) -> Aml:
     return _numbered("method local", number, 7, 0x60)
 
 
-def method(where: str, arguments: int, *body: Term, serialized: bool = False) -> Aml:
+def method(where: str, arguments: int, *body: Term, serialized: bool = False, sync_level: int = 0) -> Aml:
     """Build ``Method(where, arguments) {body}``.
 
     Args:
@@ -114,9 +135,10 @@ def method(where: str, arguments: int, *body: Term, serialized: bool = False) ->
         arguments: how many it takes, 0 .. 7.
         body: statements.
         serialized: only one thread at a time (needed when the body creates named objects).
+        sync_level: of a serialized method, 0 .. 15.
 
     Returns:
-        DefMethod, sync level 0.
+        DefMethod.
 
     Raises:
         EncodingError: a bad name, count or statement.
@@ -125,7 +147,10 @@ def method(where: str, arguments: int, *body: Term, serialized: bool = False) ->
     """
     if not 0 <= arguments <= 7:
         raise EncodingError("method argument count", arguments, "0 to 7")
-    return framed(b"\x14", path(where).code + bytes((arguments | serialized << 3,)) + join(body))
+    if not 0 <= sync_level <= (15 if serialized else 0):
+        raise EncodingError("method sync level", sync_level, "0 to 15, and 0 unless serialized")
+    flags = bytes((arguments | serialized << 3 | sync_level << 4,))
+    return framed(b"\x14", path(where).code + flags + join(body))
 
 
 def call(where: str, *arguments: Term) -> Aml:
@@ -163,7 +188,7 @@ def notify(where: str, value: Term) -> Aml:
     return Aml(b"\x86" + path(where).code + encode(value))
 
 
-def arith(operation: Arith, left: Term, right: Term, target: Aml = _NULL_TARGET) -> Aml:
+def arith(operation: Arith, left: Term, right: Term, target: Aml = NULL_TARGET) -> Aml:
     """Build a two-operand expression; the result also goes to ``target``, by default nowhere."""
     return Aml(bytes((operation,)) + encode(left) + encode(right) + target.code)
 
@@ -178,7 +203,7 @@ def logic_not(value: Term) -> Aml:
     return Aml(b"\x92" + encode(value))
 
 
-def index(source: Term, position: Term, target: Aml = _NULL_TARGET) -> Aml:
+def index(source: Term, position: Term, target: Aml = NULL_TARGET) -> Aml:
     """Build ``Index(source, position)``, a reference to an element."""
     return Aml(b"\x88" + encode(source) + encode(position) + target.code)
 
@@ -213,15 +238,21 @@ def op_region(where: str, space: Region, base: Term, size: Term) -> Aml:
 
 
 def field(
-    region: str, access: FieldAccess, units: Sequence[tuple[str | None, int]], *, lock: bool = False
+    region: str,
+    access: FieldAccess,
+    units: Sequence[tuple[str | None, int]],
+    *,
+    lock: bool = False,
+    update: FieldUpdate = FieldUpdate.PRESERVE,
 ) -> Aml:
-    """Build ``Field(region, access, Lock | NoLock, Preserve) {units}``.
+    """Build ``Field(region, access, Lock | NoLock, update) {units}``.
 
     Args:
         region: name of an operation region.
         access: width of each access.
         units: (name, bits) in order; the name None skips that many bits.
         lock: take the global lock around each access.
+        update: what the other bits of a written unit become.
 
     Returns:
         DefField.
@@ -231,8 +262,17 @@ def field(
 
     Source: ACPI 6.5 §20.2.5.2.
     """
-    flags = bytes((access | lock << 4,))
-    return framed(b"\x5b\x81", path(region).code + flags + b"".join(_unit(*unit) for unit in units))
+    return framed(b"\x5b\x81", path(region).code + field_flags(access, lock, update) + field_units(units))
+
+
+def field_flags(access: FieldAccess, lock: bool, update: FieldUpdate) -> bytes:
+    """Encode the flags of a field list."""
+    return bytes((access | lock << 4 | update << 5,))
+
+
+def field_units(units: Sequence[tuple[str | None, int]]) -> bytes:
+    """Encode the units of a field list; EncodingError for a bad name or length."""
+    return b"".join(_unit(*unit) for unit in units)
 
 
 def _unit(where: str | None, bits: int) -> bytes:
