@@ -597,18 +597,18 @@ static void *_cffi_types[] = {
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, void *)
 /* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 132), // void *
+/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 137), // void *
 /* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_table *, struct kvmx_exit const *, uint8_t *)
-/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 122), // struct kvmx_table *
-/* 17 */ _CFFI_OP(_CFFI_OP_POINTER, 117), // struct kvmx_exit const *
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 129), // uint8_t *
+/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 127), // struct kvmx_table *
+/* 17 */ _CFFI_OP(_CFFI_OP_POINTER, 122), // struct kvmx_exit const *
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 134), // uint8_t *
 /* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_table const *)
-/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 122), // struct kvmx_table const *
+/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 127), // struct kvmx_table const *
 /* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *)
-/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 123), // struct kvmx_vcpu *
+/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 128), // struct kvmx_vcpu *
 /* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int)
 /* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
@@ -652,71 +652,76 @@ static void *_cffi_types[] = {
 /* 65 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint8_t const *, uint64_t)
 /* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 129), // uint8_t const *
+/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 134), // uint8_t const *
 /* 69 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, char const * *, char const * *, uint32_t *, uint32_t *)
 /* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 73 */ _CFFI_OP(_CFFI_OP_POINTER, 112), // char const * *
+/* 73 */ _CFFI_OP(_CFFI_OP_POINTER, 117), // char const * *
 /* 74 */ _CFFI_OP(_CFFI_OP_NOOP, 73),
 /* 75 */ _CFFI_OP(_CFFI_OP_POINTER, 2), // uint32_t *
 /* 76 */ _CFFI_OP(_CFFI_OP_NOOP, 75),
 /* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t const *, uint64_t, struct kvmx_exit *)
-/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 68),
+/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, uint64_t)
+/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
 /* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 81 */ _CFFI_OP(_CFFI_OP_POINTER, 117), // struct kvmx_exit *
+/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, struct kvmx_write *)
-/* 84 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 86 */ _CFFI_OP(_CFFI_OP_POINTER, 124), // struct kvmx_write *
+/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t const *, uint64_t, struct kvmx_exit *)
+/* 84 */ _CFFI_OP(_CFFI_OP_NOOP, 68),
+/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 86 */ _CFFI_OP(_CFFI_OP_POINTER, 122), // struct kvmx_exit *
 /* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, uint32_t *, struct kvmx_dirty *)
+/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, struct kvmx_write *)
 /* 89 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
 /* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 91 */ _CFFI_OP(_CFFI_OP_NOOP, 75),
-/* 92 */ _CFFI_OP(_CFFI_OP_POINTER, 116), // struct kvmx_dirty *
-/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
-/* 95 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 96 */ _CFFI_OP(_CFFI_OP_FUNCTION, 81), // struct kvmx_exit *()(struct kvmx_vcpu *)
-/* 97 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
+/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 129), // struct kvmx_write *
+/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, uint32_t *, struct kvmx_dirty *)
+/* 94 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
+/* 95 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 96 */ _CFFI_OP(_CFFI_OP_NOOP, 75),
+/* 97 */ _CFFI_OP(_CFFI_OP_POINTER, 121), // struct kvmx_dirty *
 /* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 120), // struct kvmx_stats *()(struct kvmx_vcpu *)
-/* 100 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // uint64_t()(uint64_t const *)
-/* 103 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // uint64_t const *
-/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 105 */ _CFFI_OP(_CFFI_OP_FUNCTION, 132), // void()(struct kvmx_vcpu *)
-/* 106 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION, 132), // void()(uint64_t *, uint64_t)
-/* 109 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // uint64_t *
-/* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 112 */ _CFFI_OP(_CFFI_OP_POINTER, 113), // char const *
-/* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 114 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum kvmx_action
-/* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 116 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct kvmx_dirty
-/* 117 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct kvmx_exit
-/* 118 */ _CFFI_OP(_CFFI_OP_POINTER, 119), // struct kvmx_range *
-/* 119 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct kvmx_range
-/* 120 */ _CFFI_OP(_CFFI_OP_POINTER, 121), // struct kvmx_stats *
-/* 121 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct kvmx_stats
-/* 122 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct kvmx_table
-/* 123 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct kvmx_vcpu
-/* 124 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct kvmx_write
-/* 125 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[20]
-/* 126 */ (_cffi_opcode_t)(20),
-/* 127 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[48]
-/* 128 */ (_cffi_opcode_t)(48),
-/* 129 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 130 */ _CFFI_OP(_CFFI_OP_ARRAY, 129), // uint8_t[2]
-/* 131 */ (_cffi_opcode_t)(2),
-/* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
+/* 100 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION, 86), // struct kvmx_exit *()(struct kvmx_vcpu *)
+/* 102 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
+/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 125), // struct kvmx_stats *()(struct kvmx_vcpu *)
+/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
+/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // uint64_t()(uint64_t const *)
+/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // uint64_t const *
+/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // void()(struct kvmx_vcpu *)
+/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // void()(uint64_t *, uint64_t)
+/* 114 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // uint64_t *
+/* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 117 */ _CFFI_OP(_CFFI_OP_POINTER, 118), // char const *
+/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 119 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum kvmx_action
+/* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 121 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct kvmx_dirty
+/* 122 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct kvmx_exit
+/* 123 */ _CFFI_OP(_CFFI_OP_POINTER, 124), // struct kvmx_range *
+/* 124 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct kvmx_range
+/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 126), // struct kvmx_stats *
+/* 126 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct kvmx_stats
+/* 127 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct kvmx_table
+/* 128 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct kvmx_vcpu
+/* 129 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct kvmx_write
+/* 130 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[32]
+/* 131 */ (_cffi_opcode_t)(32),
+/* 132 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[48]
+/* 133 */ (_cffi_opcode_t)(48),
+/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 135 */ _CFFI_OP(_CFFI_OP_ARRAY, 134), // uint8_t[2]
+/* 136 */ (_cffi_opcode_t)(2),
+/* 137 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_KVMX_NONE(unsigned long long *o)
@@ -802,10 +807,10 @@ _cffi_f_kvmx_cell_load(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(103), arg0, (char **)&x0);
+      _cffi_type(108), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(103), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -844,10 +849,10 @@ _cffi_f_kvmx_cell_store(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(109), arg0, (char **)&x0);
+      _cffi_type(114), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(109), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(114), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -907,10 +912,10 @@ _cffi_f_kvmx_coalesced_drain(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(86), arg2, (char **)&x2);
+      _cffi_type(91), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct kvmx_write *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(86), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(91), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -966,10 +971,10 @@ _cffi_f_kvmx_decode(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(81), arg2, (char **)&x2);
+      _cffi_type(86), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct kvmx_exit *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(81), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(86), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1036,10 +1041,10 @@ _cffi_f_kvmx_dirty_harvest(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(92), arg3, (char **)&x3);
+      _cffi_type(97), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct kvmx_dirty *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(92), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(97), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1330,6 +1335,60 @@ _cffi_f_kvmx_native(PyObject *self, PyObject *args)
 #  define _cffi_f_kvmx_native _cffi_d_kvmx_native
 #endif
 
+static int _cffi_d_kvmx_reply(uint8_t * x0, uint64_t x1, uint64_t x2)
+{
+  return kvmx_reply(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_kvmx_reply(PyObject *self, PyObject *args)
+{
+  uint8_t * x0;
+  uint64_t x1;
+  uint64_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "kvmx_reply", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(18), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(18), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint64_t);
+  if (x1 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = kvmx_reply(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_kvmx_reply _cffi_d_kvmx_reply
+#endif
+
 static int _cffi_d_kvmx_selftest_overrun(void)
 {
   return kvmx_selftest_overrun();
@@ -1588,7 +1647,7 @@ _cffi_f_kvmx_vcpu_exit(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(81));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(86));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -1844,24 +1903,26 @@ _cffi_f_kvmx_vcpu_ready(PyObject *self, PyObject *arg0)
 #  define _cffi_f_kvmx_vcpu_ready _cffi_d_kvmx_vcpu_ready
 #endif
 
-static int _cffi_d_kvmx_vcpu_reply_hypercall(struct kvmx_vcpu * x0, uint64_t x1)
+static int _cffi_d_kvmx_vcpu_reply(struct kvmx_vcpu * x0, uint64_t x1, uint64_t x2)
 {
-  return kvmx_vcpu_reply_hypercall(x0, x1);
+  return kvmx_vcpu_reply(x0, x1, x2);
 }
 #ifndef PYPY_VERSION
 static PyObject *
-_cffi_f_kvmx_vcpu_reply_hypercall(PyObject *self, PyObject *args)
+_cffi_f_kvmx_vcpu_reply(PyObject *self, PyObject *args)
 {
   struct kvmx_vcpu * x0;
   uint64_t x1;
+  uint64_t x2;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
   PyObject *pyresult;
   PyObject *arg0;
   PyObject *arg1;
+  PyObject *arg2;
 
-  if (!PyArg_UnpackTuple(args, "kvmx_vcpu_reply_hypercall", 2, 2, &arg0, &arg1))
+  if (!PyArg_UnpackTuple(args, "kvmx_vcpu_reply", 3, 3, &arg0, &arg1, &arg2))
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
@@ -1877,9 +1938,13 @@ _cffi_f_kvmx_vcpu_reply_hypercall(PyObject *self, PyObject *args)
   if (x1 == (uint64_t)-1 && PyErr_Occurred())
     return NULL;
 
+  x2 = _cffi_to_c_int(arg2, uint64_t);
+  if (x2 == (uint64_t)-1 && PyErr_Occurred())
+    return NULL;
+
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
-  { result = kvmx_vcpu_reply_hypercall(x0, x1); }
+  { result = kvmx_vcpu_reply(x0, x1, x2); }
   _cffi_save_errno();
   Py_END_ALLOW_THREADS
 
@@ -1889,7 +1954,7 @@ _cffi_f_kvmx_vcpu_reply_hypercall(PyObject *self, PyObject *args)
   return pyresult;
 }
 #else
-#  define _cffi_f_kvmx_vcpu_reply_hypercall _cffi_d_kvmx_vcpu_reply_hypercall
+#  define _cffi_f_kvmx_vcpu_reply _cffi_d_kvmx_vcpu_reply
 #endif
 
 static int _cffi_d_kvmx_vcpu_reply_msr(struct kvmx_vcpu * x0, int x1, uint64_t x2)
@@ -2190,7 +2255,7 @@ _cffi_f_kvmx_vcpu_stats(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(120));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(125));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -3171,7 +3236,7 @@ static void _cffi_checkfld_struct_kvmx_exit(struct kvmx_exit *p)
   (void)((p->addr) | 0);  /* check that 'struct kvmx_exit.addr' is an integer */
   (void)((p->value) | 0);  /* check that 'struct kvmx_exit.value' is an integer */
   (void)((p->data_offset) | 0);  /* check that 'struct kvmx_exit.data_offset' is an integer */
-  { uint64_t(*tmp)[20] = &p->words; (void)tmp; }
+  { uint64_t(*tmp)[32] = &p->words; (void)tmp; }
 }
 struct _cffi_align_struct_kvmx_exit { char x; struct kvmx_exit y; };
 
@@ -3350,36 +3415,37 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "KX_XEN_HVM_SET_ATTR", (void *)_cffi_const_KX_XEN_HVM_SET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_XEN_VCPU_GET_ATTR", (void *)_cffi_const_KX_XEN_VCPU_GET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_XEN_VCPU_SET_ATTR", (void *)_cffi_const_KX_XEN_VCPU_SET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "kvmx_block_signals", (void *)_cffi_f_kvmx_block_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 94), (void *)_cffi_d_kvmx_block_signals },
-  { "kvmx_cell_load", (void *)_cffi_f_kvmx_cell_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 102), (void *)_cffi_d_kvmx_cell_load },
-  { "kvmx_cell_store", (void *)_cffi_f_kvmx_cell_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 108), (void *)_cffi_d_kvmx_cell_store },
-  { "kvmx_coalesced_drain", (void *)_cffi_f_kvmx_coalesced_drain, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 83), (void *)_cffi_d_kvmx_coalesced_drain },
-  { "kvmx_decode", (void *)_cffi_f_kvmx_decode, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_kvmx_decode },
-  { "kvmx_dirty_harvest", (void *)_cffi_f_kvmx_dirty_harvest, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_kvmx_dirty_harvest },
-  { "kvmx_install_kick", (void *)_cffi_f_kvmx_install_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 94), (void *)_cffi_d_kvmx_install_kick },
+  { "kvmx_block_signals", (void *)_cffi_f_kvmx_block_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 99), (void *)_cffi_d_kvmx_block_signals },
+  { "kvmx_cell_load", (void *)_cffi_f_kvmx_cell_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 107), (void *)_cffi_d_kvmx_cell_load },
+  { "kvmx_cell_store", (void *)_cffi_f_kvmx_cell_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 113), (void *)_cffi_d_kvmx_cell_store },
+  { "kvmx_coalesced_drain", (void *)_cffi_f_kvmx_coalesced_drain, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_kvmx_coalesced_drain },
+  { "kvmx_decode", (void *)_cffi_f_kvmx_decode, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 83), (void *)_cffi_d_kvmx_decode },
+  { "kvmx_dirty_harvest", (void *)_cffi_f_kvmx_dirty_harvest, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 93), (void *)_cffi_d_kvmx_dirty_harvest },
+  { "kvmx_install_kick", (void *)_cffi_f_kvmx_install_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 99), (void *)_cffi_d_kvmx_install_kick },
   { "kvmx_ioctl", (void *)_cffi_f_kvmx_ioctl, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_kvmx_ioctl },
   { "kvmx_ioctl_value", (void *)_cffi_f_kvmx_ioctl_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 5), (void *)_cffi_d_kvmx_ioctl_value },
   { "kvmx_layout", (void *)_cffi_f_kvmx_layout, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_kvmx_layout },
   { "kvmx_native", (void *)_cffi_f_kvmx_native, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_kvmx_native },
-  { "kvmx_selftest_overrun", (void *)_cffi_f_kvmx_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 94), (void *)_cffi_d_kvmx_selftest_overrun },
+  { "kvmx_reply", (void *)_cffi_f_kvmx_reply, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_kvmx_reply },
+  { "kvmx_selftest_overrun", (void *)_cffi_f_kvmx_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 99), (void *)_cffi_d_kvmx_selftest_overrun },
   { "kvmx_table_check", (void *)_cffi_f_kvmx_table_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 20), (void *)_cffi_d_kvmx_table_check },
-  { "kvmx_vcpu_abandon", (void *)_cffi_f_kvmx_vcpu_abandon, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 105), (void *)_cffi_d_kvmx_vcpu_abandon },
+  { "kvmx_vcpu_abandon", (void *)_cffi_f_kvmx_vcpu_abandon, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 110), (void *)_cffi_d_kvmx_vcpu_abandon },
   { "kvmx_vcpu_close", (void *)_cffi_f_kvmx_vcpu_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 23), (void *)_cffi_d_kvmx_vcpu_close },
   { "kvmx_vcpu_create", (void *)_cffi_f_kvmx_vcpu_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_kvmx_vcpu_create },
-  { "kvmx_vcpu_destroy", (void *)_cffi_f_kvmx_vcpu_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 105), (void *)_cffi_d_kvmx_vcpu_destroy },
-  { "kvmx_vcpu_exit", (void *)_cffi_f_kvmx_vcpu_exit, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 96), (void *)_cffi_d_kvmx_vcpu_exit },
+  { "kvmx_vcpu_destroy", (void *)_cffi_f_kvmx_vcpu_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 110), (void *)_cffi_d_kvmx_vcpu_destroy },
+  { "kvmx_vcpu_exit", (void *)_cffi_f_kvmx_vcpu_exit, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 101), (void *)_cffi_d_kvmx_vcpu_exit },
   { "kvmx_vcpu_get_data", (void *)_cffi_f_kvmx_vcpu_get_data, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 61), (void *)_cffi_d_kvmx_vcpu_get_data },
   { "kvmx_vcpu_ioctl", (void *)_cffi_f_kvmx_vcpu_ioctl, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 56), (void *)_cffi_d_kvmx_vcpu_ioctl },
   { "kvmx_vcpu_ioctl_value", (void *)_cffi_f_kvmx_vcpu_ioctl_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_kvmx_vcpu_ioctl_value },
   { "kvmx_vcpu_kick", (void *)_cffi_f_kvmx_vcpu_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 23), (void *)_cffi_d_kvmx_vcpu_kick },
   { "kvmx_vcpu_ready", (void *)_cffi_f_kvmx_vcpu_ready, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 23), (void *)_cffi_d_kvmx_vcpu_ready },
-  { "kvmx_vcpu_reply_hypercall", (void *)_cffi_f_kvmx_vcpu_reply_hypercall, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_kvmx_vcpu_reply_hypercall },
+  { "kvmx_vcpu_reply", (void *)_cffi_f_kvmx_vcpu_reply, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_kvmx_vcpu_reply },
   { "kvmx_vcpu_reply_msr", (void *)_cffi_f_kvmx_vcpu_reply_msr, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 37), (void *)_cffi_d_kvmx_vcpu_reply_msr },
   { "kvmx_vcpu_request_window", (void *)_cffi_f_kvmx_vcpu_request_window, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 26), (void *)_cffi_d_kvmx_vcpu_request_window },
   { "kvmx_vcpu_run", (void *)_cffi_f_kvmx_vcpu_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 42), (void *)_cffi_d_kvmx_vcpu_run },
   { "kvmx_vcpu_set_data", (void *)_cffi_f_kvmx_vcpu_set_data, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_kvmx_vcpu_set_data },
   { "kvmx_vcpu_set_value", (void *)_cffi_f_kvmx_vcpu_set_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_kvmx_vcpu_set_value },
-  { "kvmx_vcpu_stats", (void *)_cffi_f_kvmx_vcpu_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 99), (void *)_cffi_d_kvmx_vcpu_stats },
+  { "kvmx_vcpu_stats", (void *)_cffi_f_kvmx_vcpu_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 104), (void *)_cffi_d_kvmx_vcpu_stats },
   { "kvmx_vcpu_sync_copy", (void *)_cffi_f_kvmx_vcpu_sync_copy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 30), (void *)_cffi_d_kvmx_vcpu_sync_copy },
   { "kvmx_vcpu_sync_masks", (void *)_cffi_f_kvmx_vcpu_sync_masks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_kvmx_vcpu_sync_masks },
   { "kvmx_vcpu_user", (void *)_cffi_f_kvmx_vcpu_user, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 23), (void *)_cffi_d_kvmx_vcpu_user },
@@ -3400,16 +3466,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "is_mmio", offsetof(struct kvmx_exit, is_mmio),
                sizeof(((struct kvmx_exit *)0)->is_mmio),
-               _CFFI_OP(_CFFI_OP_NOOP, 129) },
+               _CFFI_OP(_CFFI_OP_NOOP, 134) },
   { "is_write", offsetof(struct kvmx_exit, is_write),
                 sizeof(((struct kvmx_exit *)0)->is_write),
-                _CFFI_OP(_CFFI_OP_NOOP, 129) },
+                _CFFI_OP(_CFFI_OP_NOOP, 134) },
   { "size", offsetof(struct kvmx_exit, size),
             sizeof(((struct kvmx_exit *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 129) },
+            _CFFI_OP(_CFFI_OP_NOOP, 134) },
   { "pad", offsetof(struct kvmx_exit, pad),
            sizeof(((struct kvmx_exit *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 129) },
+           _CFFI_OP(_CFFI_OP_NOOP, 134) },
   { "count", offsetof(struct kvmx_exit, count),
              sizeof(((struct kvmx_exit *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 2) },
@@ -3427,7 +3493,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                    _CFFI_OP(_CFFI_OP_NOOP, 7) },
   { "words", offsetof(struct kvmx_exit, words),
              sizeof(((struct kvmx_exit *)0)->words),
-             _CFFI_OP(_CFFI_OP_NOOP, 125) },
+             _CFFI_OP(_CFFI_OP_NOOP, 130) },
   { "base", offsetof(struct kvmx_range, base),
             sizeof(((struct kvmx_range *)0)->base),
             _CFFI_OP(_CFFI_OP_NOOP, 7) },
@@ -3439,28 +3505,28 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 7) },
   { "read_cell", offsetof(struct kvmx_range, read_cell),
                  sizeof(((struct kvmx_range *)0)->read_cell),
-                 _CFFI_OP(_CFFI_OP_NOOP, 109) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "write_cell", offsetof(struct kvmx_range, write_cell),
                   sizeof(((struct kvmx_range *)0)->write_cell),
-                  _CFFI_OP(_CFFI_OP_NOOP, 109) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 114) },
   { "hits", offsetof(struct kvmx_range, hits),
             sizeof(((struct kvmx_range *)0)->hits),
             _CFFI_OP(_CFFI_OP_NOOP, 7) },
   { "fd", offsetof(struct kvmx_range, fd),
           sizeof(((struct kvmx_range *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 115) },
+          _CFFI_OP(_CFFI_OP_NOOP, 120) },
   { "read_kind", offsetof(struct kvmx_range, read_kind),
                  sizeof(((struct kvmx_range *)0)->read_kind),
-                 _CFFI_OP(_CFFI_OP_NOOP, 129) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 134) },
   { "write_kind", offsetof(struct kvmx_range, write_kind),
                   sizeof(((struct kvmx_range *)0)->write_kind),
-                  _CFFI_OP(_CFFI_OP_NOOP, 129) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 134) },
   { "pad", offsetof(struct kvmx_range, pad),
            sizeof(((struct kvmx_range *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 130) },
+           _CFFI_OP(_CFFI_OP_NOOP, 135) },
   { "exits", offsetof(struct kvmx_stats, exits),
              sizeof(((struct kvmx_stats *)0)->exits),
-             _CFFI_OP(_CFFI_OP_NOOP, 127) },
+             _CFFI_OP(_CFFI_OP_NOOP, 132) },
   { "native", offsetof(struct kvmx_stats, native),
               sizeof(((struct kvmx_stats *)0)->native),
               _CFFI_OP(_CFFI_OP_NOOP, 7) },
@@ -3484,10 +3550,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "pio", offsetof(struct kvmx_table, pio),
            sizeof(((struct kvmx_table *)0)->pio),
-           _CFFI_OP(_CFFI_OP_NOOP, 118) },
+           _CFFI_OP(_CFFI_OP_NOOP, 123) },
   { "mmio", offsetof(struct kvmx_table, mmio),
             sizeof(((struct kvmx_table *)0)->mmio),
-            _CFFI_OP(_CFFI_OP_NOOP, 118) },
+            _CFFI_OP(_CFFI_OP_NOOP, 123) },
   { "addr", offsetof(struct kvmx_write, addr),
             sizeof(((struct kvmx_write *)0)->addr),
             _CFFI_OP(_CFFI_OP_NOOP, 7) },
@@ -3503,24 +3569,24 @@ static const struct _cffi_field_s _cffi_fields[] = {
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "kvmx_dirty", 116, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_dirty", 121, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_dirty), offsetof(struct _cffi_align_struct_kvmx_dirty, y), 0, 3 },
-  { "kvmx_exit", 117, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_exit", 122, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_exit), offsetof(struct _cffi_align_struct_kvmx_exit, y), 3, 11 },
-  { "kvmx_range", 119, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_range", 124, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_range), offsetof(struct _cffi_align_struct_kvmx_range, y), 14, 10 },
-  { "kvmx_stats", 121, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_stats", 126, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_stats), offsetof(struct _cffi_align_struct_kvmx_stats, y), 24, 5 },
-  { "kvmx_table", 122, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_table", 127, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_table), offsetof(struct _cffi_align_struct_kvmx_table, y), 29, 5 },
-  { "kvmx_vcpu", 123, _CFFI_F_OPAQUE,
+  { "kvmx_vcpu", 128, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "kvmx_write", 124, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_write", 129, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_write), offsetof(struct _cffi_align_struct_kvmx_write, y), 34, 4 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "kvmx_action", 114, _cffi_prim_int(sizeof(enum kvmx_action), ((enum kvmx_action)-1) <= 0),
+  { "kvmx_action", 119, _cffi_prim_int(sizeof(enum kvmx_action), ((enum kvmx_action)-1) <= 0),
     "KVMX_NONE,KVMX_CONSTANT,KVMX_DROP,KVMX_LATCH,KVMX_EVENTFD,KVMX_COUNTER" },
 };
 
@@ -3531,12 +3597,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  151,  /* num_globals */
+  152,  /* num_globals */
   7,  /* num_struct_unions */
   1,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  133,  /* num_types */
+  138,  /* num_types */
   0,  /* flags */
 };
 

@@ -326,15 +326,13 @@ int kvmx_vcpu_reply_msr(struct kvmx_vcpu *v, int error, uint64_t data)
 	return asked ? 0 : -ENODATA;
 }
 
-int kvmx_vcpu_reply_hypercall(struct kvmx_vcpu *v, uint64_t value)
+int kvmx_vcpu_reply(struct kvmx_vcpu *v, uint64_t first, uint64_t second)
 {
 	int ret = enter(v, BUSY);
 	if (ret)
 		return ret;
-	if (v->exit.reason != KX_EXIT_HYPERCALL)
-		ret = -ENODATA;
-	else
-		v->run->hypercall.ret = value;
+	/* The page keeps its reason until the next run, which clears it; a failed run leaves none. */
+	ret = v->exit.reason == v->run->exit_reason ? kvmx_reply((uint8_t *)v->run, first, second) : -ENODATA;
 	leave(v);
 	return ret;
 }

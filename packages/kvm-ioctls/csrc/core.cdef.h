@@ -9,7 +9,7 @@ struct kvmx_exit {
 	uint64_t addr;
 	uint64_t value;
 	uint64_t data_offset;
-	uint64_t words[20];
+	uint64_t words[32];
 };
 
 enum kvmx_action { KVMX_NONE = 0, KVMX_CONSTANT = 1, KVMX_DROP = 2, KVMX_LATCH = 3, KVMX_EVENTFD = 4, KVMX_COUNTER = 5 };
@@ -57,7 +57,7 @@ int kvmx_vcpu_set_value(struct kvmx_vcpu *v, uint64_t value);
 int kvmx_vcpu_set_data(struct kvmx_vcpu *v, const uint8_t *data, uint64_t size);
 int kvmx_vcpu_get_data(struct kvmx_vcpu *v, uint8_t *data, uint64_t size);
 int kvmx_vcpu_reply_msr(struct kvmx_vcpu *v, int error, uint64_t data);
-int kvmx_vcpu_reply_hypercall(struct kvmx_vcpu *v, uint64_t ret);
+int kvmx_vcpu_reply(struct kvmx_vcpu *v, uint64_t first, uint64_t second);
 int kvmx_vcpu_request_window(struct kvmx_vcpu *v, int on);
 int kvmx_vcpu_ready(struct kvmx_vcpu *v);
 int kvmx_vcpu_sync_masks(struct kvmx_vcpu *v, uint64_t valid, uint64_t dirty);
@@ -69,6 +69,7 @@ int kvmx_ioctl(int fd, uint64_t nr, void *arg);
 int kvmx_ioctl_value(int fd, uint64_t nr, uint64_t arg);
 
 int kvmx_decode(const uint8_t *page, uint64_t page_size, struct kvmx_exit *ret);
+int kvmx_reply(uint8_t *page, uint64_t first, uint64_t second);
 int kvmx_native(struct kvmx_table *t, const struct kvmx_exit *e, uint8_t *page);
 int kvmx_table_check(const struct kvmx_table *t);
 uint64_t kvmx_cell_load(const uint64_t *cell);

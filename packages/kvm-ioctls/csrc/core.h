@@ -10,7 +10,7 @@
 
 #define KVMX_ABI 1u
 #define KVMX_REASONS 48u     /* KVM_EXIT_* known today end at 42; the last cell counts all above */
-#define KVMX_WORDS 20u
+#define KVMX_WORDS 32u     /* the whole union of an exit without a decoder */
 #define KVMX_RUN_BUDGET 65536 /* native exits in one call, so that a caller's signals are never starved */
 
 /* One exit, copied out of the shared page once and checked. */
@@ -74,7 +74,7 @@ int kvmx_vcpu_set_value(struct kvmx_vcpu *v, uint64_t value);
 int kvmx_vcpu_set_data(struct kvmx_vcpu *v, const uint8_t *data, uint64_t size);
 int kvmx_vcpu_get_data(struct kvmx_vcpu *v, uint8_t *data, uint64_t size);
 int kvmx_vcpu_reply_msr(struct kvmx_vcpu *v, int error, uint64_t data);
-int kvmx_vcpu_reply_hypercall(struct kvmx_vcpu *v, uint64_t ret);
+int kvmx_vcpu_reply(struct kvmx_vcpu *v, uint64_t first, uint64_t second); /* what the last exit waits for */
 int kvmx_vcpu_request_window(struct kvmx_vcpu *v, int on);
 int kvmx_vcpu_ready(struct kvmx_vcpu *v);   /* ready_for_interrupt_injection | if_flag << 1 | flags << 16 */
 int kvmx_vcpu_sync_masks(struct kvmx_vcpu *v, uint64_t valid, uint64_t dirty);
@@ -86,6 +86,7 @@ int kvmx_ioctl(int fd, uint64_t nr, void *arg);
 int kvmx_ioctl_value(int fd, uint64_t nr, uint64_t arg);
 
 int kvmx_decode(const uint8_t *page, uint64_t page_size, struct kvmx_exit *ret);
+int kvmx_reply(uint8_t *page, uint64_t first, uint64_t second);
 int kvmx_native(struct kvmx_table *t, const struct kvmx_exit *e, uint8_t *page); /* 1 = answered */
 int kvmx_table_check(const struct kvmx_table *t);
 uint64_t kvmx_cell_load(const uint64_t *cell);

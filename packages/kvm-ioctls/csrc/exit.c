@@ -58,17 +58,58 @@ static void words(struct kvmx_exit *e, const uint64_t *from, uint32_t n)
 
 #define WORDS(e, ...) words(e, (const uint64_t[]){__VA_ARGS__}, sizeof((const uint64_t[]){__VA_ARGS__}) / 8)
 
+static void decode_hyperv(const struct kx_run *run, struct kvmx_exit *e)
+{
+	WORDS(e, run->hyperv.type);
+	if (run->hyperv.type == KX_HYPERV_HCALL)
+		WORDS(e, run->hyperv.u.hcall.input, run->hyperv.u.hcall.params[0], run->hyperv.u.hcall.params[1]);
+	else if (run->hyperv.type == KX_HYPERV_SYNIC)
+		WORDS(e, run->hyperv.u.synic.msr, run->hyperv.u.synic.control, run->hyperv.u.synic.evt_page,
+		      run->hyperv.u.synic.msg_page);
+	else
+		WORDS(e, run->hyperv.u.syndbg.msr, run->hyperv.u.syndbg.control, run->hyperv.u.syndbg.status,
+		      run->hyperv.u.syndbg.send_page, run->hyperv.u.syndbg.recv_page, run->hyperv.u.syndbg.pending_page);
+}
+
+/* Exits of one architecture or of one guest interface; the rest come as they are. */
+static void decode_arch(const struct kx_run *run, struct kvmx_exit *e)
+{
+	switch (e->reason) {
+	case KX_EXIT_HYPERV: decode_hyperv(run, e); break;
+	case KX_EXIT_XEN:
+		WORDS(e, run->xen.type, run->xen.u.hcall.longmode, run->xen.u.hcall.cpl, run->xen.u.hcall.input);
+		words(e, run->xen.u.hcall.params, 6);
+		break;
+	case KX_EXIT_ARM_NISV:
+	case KX_EXIT_ARM_LDST64B: WORDS(e, run->arm_nisv.esr_iss, run->arm_nisv.fault_ipa); break;
+	case KX_EXIT_ARM_SEA: WORDS(e, run->arm_sea.flags, run->arm_sea.esr, run->arm_sea.gva, run->arm_sea.gpa); break;
+	case KX_EXIT_RISCV_SBI:
+		WORDS(e, run->riscv_sbi.extension_id, run->riscv_sbi.function_id);
+		words(e, run->riscv_sbi.args, 6);
+		break;
+	case KX_EXIT_RISCV_CSR: WORDS(e, run->riscv_csr.csr_num, run->riscv_csr.new_value, run->riscv_csr.write_mask); break;
+	case KX_EXIT_TDX:
+		WORDS(e, run->tdx.flags, run->tdx.nr);
+		words(e, run->tdx.unknown.data, 5);
+		break;
+	case KX_EXIT_SNP_REQ_CERTS: WORDS(e, run->snp_req_certs.gpa, run->snp_req_certs.npages); break;
+	default: words(e, (const uint64_t *)(const void *)run->padding, KVMX_WORDS); break;
+	}
+}
+
 static void decode_other(const struct kx_run *run, struct kvmx_exit *e)
 {
 	switch (e->reason) {
 	case KX_EXIT_UNKNOWN: WORDS(e, run->hw.hardware_exit_reason); break;
 	case KX_EXIT_EXCEPTION: WORDS(e, run->ex.exception, run->ex.error_code); break;
 	case KX_EXIT_HYPERCALL:
-		WORDS(e, run->hypercall.nr, run->hypercall.longmode);
+		WORDS(e, run->hypercall.nr, run->hypercall.flags);
 		words(e, run->hypercall.args, 6);
 		break;
 	case KX_EXIT_DEBUG:
-		WORDS(e, run->debug.arch.exception, run->debug.arch.pc, run->debug.arch.dr6, run->debug.arch.dr7);
+		/* x86: exception, pc, dr6, dr7; arm64: hsr, far. The first word is two halves there. */
+		WORDS(e, (uint64_t)run->debug.arm64.hsr_high << 32 | run->debug.arm64.hsr, run->debug.arch.pc,
+		      run->debug.arch.dr6, run->debug.arch.dr7);
 		break;
 	case KX_EXIT_FAIL_ENTRY: WORDS(e, run->fail_entry.hardware_entry_failure_reason, run->fail_entry.cpu); break;
 	case KX_EXIT_TPR_ACCESS: WORDS(e, run->tpr_access.rip, run->tpr_access.is_write); break;
@@ -85,7 +126,16 @@ static void decode_other(const struct kx_run *run, struct kvmx_exit *e)
 	case KX_EXIT_X86_WRMSR: WORDS(e, run->msr.index, run->msr.reason, run->msr.data); break;
 	case KX_EXIT_NOTIFY: WORDS(e, run->notify.flags); break;
 	case KX_EXIT_MEMORY_FAULT: WORDS(e, run->memory_fault.flags, run->memory_fault.gpa, run->memory_fault.size); break;
-	default: break;
+	case KX_EXIT_HLT:
+	case KX_EXIT_IRQ_WINDOW_OPEN:
+	case KX_EXIT_SHUTDOWN:
+	case KX_EXIT_INTR:
+	case KX_EXIT_SET_TPR:
+	case KX_EXIT_NMI:
+	case KX_EXIT_DIRTY_RING_FULL:
+	case KX_EXIT_AP_RESET_HOLD:
+	case KX_EXIT_X86_BUS_LOCK: break;
+	default: decode_arch(run, e); break;
 	}
 }
 
@@ -110,6 +160,36 @@ int kvmx_decode(const uint8_t *page, uint64_t page_size, struct kvmx_exit *ret)
 	/* SAFETY: data_offset + size * count <= page_size was checked (MMIO: 8 bytes inside kx_run). */
 	ret->value = ret->is_write ? load_le(page + ret->data_offset, ret->size) : ones(ret->size);
 	return 0;
+}
+
+/* ---- answers ---- */
+int kvmx_reply(uint8_t *page, uint64_t first, uint64_t second)
+{
+	/* SAFETY: the caller's page holds a kx_run, 8-byte aligned; only members of the union are written. */
+	struct kx_run *run = (struct kx_run *)(void *)page;
+	switch (run->exit_reason) {
+	case KX_EXIT_HYPERCALL: run->hypercall.ret = first; return 0;
+	case KX_EXIT_XEN: run->xen.u.hcall.result = first; return 0;
+	case KX_EXIT_RISCV_SBI:
+		run->riscv_sbi.ret[0] = first;
+		run->riscv_sbi.ret[1] = second;
+		return 0;
+	case KX_EXIT_RISCV_CSR: run->riscv_csr.ret_value = first; return 0;
+	case KX_EXIT_SNP_REQ_CERTS: run->snp_req_certs.ret = first; return 0;
+	case KX_EXIT_TDX:
+		run->tdx.unknown.ret = first;
+		run->tdx.unknown.data[0] = second;
+		return 0;
+	case KX_EXIT_HYPERV:
+		if (run->hyperv.type == KX_HYPERV_HCALL)
+			run->hyperv.u.hcall.result = first;
+		else if (run->hyperv.type == KX_HYPERV_SYNDBG)
+			run->hyperv.u.syndbg.status = first;
+		else
+			return -ENODATA;
+		return 0;
+	default: return -ENODATA;
+	}
 }
 
 /* ---- native exits ---- */

@@ -118,10 +118,6 @@ struct kx_run {
 		struct { uint8_t error, pad[7]; uint32_t reason, index; uint64_t data; } msr;
 		struct { uint32_t flags; } notify;
 		struct { uint64_t flags, gpa, size; } memory_fault; /* Linux 6.8 */
-		struct { uint32_t dcrn, data; uint8_t is_write; } dcr;
-		struct { uint64_t nr, ret, args[9]; } papr_hcall;
-		struct { uint32_t epr; } epr;
-		struct { uint64_t phys_addr; uint8_t data[8]; uint32_t len; uint8_t is_write; } iocsr_io;
 		struct {
 			uint32_t type, pad1;
 			union {
@@ -149,14 +145,16 @@ struct kx_run {
 enum kx_exit_reason {
 	KX_EXIT_UNKNOWN = 0, KX_EXIT_EXCEPTION = 1, KX_EXIT_IO = 2, KX_EXIT_HYPERCALL = 3, KX_EXIT_DEBUG = 4,
 	KX_EXIT_HLT = 5, KX_EXIT_MMIO = 6, KX_EXIT_IRQ_WINDOW_OPEN = 7, KX_EXIT_SHUTDOWN = 8, KX_EXIT_FAIL_ENTRY = 9,
-	KX_EXIT_INTR = 10, KX_EXIT_SET_TPR = 11, KX_EXIT_TPR_ACCESS = 12, KX_EXIT_DCR = 15, KX_EXIT_NMI = 16,
-	KX_EXIT_INTERNAL_ERROR = 17, KX_EXIT_PAPR_HCALL = 19, KX_EXIT_WATCHDOG = 21, KX_EXIT_EPR = 23,
+	KX_EXIT_INTR = 10, KX_EXIT_SET_TPR = 11, KX_EXIT_TPR_ACCESS = 12, KX_EXIT_NMI = 16,
+	KX_EXIT_INTERNAL_ERROR = 17,
 	KX_EXIT_SYSTEM_EVENT = 24, KX_EXIT_IOAPIC_EOI = 26, KX_EXIT_HYPERV = 27, KX_EXIT_ARM_NISV = 28,
 	KX_EXIT_X86_RDMSR = 29, KX_EXIT_X86_WRMSR = 30, KX_EXIT_DIRTY_RING_FULL = 31, KX_EXIT_AP_RESET_HOLD = 32,
 	KX_EXIT_X86_BUS_LOCK = 33, KX_EXIT_XEN = 34, KX_EXIT_RISCV_SBI = 35, KX_EXIT_RISCV_CSR = 36, KX_EXIT_NOTIFY = 37,
-	KX_EXIT_LOONGARCH_IOCSR = 38, KX_EXIT_MEMORY_FAULT = 39, KX_EXIT_TDX = 40, KX_EXIT_ARM_SEA = 41,
+	KX_EXIT_MEMORY_FAULT = 39, KX_EXIT_TDX = 40, KX_EXIT_ARM_SEA = 41,
 	KX_EXIT_ARM_LDST64B = 42, KX_EXIT_SNP_REQ_CERTS = 43,
 };
+
+enum { KX_HYPERV_SYNIC = 1, KX_HYPERV_HCALL = 2, KX_HYPERV_SYNDBG = 3 };
 
 /* S(struct, size) and F(struct, field, offset): both are written down, so a changed compiler or edit cannot
  * move one unnoticed. */
@@ -219,10 +217,10 @@ enum kx_exit_reason {
 	F(stats_desc, flags, 0) F(stats_desc, exponent, 4) F(stats_desc, size, 6) F(stats_desc, offset, 8) \
 	F(stats_desc, bucket_size, 12) F(enc_region, addr, 0) F(enc_region, size, 8) F(tpr_access_ctl, enabled, 0) \
 	F(tpr_access_ctl, flags, 4) F(vapic_addr, vapic_addr, 0) F(run, hypercall.longmode, 96) \
-	F(run, memory_fault.flags, 32) F(run, memory_fault.gpa, 40) F(run, memory_fault.size, 48) F(run, dcr.dcrn, 32) \
-	F(run, dcr.data, 36) F(run, dcr.is_write, 40) F(run, papr_hcall.nr, 32) F(run, papr_hcall.ret, 40) \
-	F(run, papr_hcall.args, 48) F(run, epr.epr, 32) F(run, iocsr_io.phys_addr, 32) F(run, iocsr_io.data, 40) \
-	F(run, iocsr_io.len, 48) F(run, iocsr_io.is_write, 52) F(run, hyperv.type, 32) F(run, hyperv.u.synic.msr, 40) \
+	F(run, memory_fault.flags, 32) F(run, memory_fault.gpa, 40) F(run, memory_fault.size, 48) \
+	 \
+	 \
+	 F(run, hyperv.type, 32) F(run, hyperv.u.synic.msr, 40) \
 	F(run, hyperv.u.synic.control, 48) F(run, hyperv.u.synic.evt_page, 56) F(run, hyperv.u.synic.msg_page, 64) \
 	F(run, hyperv.u.hcall.input, 40) F(run, hyperv.u.hcall.result, 48) F(run, hyperv.u.hcall.params, 56) \
 	F(run, hyperv.u.syndbg.msr, 40) F(run, hyperv.u.syndbg.control, 48) F(run, hyperv.u.syndbg.status, 56) \

@@ -8,19 +8,50 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 from kvm_ioctls._exit_reason import ExitReason
+from kvm_ioctls._exits_arch import (
+    ApResetHold,
+    Arm64Debug,
+    ArmLdst64b,
+    ArmNisv,
+    ArmSea,
+    BusLock,
+    Debug,
+    DirtyRingFull,
+    HypervHcall,
+    HypervSyndbg,
+    HypervSynic,
+    Riscv64Debug,
+    RiscvCsr,
+    RiscvSbi,
+    SnpReqCerts,
+    Tdx,
+    XenHcall,
+    debug_exit,
+    hyperv_exit,
+)
 from kvm_ioctls._record import HEAD, WORDS_AT
 
 __all__ = (
+    "ApResetHold",
+    "Arm64Debug",
+    "ArmLdst64b",
+    "ArmNisv",
+    "ArmSea",
+    "BusLock",
     "Debug",
+    "DirtyRingFull",
     "Exception_",
     "Exit",
     "FailEntry",
     "Hlt",
     "Hypercall",
+    "HypervHcall",
+    "HypervSyndbg",
+    "HypervSynic",
     "InternalError",
     "Intr",
     "IoIn",
@@ -33,17 +64,23 @@ __all__ = (
     "Nmi",
     "Notify",
     "RdMsr",
+    "Riscv64Debug",
+    "RiscvCsr",
+    "RiscvSbi",
     "SetTpr",
     "Shutdown",
+    "SnpReqCerts",
     "SystemEvent",
+    "Tdx",
     "TprAccess",
     "Unknown",
     "WrMsr",
+    "XenHcall",
     "exit_of",
 )
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class IoIn:
     """The guest reads a port: `count` elements of `size` (1, 2, 4) bytes; answer with set_io_result()."""
 
@@ -52,7 +89,7 @@ class IoIn:
     count: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class IoOut:
     """The guest wrote `count` elements of `size` (1, 2, 4) bytes to a port."""
 
@@ -62,7 +99,7 @@ class IoOut:
     data: bytes
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class MmioRead:
     """The guest reads `size` (1..8) bytes where no memory is; answer with set_io_result()."""
 
@@ -70,7 +107,7 @@ class MmioRead:
     size: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class MmioWrite:
     """The guest wrote `size` (1..8) bytes where no memory is."""
 
@@ -79,37 +116,37 @@ class MmioWrite:
     data: bytes
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Hlt:
     """The guest halted and there is no in-kernel irqchip to wait for it."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Shutdown:
     """Triple fault."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Intr:
     """A kick ended the run; no port or MMIO access is pending and state may be read."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Nmi:
     """An NMI of the host interrupted the guest."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class IrqWindowOpen:
     """The guest can take an interrupt now (asked for with request_interrupt_window)."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SetTpr:
     """The guest changed its task priority, with a userspace local APIC."""
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class FailEntry:
     """The processor refused to enter the guest; `reason` is the hardware's."""
 
@@ -117,7 +154,7 @@ class FailEntry:
     cpu: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class InternalError:
     """KVM gave up; suberror 1 is an instruction it could not emulate, whose bytes are `insn` if known."""
 
@@ -126,7 +163,7 @@ class InternalError:
     insn: bytes
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class SystemEvent:
     """The guest asked for 1 shutdown, 2 reset, 3 crash, 4 wakeup, 5 suspend."""
 
@@ -134,7 +171,7 @@ class SystemEvent:
     data: tuple[int, ...]
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Exception_:  # noqa: N801 - the builtin has the plain name
     """An exception vector with its error code, on processors that report it."""
 
@@ -142,26 +179,24 @@ class Exception_:  # noqa: N801 - the builtin has the plain name
     error_code: int
 
 
-@dataclass(slots=True)
-class Debug:
-    """A breakpoint or single step: vector, guest pc, DR6 and DR7."""
-
-    exception: int
-    pc: int
-    dr6: int
-    dr7: int
-
-
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Hypercall:
-    """KVM_HC_* passed to userspace; answer with set_hypercall_result()."""
+    """KVM_HC_* or SMCCC passed to userspace; answer with set_exit_result().
+
+    Flags: on x86-64 bit 0 is long mode; on arm64 bit 0 an SMC, bit 1 a 16-bit instruction.
+    """
 
     nr: int
     args: tuple[int, ...]
-    longmode: bool
+    flags: int
+
+    @property
+    def longmode(self) -> bool:
+        """Whether an x86-64 guest was in 64-bit mode."""
+        return bool(self.flags & 1)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class RdMsr:
     """The guest reads an MSR that userspace asked to see; answer with set_msr_result()."""
 
@@ -169,7 +204,7 @@ class RdMsr:
     reason: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class WrMsr:
     """The guest writes an MSR that userspace asked to see; answer with set_msr_result()."""
 
@@ -178,14 +213,14 @@ class WrMsr:
     data: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class IoapicEoi:
     """The guest acknowledged a level interrupt of a userspace I/O APIC (split irqchip)."""
 
     vector: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class TprAccess:
     """The guest touched its task priority register."""
 
@@ -193,14 +228,14 @@ class TprAccess:
     is_write: bool
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Notify:
     """The guest held the processor without an event window for too long."""
 
     flags: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class MemoryFault:
     """KVM could not resolve `size` bytes at `gpa` (Linux 6.8); flag 8 means private memory."""
 
@@ -209,12 +244,16 @@ class MemoryFault:
     size: int
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class Unknown:
-    """A reason without a class of its own; `hardware` is set when the kernel did not know it either."""
+    """A reason without a class of its own, with the 256 bytes that the run page holds for it.
+
+    `hardware` is set when the kernel did not know it either (KVM_EXIT_UNKNOWN).
+    """
 
     reason: int
     hardware: int = 0
+    payload: bytes = field(default=b"", repr=False)
 
 
 Exit: TypeAlias = (
@@ -240,6 +279,22 @@ Exit: TypeAlias = (
     | TprAccess
     | Notify
     | MemoryFault
+    | ApResetHold
+    | Arm64Debug
+    | ArmLdst64b
+    | ArmNisv
+    | ArmSea
+    | BusLock
+    | DirtyRingFull
+    | HypervHcall
+    | HypervSynic
+    | HypervSyndbg
+    | Riscv64Debug
+    | RiscvCsr
+    | RiscvSbi
+    | SnpReqCerts
+    | Tdx
+    | XenHcall
     | Unknown
 )
 """Whatever `VcpuFd.run` returns."""
@@ -262,8 +317,8 @@ def _internal_error(words: tuple[int, ...]) -> InternalError:
 _BUILDERS: dict[int, Callable[[tuple[int, ...]], Exit]] = {
     ExitReason.UNKNOWN: lambda w: Unknown(0, w[0]),
     ExitReason.EXCEPTION: lambda w: Exception_(w[0], w[1]),
-    ExitReason.HYPERCALL: lambda w: Hypercall(w[0], w[2:8], bool(w[1])),
-    ExitReason.DEBUG: lambda w: Debug(w[0], w[1], w[2], w[3]),
+    ExitReason.HYPERCALL: lambda w: Hypercall(w[0], w[2:8], w[1]),
+    ExitReason.DEBUG: debug_exit,
     ExitReason.HLT: lambda _: Hlt(),
     ExitReason.IRQ_WINDOW_OPEN: lambda _: IrqWindowOpen(),
     ExitReason.SHUTDOWN: lambda _: Shutdown(),
@@ -279,13 +334,27 @@ _BUILDERS: dict[int, Callable[[tuple[int, ...]], Exit]] = {
     ExitReason.X86_WRMSR: lambda w: WrMsr(w[0], w[1], w[2]),
     ExitReason.NOTIFY: lambda w: Notify(w[0]),
     ExitReason.MEMORY_FAULT: lambda w: MemoryFault(w[0], w[1], w[2]),
+    ExitReason.HYPERV: lambda w: hyperv_exit(w) or Unknown(ExitReason.HYPERV),
+    ExitReason.ARM_NISV: lambda w: ArmNisv(w[0], w[1]),
+    ExitReason.DIRTY_RING_FULL: lambda _: DirtyRingFull(),
+    ExitReason.AP_RESET_HOLD: lambda _: ApResetHold(),
+    ExitReason.X86_BUS_LOCK: lambda _: BusLock(),
+    ExitReason.XEN: lambda w: XenHcall(bool(w[1]), w[2], w[3], w[4:10]),
+    ExitReason.RISCV_SBI: lambda w: RiscvSbi(w[0], w[1], w[2:8]),
+    ExitReason.RISCV_CSR: lambda w: RiscvCsr(w[0], w[1], w[2]),
+    ExitReason.TDX: lambda w: Tdx(w[0], w[1], w[2:7]),
+    ExitReason.ARM_SEA: lambda w: ArmSea(w[0], w[1], w[2], w[3]),
+    ExitReason.ARM_LDST64B: lambda w: ArmLdst64b(w[0], w[1]),
+    ExitReason.SNP_REQ_CERTS: lambda w: SnpReqCerts(w[0], w[1]),
 }
 
 
 def _build_exit(reason: int, words: tuple[int, ...]) -> Exit:
     """Build the object of any exit that is not port or MMIO; `words` as csrc/core.c orders them."""
     builder = _BUILDERS.get(reason)
-    return Unknown(reason) if builder is None else builder(words)
+    if builder is None:
+        return Unknown(reason, payload=struct.pack(f"<{len(words)}Q", *words))
+    return builder(words)
 
 
 def exit_of(view: memoryview, data: Callable[[int], bytes]) -> Exit:

@@ -196,15 +196,33 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
         if ret:
             self._fail(ret, "set_msr_result")
 
-    def set_hypercall_result(self, value: int) -> None:
-        """Answer the last Hypercall; the guest sees `value` in RAX.
+    def set_exit_result(self, value: int, second: int = 0) -> None:
+        """Answer the last call that waits for a number.
+
+        Hypercall, XenHcall, HypervHcall, HypervSyndbg, RiscvSbi, RiscvCsr, Tdx and SnpReqCerts do.
+
+        Args:
+            value: What the guest sees: the result, the status, the SBI error, the CSR's old value.
+            second: The value of an SBI call; the first operand of a TDVMCALL's answer.
 
         Raises:
-            KvmOSError: ENODATA when the last exit was none.
+            ValueError: A number does not fit 64 bits.
+            KvmOSError: ENODATA when the last exit waits for no such answer.
         """
-        ret = lib.kvmx_vcpu_reply_hypercall(self._vcpu, value)
+        if not 0 <= value < 1 << 64 or not 0 <= second < 1 << 64:
+            raise ValueError(f"value={value:#x}, second={second:#x} do not fit 64 bits")
+        ret = lib.kvmx_vcpu_reply(self._vcpu, value, second)
         if ret:
-            self._fail(ret, "set_hypercall_result")
+            self._fail(ret, "set_exit_result")
+
+    def set_hypercall_result(self, value: int) -> None:
+        """As ``set_exit_result``, for a Hypercall: the guest sees `value` in RAX or X0.
+
+        Raises:
+            ValueError: It does not fit 64 bits.
+            KvmOSError: ENODATA when the last exit waits for no such answer.
+        """
+        self.set_exit_result(value)
 
     def request_interrupt_window(self, on: bool = True) -> None:
         """Ask for an IrqWindowOpen exit as soon as the guest can take an interrupt (no in-kernel irqchip).
