@@ -55,6 +55,21 @@ def dtc():
 
 
 @pytest.fixture(scope="session")
+def dtc_complaints():
+    """What the device tree compiler's checks say of a blob; skips where it is not installed."""
+    if shutil.which("dtc") is None:
+        pytest.skip("dtc (device-tree-compiler) is not installed")
+
+    def run(blob):
+        words = ["dtc", "-I", "dtb", "-O", "dtb", "-o", "/dev/null", "-"]
+        done = subprocess.run(words, input=blob, capture_output=True, timeout=50)
+        assert done.returncode == 0, done.stderr
+        return done.stderr.decode()
+
+    return run
+
+
+@pytest.fixture(scope="session")
 def libfdt_tree():
     """Walks a blob with libfdt, from Debian's packages, unpacked and never installed."""
     try:

@@ -10,6 +10,7 @@ from vm_device.platform import (
     AddressSpace,
     CpuNode,
     DeviceNode,
+    GicNode,
     InterruptSpec,
     IoApicNode,
     MemoryNode,
@@ -120,3 +121,20 @@ def test_field_limits(build):
     """Every numeric field has its limit."""
     with pytest.raises(PlatformError):
         build()
+
+
+def mmio(base, size):
+    """A range of the MMIO space."""
+    return AddressRange(MMIO, base, size)
+
+
+def test_gic():
+    """Its ranges are MMIO, apart from each other and from everything else of the machine."""
+    gic = GicNode(mmio(0x800_0000, 0x1_0000), mmio(0x80A_0000, 0x2_0000))
+    assert gic.ranges == (mmio(0x800_0000, 0x1_0000), mmio(0x80A_0000, 0x2_0000))
+    with pytest.raises(PlatformError, match="must be in the MMIO space"):
+        GicNode(AddressRange(AddressSpace.PIO, 0, 16), mmio(0x80A_0000, 0x2_0000))
+    with pytest.raises(RangeOverlapError):
+        GicNode(mmio(0x800_0000, 0x1_0000), mmio(0x800_0000, 0x2_0000))
+    with pytest.raises(RangeOverlapError):
+        Platform("aarch64", (CpuNode(0, 0),), (MemoryNode(0x80B_0000, 0x1000),), (), gic=gic)

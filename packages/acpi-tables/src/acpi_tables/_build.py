@@ -5,10 +5,10 @@ from vm_device.platform import AddressRange, AddressSpace, Platform
 
 from acpi_tables._dsdt import dsdt
 from acpi_tables._errors import EncodingError, UnsupportedPlatformError
-from acpi_tables._fadt import BootArch, Fadt
+from acpi_tables._fadt import Fadt
 from acpi_tables._header import GenericAddress
 from acpi_tables._pointers import RSDP_SIZE, rsdp, xsdt
-from acpi_tables.arch import for_arch
+from acpi_tables.arch import ArchTables, for_arch
 
 __all__ = ("AcpiTables", "PlacedTable", "build_tables")
 
@@ -60,7 +60,7 @@ class AcpiTables:
 
 
 def build_tables(platform: Platform, address: int) -> AcpiTables:
-    """Build RSDP, XSDT, FADT, MADT and DSDT of a machine.
+    """Build RSDP, XSDT, FADT, MADT and DSDT of a machine; on AArch64 GTDT and SPCR too.
 
     The RSDP comes first. Below 1 MiB, within 0xe0000 .. 0xfffff, a guest finds it by itself; elsewhere
     tell it through the boot protocol.
@@ -84,9 +84,10 @@ def build_tables(platform: Platform, address: int) -> AcpiTables:
     layout = _Layout(address)
     layout.skip(RSDP_SIZE)
     dsdt_at = layout.place("DSDT", dsdt(platform))
-    fadt_at = layout.place("FACP", _fadt(platform, dsdt_at, arch.boot_arch(platform)).encode())
+    fadt_at = layout.place("FACP", _fadt(platform, dsdt_at, arch).encode())
     madt_at = layout.place("APIC", arch.madt(platform).encode())
-    xsdt_at = layout.place("XSDT", xsdt((fadt_at, madt_at)))
+    more = [layout.place(signature, data) for signature, data in arch.more_tables(platform).items()]
+    xsdt_at = layout.place("XSDT", xsdt((fadt_at, madt_at, *more)))
     return layout.finish(rsdp(xsdt_at))
 
 
@@ -115,11 +116,12 @@ class _Layout:
         return AcpiTables(bytes(self.blob), self.address, self.address, tuple(self.tables))
 
 
-def _fadt(platform: Platform, dsdt_at: int, boot_arch: BootArch) -> Fadt:
+def _fadt(platform: Platform, dsdt_at: int, arch: ArchTables) -> Fadt:
     reset = platform.reset
     return Fadt(
         dsdt=dsdt_at,
-        boot_arch=boot_arch,
+        boot_arch=arch.boot_arch(platform),
+        arm_boot_arch=arch.arm_boot_arch(platform),
         reset=_register("reset", reset.range if reset else None),
         reset_value=reset.value if reset else 0,
         sleep_control=_register("sleep_control", platform.sleep_control),

@@ -1,8 +1,10 @@
 """Flattened device trees: a writer and a reader (Devicetree Specification 0.4).
 
-A tree is made of `FdtNode` values and written by `Fdt.encode`; `parse_fdt` reads a blob back.
+A tree is made of `FdtNode` values and written by `Fdt.encode`; `parse_fdt` reads a blob back, and
+`platform_tree` makes the tree of a machine from its description.
 """
 
+from linux_loader._fdt_platform import platform_tree
 from linux_loader._fdt_reader import MAX_BLOB, parse_fdt
 from linux_loader._fdt_tree import MAX_DEPTH, MAX_NAME, Fdt, FdtNode, strings, u32s, u64s
 
@@ -13,6 +15,7 @@ __all__ = (
     "Fdt",
     "FdtNode",
     "parse_fdt",
+    "platform_tree",
     "strings",
     "u32s",
     "u64s",

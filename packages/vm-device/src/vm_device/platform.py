@@ -16,6 +16,7 @@ __all__ = (
     "AddressSpace",
     "CpuNode",
     "DeviceNode",
+    "GicNode",
     "InterruptSpec",
     "IoApicNode",
     "MemoryNode",
@@ -245,6 +246,36 @@ class IoApicNode:
 
 
 @attrs.frozen
+class GicNode:
+    """The GICv3 of an Arm machine.
+
+    Args:
+        distributor: 64 KiB of registers.
+        redistributors: 128 KiB for each processor, one after the other.
+        its: 128 KiB of the interrupt translation service, if there is one.
+
+    Raises:
+        PlatformError: a range is not in the MMIO space.
+        RangeOverlapError: two of them overlap.
+    """
+
+    distributor: AddressRange
+    redistributors: AddressRange
+    its: AddressRange | None = None
+
+    def __attrs_post_init__(self) -> None:
+        for where in self.ranges:
+            _fail_unless(where.space is AddressSpace.MMIO, "gic", str(where), "must be in the MMIO space")
+        check_disjoint(self.ranges)
+
+    @property
+    def ranges(self) -> tuple[AddressRange, ...]:
+        """All its ranges."""
+        both = (self.distributor, self.redistributors)
+        return both if self.its is None else (*both, self.its)
+
+
+@attrs.frozen
 class RegisterSpec:
     """A register and the value (0 .. 255) that makes it act, e.g. the FADT's RESET_REG and RESET_VALUE."""
 
@@ -308,6 +339,7 @@ class Platform:
         memory: RAM ranges, disjoint.
         devices: unique ids, disjoint ranges, edge GSIs not shared.
         ioapics: x86 only.
+        gic: Arm only. An Arm machine has the generic timer on its usual interrupts, and PSCI by HVC.
         lapic_address: x86 local APIC MMIO base.
         reset: ACPI reset register and its value, if any.
         sleep_control: hardware-reduced ACPI sleep control register.
@@ -329,6 +361,7 @@ class Platform:
     sleep_control: AddressRange | None = None
     sleep_status: AddressRange | None = None
     s5_value: int = 5
+    gic: GicNode | None = None
 
     def __attrs_post_init__(self) -> None:
         _fail_unless(bool(self.arch), "arch", self.arch, "needs an architecture name")
@@ -346,7 +379,8 @@ class Platform:
             self.s5_value,
             "SLP_TYP is 3 bits, 0..7",
         )
-        check_disjoint([r for node in self.devices for r in node.ranges] + [m.range for m in self.memory])
+        ranges = [r for node in self.devices for r in node.ranges] + [m.range for m in self.memory]
+        check_disjoint(ranges + list(self.gic.ranges if self.gic else ()))
         _check_edge_lines(self.devices)
 
     def device(self, id: str) -> DeviceNode:  # noqa: A002 - the field is called id

@@ -18,11 +18,17 @@ class ArchTables(Protocol):
     def boot_arch(self, platform: Platform) -> BootArch:
         """Return the IAPC_BOOT_ARCH bits of the FADT."""
 
+    def arm_boot_arch(self, platform: Platform) -> int:
+        """Return the ARM_BOOT_ARCH bits of the FADT."""
+
     def madt(self, platform: Platform) -> Madt:
         """Return the interrupt controllers of the machine."""
 
+    def more_tables(self, platform: Platform) -> dict[str, bytes]:
+        """Return what else the architecture has, signature to table."""
 
-_ARCHES: dict[str, ArchTables] = {"x86_64": x86_64}
+
+_KNOWN = ("aarch64", "x86_64")
 
 
 def for_arch(arch: str) -> ArchTables:
@@ -37,8 +43,10 @@ def for_arch(arch: str) -> ArchTables:
     Raises:
         UnsupportedPlatformError: the architecture has no tables here.
     """
-    try:
-        return _ARCHES[arch]
-    except KeyError:
-        known = ", ".join(sorted(_ARCHES))
-        raise UnsupportedPlatformError("arch", f"{arch!r} has no ACPI tables here, only {known}") from None
+    if arch == "x86_64":
+        return x86_64
+    if arch == "aarch64":
+        from acpi_tables.arch import aarch64  # noqa: PLC0415 - a VMM on x86 starts without it
+
+        return aarch64
+    raise UnsupportedPlatformError("arch", f"{arch!r} has no ACPI tables here, only {', '.join(_KNOWN)}")

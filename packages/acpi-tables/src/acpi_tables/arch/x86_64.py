@@ -5,7 +5,7 @@ from vm_device.platform import Platform
 from acpi_tables._fadt import BootArch
 from acpi_tables._madt import IoApic, LocalApic, LocalApicNmi, Madt, MadtEntry
 
-__all__ = ("boot_arch", "madt")
+__all__ = ("arm_boot_arch", "boot_arch", "madt", "more_tables")
 
 _I8042_HIDS = frozenset({"PNP0303", "PNP0F13"})
 _RTC_HID = "PNP0B00"
@@ -35,6 +35,11 @@ def boot_arch(platform: Platform) -> BootArch:
     return flags
 
 
+def arm_boot_arch(platform: Platform) -> int:  # noqa: ARG001
+    """Return 0: the field says nothing on x86."""
+    return 0
+
+
 def madt(platform: Platform) -> Madt:
     """Return processors, I/O APICs and the NMI line (LINT1 of every processor).
 
@@ -53,3 +58,8 @@ def madt(platform: Platform) -> Madt:
     entries += [IoApic(chip.id, chip.address, chip.gsi_base) for chip in platform.ioapics]
     entries += [LocalApicNmi(x2apic=kind) for kind in sorted({cpu.is_x2apic for cpu in cpus})]
     return Madt(platform.lapic_address, tuple(entries))
+
+
+def more_tables(platform: Platform) -> dict[str, bytes]:  # noqa: ARG001
+    """Return nothing: FADT, MADT and DSDT are all."""
+    return {}

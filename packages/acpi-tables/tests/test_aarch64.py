@@ -1,0 +1,92 @@
+"""The tables of an Arm machine: built, judged by iasl, read back."""
+
+import attrs
+import pytest
+from acpi_tables import (
+    Gicc,
+    Gicd,
+    GicIts,
+    GicRedistributor,
+    SerialPort,
+    UnsupportedPlatformError,
+    aml,
+    build_tables,
+    parse_tables,
+)
+from vm_device import Pl011
+from vm_device.platform import (
+    AddressRange,
+    AddressSpace,
+    CpuNode,
+    DeviceNode,
+    GicNode,
+    InterruptSpec,
+    MemoryNode,
+    Platform,
+)
+
+ADDRESS = 0x4000_0000
+
+
+def mmio(base, size):
+    """A range of the MMIO space."""
+    return AddressRange(AddressSpace.MMIO, base, size)
+
+
+DISK = DeviceNode("v0", "virtio_mmio", (mmio(0xA00_0000, 0x200),), (InterruptSpec(48),), hid="LNRO0005")
+ARM = Platform(
+    "aarch64",
+    cpus=(CpuNode(0, 0), CpuNode(1, 0x100, online=False)),
+    memory=(MemoryNode(0x4000_0000, 1 << 30),),
+    devices=(Pl011.describe(), DISK),
+    gic=GicNode(mmio(0x800_0000, 0x1_0000), mmio(0x80A_0000, 0xF6_0000), mmio(0x808_0000, 0x2_0000)),
+)
+
+
+def read_back(tables):
+    """The tables as a guest finds them."""
+    return parse_tables(lambda at, size: tables.blob[at - ADDRESS :][:size], ADDRESS)
+
+
+def test_the_reader_finds_the_machine():
+    """Processors and GIC, timers, console, PSCI, devices."""
+    found = read_back(build_tables(ARM, ADDRESS))
+    assert [table.signature for table in found.tables] == ["XSDT", "FACP", "APIC", "GTDT", "SPCR", "DSDT"]
+    assert found.madt().entries == (
+        Gicc(0, 0),
+        Gicc(1, 0x100, online=False),
+        Gicd(0x800_0000),
+        GicRedistributor(0x80A_0000, 0xF6_0000),
+        GicIts(0, 0x808_0000),
+    )
+    assert (found.fadt().arm_boot_arch, found.fadt().boot_arch) == (3, 0)
+    gtdt = found.gtdt()
+    assert (gtdt.virtual.gsi, gtdt.virtual.active_low, gtdt.virtual.always_on) == (27, True, True)
+    spcr = found.spcr()
+    assert (spcr.port, spcr.address.address, spcr.gsi, spcr.gic) == (SerialPort.PL011, 0x900_0000, 33, True)
+    _, _, uart, disk = aml.parse(found.aml())[0].children
+    assert uart.child("_HID").children[0].value == "ARMH0011"
+    assert aml.interrupt([48], edge=True, active_low=False) in aml.split_resources(
+        disk.child("_CRS").children[0].value
+    )
+
+
+@pytest.mark.parametrize("signature", ["DSDT", "FACP", "APIC", "GTDT", "SPCR"])
+def test_iasl_reads_and_rebuilds_each_table(iasl, signature):
+    """No error, no warning, and the same bytes again."""
+    table = build_tables(ARM, ADDRESS).table(signature).data
+    assert iasl().round_trip(table)[36:] == table[36:]
+
+
+def test_without_a_uart_there_is_no_console_table():
+    """The SPCR is of a PL011; the GTDT is always there."""
+    found = read_back(build_tables(attrs.evolve(ARM, devices=(DISK,)), ADDRESS))
+    with pytest.raises(KeyError, match="SPCR"):
+        found.spcr()
+    assert found.gtdt().el1.gsi == 30
+
+
+def test_a_machine_without_a_gic_is_refused():
+    """No processor could take an interrupt."""
+    with pytest.raises(UnsupportedPlatformError, match="'gic': an AArch64 machine needs one"):
+        build_tables(attrs.evolve(ARM, gic=None), ADDRESS)
