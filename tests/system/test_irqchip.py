@@ -25,6 +25,8 @@ for rng in virtio_rng.0 virtio_rng.1; do
   echo $rng > /sys/class/misc/hw_random/rng_current
   echo guest: $rng $(dd if=/dev/hwrng bs=64 count=32 2>/dev/null | wc -c)
 done
+echo +2 > /sys/class/rtc/rtc0/wakealarm
+for _ in 1 2 3 4 5 6 7 8 9 10; do [ -z "$(cat /sys/class/rtc/rtc0/wakealarm)" ] || sleep 1; done
 sed 's/^/guest: irq /' /proc/interrupts
 echo guest: done
 poweroff -f
@@ -145,6 +147,7 @@ def test_kernels_boot_with_either_irqchip(boot, tmp_path, metapackage, irqchip):
         assert f"guest: {rng} {64 * 32}\n" in text
     lines = io_apic_lines(text)
     assert lines["4-edge"][0] == "ttyS0"
+    assert lines["8-edge"] == ("rtc0", 1)
     assert min(count for _, count in lines.values()) >= 1
     _, served = lines[f"{PIN}-fasteoi"]
     assert 1 <= served <= 4 * level.asserted

@@ -62,6 +62,7 @@ from vmm_reference._open import BIOS_AREA, guest_ram, loader_protocol, open_disk
 
 _ACPI_TABLES: Final = 0xE_0000  # where a guest that is not told looks for the RSDP
 _FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
+_RTC_GSI: Final = 8
 _MMIO_HOLE: Final = AddressRange(AddressSpace.MMIO, 0xD000_0000, 0x1000_0000)
 _SEED_SIZE: Final = 32
 
@@ -254,10 +255,16 @@ class Machine:
         ram = self.memory.memory()
         below = sum(region.size for region in ram if region.base < 1 << 32)
         above = sum(region.size for region in ram if region.base >= 1 << 32)
-        rtc = CmosRtc(memory_below_4g=below, memory_above_4g=above)
+        rtc = CmosRtc(
+            interrupt=self.vm.irq_line(_RTC_GSI),
+            call_later=self.events.call_later,
+            memory_below_4g=below,
+            memory_above_4g=above,
+        )
+        self._add_fixed(rtc, rtc.describe(gsi=_RTC_GSI))
         self.acpi_registers = AcpiRegisters(requests.reset, requests.sleep)
         timer, pvpanic = BootTimer(requests.boot_mark), Pvpanic(requests.panic)
-        for device in (rtc, I8042(requests.reset), timer, pvpanic, self.acpi_registers):
+        for device in (I8042(requests.reset), timer, pvpanic, self.acpi_registers):
             self._add_fixed(device, device.describe())
         if self.vm.ioapic is not None:
             self._add_fixed(self.vm.ioapic, self.vm.ioapic.describe(base=x86_64.IO_APIC_BASE))
