@@ -17,17 +17,21 @@ from vmm_testhost.debian import kernel, kernel_image
 MIB = 1 << 20
 RAM = [(0, 512 * MIB)]
 FOREIGN = {
-    "aarch64": ("linux-image-cloud-arm64", "trixie:arm64"),
-    "riscv64": ("linux-image-riscv64", "forky:riscv64"),
+    "aarch64": ("linux-image-cloud-arm64", ("trixie:arm64", "forky:arm64")),
+    "riscv64": ("linux-image-riscv64", ("forky:riscv64", "trixie:riscv64")),
 }
 TREE = Fdt(FdtNode("", {"compatible": b"linux,dummy-virt\0"}))
 
 
 def _image(arch):
-    try:
-        return kernel_image(FOREIGN[arch][0], suite=FOREIGN[arch][1])
-    except SetupError as error:
-        pytest.skip(f"Debian's {arch} kernel cannot be had: {error}")
+    name, suites = FOREIGN[arch]
+    reasons = []
+    for suite in suites:
+        try:
+            return kernel_image(name, suite=suite)
+        except SetupError as error:
+            reasons.append(str(error))
+    return pytest.skip(f"Debian's {arch} kernel cannot be had: {'; '.join(reasons)}")
 
 
 @pytest.fixture(scope="session", params=FOREIGN)
