@@ -9,7 +9,7 @@ DOCS_STAMP := $(VENV)/.installed-docs
 PIP    := PIP_CONSTRAINT=constraints.txt $(BIN)/pip install --quiet --disable-pip-version-check
 C_SOURCES := $(wildcard packages/*/csrc/*.[ch] packages/*/setup.py packages/*/pyproject.toml)
 
-.PHONY: help boot test test-long lint docs bench doctor gen pins sanitize coverage clean
+.PHONY: help boot test test-long lint docs bench doctor gen pins sanitize coverage kvm-coverage clean
 
 help:
 	@echo "make boot        boot a stock Debian kernel to userspace (KERNEL=… INITRD=… for your own)"
@@ -19,6 +19,7 @@ help:
 	@echo "make docs        the site of all documentation: build/site/index.html"
 	@echo "make sanitize    the C cores under ASan and UBSan (TOOL=thread: TSan), through the property suites"
 	@echo "make coverage    lines and branches of vmm-memory and virtio-queue, Python and C (COVERAGE_ARGS=--missing)"
+	@echo "make kvm-coverage  docs/kvm-coverage.md anew: the newest kernel's header, and what the tests execute"
 	@echo "make bench       figures beside their yardsticks"
 	@echo "make pins        constraints.txt anew, from the newest versions that are allowed"
 	@echo "make doctor      what this machine's KVM can really do"
@@ -76,6 +77,10 @@ coverage: $(STAMP)
 
 sanitize: $(STAMP)
 	@$(BIN)/python tools/sanitize.py $(if $(TOOL),--tool "$(TOOL)")
+
+kvm-coverage: $(STAMP)
+	@$(BIN)/python tools/kvm_uapi.py
+	@$(BIN)/python tools/kvm_coverage.py --record
 
 clean:
 	rm -rf $(VENV) build dist packages/*/build packages/*/src/*.egg-info packages/*/src/*/*.so

@@ -1,8 +1,18 @@
-"""Fixtures shared by the tests of this package."""
+"""Fixtures shared by the tests of this package, and the watch over what is called executed."""
 
+import json
 import os
+from pathlib import Path
 
 import pytest
+from kvm_ioctls import Cap, ExitReason, Kvm, VcpuFd, VmFd
+from kvm_ioctls._fd import OwnedFd
+from kvm_ioctls._ffi import ioctl_name
+
+# Which test executes what, {name: [test, host]}, for docs/kvm-coverage.md; `make kvm-coverage` writes it.
+EXECUTED = json.loads(Path(__file__).with_name("executed.json").read_text())
+RECORD = os.environ.get("KVM_IOCTLS_RECORD")
+_seen = set()
 
 
 @pytest.fixture
@@ -11,3 +21,59 @@ def eventfd():
     fd = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
     yield fd
     os.close(fd)
+
+
+def _watch(patch, kind, name, note):
+    """Call `note` with the arguments and the answer of each call that the kernel did not refuse."""
+    original = getattr(kind, name)
+
+    def watched(self, *args, **kwargs):
+        answer = original(self, *args, **kwargs)
+        note(*args, answer)
+        return answer
+
+    patch.setattr(kind, name, watched)
+
+
+def _note_exit(*values):
+    _seen.add("KVM_RUN")
+    if (reason := values[-1]) in set(ExitReason):
+        _seen.add(f"KVM_EXIT_{ExitReason(reason).name}")
+
+
+def _note_cap(cap, answer):
+    if answer > 0 and cap in set(Cap):
+        _seen.add(f"KVM_CAP_{Cap(cap).name}")
+
+
+@pytest.fixture(autouse=True)
+def _watched(request, monkeypatch):
+    """Note what a test executes, where it may be asked for."""
+    _seen.clear()
+    if RECORD or _test_name(request.node) in {test for test, _ in EXECUTED.values()}:
+        for kind in (OwnedFd, VcpuFd):
+            for name in ("_ioctl", "_ioctl_value"):
+                _watch(monkeypatch, kind, name, lambda number, *_: _seen.add(ioctl_name(number)))
+        _watch(monkeypatch, VcpuFd, "run_raw", _note_exit)
+        for kind in (Kvm, VmFd):
+            _watch(monkeypatch, kind, "check_extension", _note_cap)
+
+
+def _test_name(item):
+    return f"{item.path.name}::{item.name}"
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item, call):
+    """Fail a test that passed without executing what the table says of it."""
+    report = (yield).get_result()
+    if call.when != "call" or not report.passed or item.path.parent != Path(__file__).parent:
+        return
+    name = _test_name(item)
+    missing = sorted({what for what, (test, _) in EXECUTED.items() if test == name} - _seen)
+    if RECORD:
+        with open(RECORD, "a") as file:
+            file.write(json.dumps([name, sorted(_seen)]) + "\n")
+    elif missing:
+        report.outcome = "failed"
+        report.longrepr = f"docs/kvm-coverage.md says that {name} executes {', '.join(missing)}; it did not"

@@ -188,3 +188,30 @@ def test_closed_kvm_refuses_calls(kvm):
     assert kvm.closed
     with pytest.raises(ClosedError, match=r"^/dev/kvm is closed$"):
         kvm.get_api_version()
+
+
+@pytest.mark.kvm
+def test_every_capability_answers(kvm):
+    """Each name is a number that the kernel takes; VM and system agree that memory is there."""
+    with kvm.create_vm() as vm:
+        answers = {cap: (kvm.check_extension(cap), vm.check_extension(cap)) for cap in Cap}
+
+    assert answers[Cap.USER_MEMORY] == (1, 1)
+    assert all(number >= 0 for pair in answers.values() for number in pair)
+
+
+@pytest.mark.kvm_full
+def test_a_complete_kvm_offers_what_a_vmm_needs(kvm):
+    """Encryption aside, a complete KVM reports what this package has methods for."""
+    with kvm.create_vm() as vm:
+        answers = {cap: max(kvm.check_extension(cap), vm.check_extension(cap)) for cap in Cap}
+
+    wanted = (
+        Cap.XEN_HVM,
+        Cap.HYPERV_EVENTFD,
+        Cap.NESTED_STATE,
+        Cap.SREGS2,
+        Cap.BINARY_STATS_FD,
+        Cap.DIRTY_LOG_RING,
+    )
+    assert [cap.name for cap in wanted if not answers[cap]] == []

@@ -1,0 +1,94 @@
+"""docs/kvm-coverage.md: nothing of the kernel's header escapes it, and it says what is true."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from kvm_ioctls import Cap, ExitReason
+from kvm_ioctls._ffi import lib
+
+TESTS = Path(__file__).parent
+ROOT = TESTS.parents[2]
+PAGE = ROOT / "docs/kvm-coverage.md"
+UAPI = json.loads((TESTS / "uapi.json").read_text())
+EXECUTED = json.loads((TESTS / "executed.json").read_text())
+OTHERS = re.compile(r"S390|PPC|SPAPR|MIPS|IRQ_MPIC|IRQ_XICS|SW_TLB|PAPR|OSI|EPR|DCR|WATCHDOG|LOONGARCH")
+pytestmark = pytest.mark.skipif(not PAGE.exists(), reason="not in the repository")
+
+
+def cells():
+    """The table: name to the cells of its row."""
+    rows = re.findall(r"^\| `(KVM_\w+)` \| (.*) \|$", PAGE.read_text(), flags=re.M)
+    return {name: [cell.strip() for cell in rest.split("|")] for name, rest in rows}
+
+
+def test_page_is_what_the_code_says():
+    """The committed page is what the tool makes of the code."""
+    command = [sys.executable, "tools/kvm_coverage.py", "--check"]
+    assert subprocess.run(command, cwd=ROOT, check=False, timeout=60).returncode == 0
+
+
+@pytest.mark.parametrize("kind", ["ioctls", "exits", "caps"])
+def test_every_name_of_the_header_has_a_row(kind):
+    """The table knows what the newest header knows, and says something of each architecture."""
+    table = cells()
+
+    assert set(UAPI[kind]) <= set(table)
+    assert len(UAPI[kind]) > 40
+    known = {"executed", "layout", "raw", "\N{EN DASH}"}
+    assert all(set(table[name][:3]) <= known for name in UAPI[kind])
+
+
+def test_header_of_this_machine_is_in_the_table():
+    """Exits are never taken back: what an older header has is in the table."""
+    header = Path("/usr/include/linux/kvm.h")
+    if not header.exists():
+        pytest.skip("no <linux/kvm.h> (package linux-libc-dev)")
+    found = re.findall(r"^#define (KVM_EXIT_\w+)\s+\d+", header.read_text(), flags=re.M)
+    exits = {name for name in found if not re.match(r"KVM_EXIT_(IO_|HYPERV_|XEN_H)", name)}
+
+    assert len(exits) > 30
+    assert exits <= set(cells())
+
+
+@pytest.mark.parametrize("arch", ["x86_64", "aarch64", "riscv64"])
+def test_numbers_are_the_headers(arch):
+    """Each ioctl number of ours is the one the compiler made of the newest header for that architecture."""
+    prefix = {"x86_64": "X86_64_", "aarch64": "ARM64_", "riscv64": "RISCV64_"}[arch]
+    checked = 0
+    for name, numbers in UAPI["ioctls"].items():
+        short = name.removeprefix("KVM_")
+        ours = getattr(lib, f"KX_{prefix}{short}", None) or getattr(lib, f"KX_{short}", None)
+        if ours is not None and arch in numbers and not _x86_struct(short, arch):
+            assert ours == numbers[arch], name
+            checked += 1
+    assert checked > 60
+
+
+def _x86_struct(short, arch):
+    """Ioctls whose struct another architecture has under the same name with another size, and no use."""
+    return arch != "x86_64" and re.fullmatch(r"[GS]ET_(REGS|SREGS|FPU)|SET_PMU_EVENT_FILTER", short)
+
+
+def test_names_are_the_headers():
+    """Capabilities and exits have the header's numbers, and none of our architectures' is missing."""
+    for prefix, enum, kind in (("KVM_CAP_", Cap, "caps"), ("KVM_EXIT_", ExitReason, "exits")):
+        header = {
+            name.removeprefix(prefix): numbers["x86_64"]
+            for name, numbers in UAPI[kind].items()
+            if "x86_64" in numbers
+        }
+        assert {m.name: m.value for m in enum if header.get(m.name) != m.value} == {}
+        assert [name for name in header if name not in enum.__members__ and not OTHERS.search(name)] == []
+
+
+def test_what_executes_exists():
+    """Each test of the record is in its file; conftest.py fails the test when it executes less."""
+    assert len(EXECUTED) > 150
+    for name, (test, host) in EXECUTED.items():
+        file, _, function = test.partition("::")
+        assert f"def {function.partition('[')[0]}(" in (TESTS / file).read_text(), name
+        assert host in ("any KVM", "complete KVM")
