@@ -191,7 +191,10 @@ static int run_loop(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only
 	for (int budget = KVMX_RUN_BUDGET; budget; budget--) {
 		if (complete_only || __atomic_load_n(&v->kicked, __ATOMIC_SEQ_CST))
 			set_immediate(v, 1);
-		v->run->exit_reason = KX_EXIT_UNKNOWN;
+		/* A stale one would make another EFAULT look like a memory fault. Any other reason stays: by it the
+		 * kernels of arm64 and riscv64 know what they have to complete. */
+		if (v->run->exit_reason == KX_EXIT_MEMORY_FAULT)
+			v->run->exit_reason = KX_EXIT_UNKNOWN;
 		if (ioctl(v->fd, KX_RUN, 0) < 0) {
 			int next = failed_run(v, errno, complete_only, &waits);
 			if (next < 0)
