@@ -27,9 +27,10 @@ def legacy_routes() -> tuple[IrqchipRoute, ...]:
 class IrqLine:
     """One GSI as a device sees it: an irqfd for edges, the line's level for the rest."""
 
-    def __init__(self, vm: VmFd, gsi: int) -> None:
-        """Register an eventfd of its own for `gsi`."""
+    def __init__(self, vm: VmFd, gsi: int, line: int | None = None) -> None:
+        """Register an eventfd of its own for `gsi`, which KVM_IRQ_LINE knows as `line`."""
         self._vm, self.gsi = vm, gsi
+        self._line = gsi if line is None else line
         self._event = EventFd()
         try:
             vm.register_irqfd(self._event.fd, gsi)
@@ -43,7 +44,7 @@ class IrqLine:
 
     def set_level(self, level: bool) -> None:
         """Hold the line up or down."""
-        self._vm.set_irq_line(self.gsi, level)
+        self._vm.set_irq_line(self._line, level)
 
     @property
     def eventfd(self) -> int | None:
@@ -59,13 +60,19 @@ class IrqLine:
 class GsiRoutes:
     """The routing table: KVM replaces it whole, so one owner keeps every entry."""
 
-    def __init__(self, vm: VmFd, fixed: Iterable[IrqchipRoute] | None = None) -> None:
-        """Start from the routes that `vm` has already: the `fixed` ones, by default the legacy routes."""
+    def __init__(
+        self, vm: VmFd, fixed: Iterable[IrqchipRoute] | None = None, *, pins: int = IO_APIC_PINS
+    ) -> None:
+        """Start from the routes that `vm` has already: the `fixed` ones, by default the legacy routes.
+
+        GSIs below `pins` are the chip's.
+        """
         self._vm = vm
         self._lock = threading.Lock()
         self._fixed = legacy_routes() if fixed is None else tuple(fixed)
         self._messages: dict[int, MsiEntry] = {}
-        self._gsis = IdAllocator(IO_APIC_PINS, _LAST_GSI)
+        self._pins = pins
+        self._gsis = IdAllocator(pins, _LAST_GSI)
 
     def allocate(self) -> int:
         """Return a free GSI for messages.
@@ -75,20 +82,24 @@ class GsiRoutes:
         """
         if not self._gsis.free_count:
             raise RouteError(
-                f"all {_LAST_GSI + 1 - IO_APIC_PINS} GSIs for messages are in use; close some routes"
+                f"all {_LAST_GSI + 1 - self._pins} GSIs for messages are in use; close some routes"
             )
         return self._gsis.allocate()
 
-    def set_message(self, gsi: int, address: int, data: int) -> None:
-        """Point `gsi` at a message (64-bit address, 32-bit data).
+    def set_message(self, gsi: int, address: int, data: int, devid: int | None = None) -> None:
+        """Point `gsi` at a message (64-bit address, 32-bit data) of a device that has an id, or has none.
 
         Raises:
             RouteError: address or data does not fit; the table is as before.
         """
-        for name, value, bits in (("address", address, 64), ("data", data, 32)):
+        for name, value, bits in (
+            ("address", address, 64),
+            ("data", data, 32),
+            ("device id", devid or 0, 32),
+        ):
             if not 0 <= value < 1 << bits:
                 raise RouteError(f"message {name} {value:#x} of GSI {gsi} does not fit {bits} bits")
-        self.change({gsi: MsiEntry(gsi, address, data)})
+        self.change({gsi: MsiEntry(gsi, address, data, devid)})
 
     def change(self, entries: Mapping[int, MsiEntry | None]) -> None:
         """Replace the entries of some GSIs, None for no message, all of them at once."""
@@ -110,9 +121,9 @@ class GsiRoutes:
 class KvmMsiRoute:
     """One message-signalled interrupt behind an irqfd."""
 
-    def __init__(self, vm: VmFd, routes: GsiRoutes) -> None:
+    def __init__(self, vm: VmFd, routes: GsiRoutes, devid: int | None = None) -> None:
         """Take a GSI; nothing is delivered before `set_message`."""
-        self._routes = routes
+        self._routes, self._devid = routes, devid
         self._gsi = routes.allocate()
         try:
             self._line = IrqLine(vm, self._gsi)
@@ -127,7 +138,7 @@ class KvmMsiRoute:
 
     def set_message(self, address: int, data: int) -> None:
         """Point the route at a message."""
-        self._routes.set_message(self._gsi, address, data)
+        self._routes.set_message(self._gsi, address, data, self._devid)
 
     def close(self) -> None:
         """Free the irqfd, the route and the GSI."""

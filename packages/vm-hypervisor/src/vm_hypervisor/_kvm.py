@@ -1,38 +1,22 @@
-"""The KVM backend."""
+"""The KVM backend, x86-64."""
 
-import os
 from collections.abc import Iterable, Sequence
 from typing import Final
 
 import attrs
 import kvm_ioctls as kvm
 from vm_device import Interrupt, IoApic
-from vm_device.platform import AddressRange, AddressSpace
 
-from vm_hypervisor import _exits as exits
-from vm_hypervisor._errors import HypervisorUnavailableError, SlotError, UnsupportedFeatureError
-from vm_hypervisor._irq import GsiRoutes, IrqLine, KvmMsiRoute
-from vm_hypervisor._kvm_values import (
-    cpuid_entry,
-    failure_reason,
-    kvm_native_range,
-    kvm_segment,
-    kvm_table,
-    neutral_leaf,
-)
-from vm_hypervisor._protocols import Irqchip, MsiRoute, NativeAnswer, VmOps
+from vm_hypervisor._errors import UnsupportedFeatureError
+from vm_hypervisor._irq import GsiRoutes, IrqLine
+from vm_hypervisor._kvm_core import KvmHypervisorCore, KvmVcpuCore, KvmVmCore
+from vm_hypervisor._kvm_values import cpuid_entry, kvm_segment, kvm_table, neutral_leaf
+from vm_hypervisor._protocols import Irqchip
 from vm_hypervisor._split import SplitLine, SplitLines
 from vm_hypervisor.arch import x86_64
 from vm_hypervisor.arch._x86_64_state import EntryState
 
-_ACCESSES: Final = frozenset((int(kvm.ExitReason.IO), int(kvm.ExitReason.MMIO)))
 _EOI: Final = int(kvm.ExitReason.IOAPIC_EOI)
-_WHOLE: Final = frozenset((1, 2, 4, 8))  # access sizes that a bus takes in one piece
-_EVENTS: Final = {
-    1: exits.SystemEventKind.SHUTDOWN,
-    2: exits.SystemEventKind.RESET,
-    3: exits.SystemEventKind.CRASH,
-}
 _TSC_DEADLINE: Final = 1 << 24  # CPUID.1:ECX
 # What a machine of this package cannot do without; the newest, IMMEDIATE_EXIT, came with Linux 4.11.
 _REQUIRED: Final = (
@@ -45,26 +29,8 @@ _EXTINT, _NMI = 0x700, 0x400  # delivery mode, bits 8 to 10
 _LVT_MASKED: Final = 1 << 16
 
 
-class KvmHypervisor:
-    """KVM of this host, through `/dev/kvm`."""
-
-    name = "kvm"
-
-    def __init__(self, path: str | os.PathLike[str] = "/dev/kvm") -> None:
-        """Open `path`.
-
-        Raises:
-            HypervisorUnavailableError: missing, closed to us, or not KVM; the message has the cure.
-        """
-        try:
-            self._kvm = kvm.Kvm(path)
-        except (kvm.KvmUnavailableError, kvm.KvmAbiError) as error:
-            raise HypervisorUnavailableError(str(error)) from None
-
-    @property
-    def max_vcpus(self) -> int:
-        """Most vCPUs of one VM."""
-        return self._kvm.get_max_vcpus()
+class KvmHypervisor(KvmHypervisorCore):
+    """KVM of an x86-64 host."""
 
     def supported_cpuid(self) -> tuple[x86_64.CpuidLeaf, ...]:
         """Return what KVM can show a guest (KVM_GET_SUPPORTED_CPUID and the TSC deadline capability)."""
@@ -82,31 +48,11 @@ class KvmHypervisor:
             UnsupportedFeatureError: this KVM lacks a capability, which is named; nothing was created.
             kvm_ioctls.KvmOSError: KVM refused.
         """
-        missing = [name for name in _REQUIRED if not self._kvm.check_extension(kvm.Cap[name])]
-        if missing:
-            raise UnsupportedFeatureError(
-                f"this KVM lacks {', '.join(f'KVM_CAP_{name} ({int(kvm.Cap[name])})' for name in missing)}, "
-                "which every kernel from Linux 4.11 on can have; boot a newer one, or run in an emulated host"
-            )
+        self._require(_REQUIRED)
         return KvmVm(self._kvm.create_vm(), irqchip)
 
-    @staticmethod
-    def prepare_vcpu_thread() -> None:
-        """Block every signal but the kick on the calling thread."""
-        kvm.block_signals()
 
-    def close(self) -> None:
-        """Close `/dev/kvm`; VMs made from it live on."""
-        self._kvm.close()
-
-    def __enter__(self) -> "KvmHypervisor":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
-
-class KvmVm:
+class KvmVm(KvmVmCore):
     """One VM on KVM."""
 
     def __init__(self, vm: kvm.VmFd, irqchip: Irqchip = Irqchip.KERNEL) -> None:
@@ -116,7 +62,6 @@ class KvmVm:
             UnsupportedFeatureError: this KVM has no split irqchip.
             kvm_ioctls.KvmOSError: KVM refused.
         """
-        self._vm = vm
         try:
             vm.set_identity_map_address(x86_64.IDENTITY_MAP)
             vm.set_tss_address(x86_64.TSS)
@@ -129,62 +74,22 @@ class KvmVm:
         except BaseException:
             vm.close()
             raise
-        self.native = kvm.NativeExits()
         split = irqchip is Irqchip.SPLIT
-        self._routes = GsiRoutes(vm, () if split else None)
+        super().__init__(vm, GsiRoutes(vm, () if split else None))
         self._split = SplitLines(vm, self._routes) if split else None
         self._lines: dict[int, IrqLine | SplitLine] = {}
-        self._slots: dict[int, int] = {}
-        self._vcpus: dict[int, KvmVcpu] = {}
 
     @property
     def ioapic(self) -> IoApic | None:
         """The I/O APIC of a split irqchip, to be put on the MMIO bus; None when it is in the kernel."""
         return None if self._split is None else self._split.ioapic
 
-    def set_memory_slot(
-        self,
-        slot: int,
-        base: int,
-        size: int,
-        host_address: int,
-        *,
-        read_only: bool = False,
-        log_dirty: bool = False,
-    ) -> None:
-        """Back guest memory (KVM_SET_USER_MEMORY_REGION); see `Vm.set_memory_slot`."""
-        flags = kvm.MemFlags.READONLY if read_only else kvm.MemFlags.NONE
-        if log_dirty:
-            flags |= kvm.MemFlags.LOG_DIRTY_PAGES
-        try:
-            self._vm.set_user_memory_region(
-                slot, guest_phys_addr=base, memory_size=size, userspace_addr=host_address, flags=flags
-            )
-        except (kvm.KvmOSError, ValueError) as error:
-            raise SlotError(slot, base, size, str(error)) from error
-        self._slots[slot] = size
-
-    def remove_memory_slot(self, slot: int) -> None:
-        """Delete a slot."""
-        if slot not in self._slots:
-            raise SlotError(slot, 0, 0, "unknown slot")
-        try:
-            self._vm.set_user_memory_region(slot, guest_phys_addr=0, memory_size=0, userspace_addr=0)
-        except kvm.KvmOSError as error:
-            raise SlotError(slot, 0, self._slots[slot], str(error)) from error
-        del self._slots[slot]
-
-    def dirty_log(self, slot: int) -> bytes:
-        """Return and clear a slot's dirty bits (KVM_GET_DIRTY_LOG)."""
-        if slot not in self._slots:
-            raise SlotError(slot, 0, 0, "unknown slot")
-        return self._vm.get_dirty_log(slot, self._slots[slot])
-
     def create_vcpu(self, index: int) -> "KvmVcpu":
         """Create vCPU `index`, whose APIC id is the same number."""
         if index in self._vcpus:
             raise ValueError(f"vCPU {index} exists already")
-        vcpu = self._vcpus[index] = KvmVcpu(self, self._vm.create_vcpu(index))
+        vcpu = KvmVcpu(self, self._vm.create_vcpu(index))
+        self._vcpus[index] = vcpu
         return vcpu
 
     def irq_line(self, gsi: int) -> Interrupt:
@@ -195,26 +100,6 @@ class KvmVm:
             self._lines[gsi] = IrqLine(self._vm, gsi) if self._split is None else self._split.line(gsi)
         return self._lines[gsi]
 
-    def msi_route(self) -> MsiRoute:
-        """Allocate a message-signalled interrupt."""
-        return KvmMsiRoute(self._vm, self._routes)
-
-    def register_doorbell(self, fd: int, where: AddressRange, datamatch: int | None = None) -> None:
-        """Register an ioeventfd."""
-        pio = where.space is AddressSpace.PIO
-        self._vm.register_ioevent(fd, where.base, length=where.size, datamatch=datamatch, pio=pio)
-
-    def unregister_doorbell(self, fd: int, where: AddressRange, datamatch: int | None = None) -> None:
-        """Take an ioeventfd away."""
-        pio = where.space is AddressSpace.PIO
-        self._vm.unregister_ioevent(fd, where.base, length=where.size, datamatch=datamatch, pio=pio)
-
-    def set_native_answers(self, answers: Sequence[NativeAnswer]) -> None:
-        """Replace the table of accesses that C answers, and make every vCPU fetch it."""
-        self.native = kvm.NativeExits(kvm_native_range(answer) for answer in answers)
-        for vcpu in self._vcpus.values():
-            vcpu.kick()
-
     def close(self) -> None:
         """Take the irqfds away and close the VM."""
         for line in self._lines.values():
@@ -223,110 +108,21 @@ class KvmVm:
         self._vm.close()
 
 
-class KvmVcpu:
+class KvmVcpu(KvmVcpuCore):
     """One vCPU on KVM, x86."""
 
     def __init__(self, vm: KvmVm, fd: kvm.VcpuFd) -> None:
         """Run `fd`, a vCPU of `vm`."""
-        self._vm, self._fd = vm, fd
-        self._io = fd.io
+        super().__init__(vm, fd)
+        self._ioapic = vm.ioapic
 
-    @property
-    def index(self) -> int:
-        """Position and APIC id."""
-        return self._fd.id
-
-    @property
-    def fd(self) -> kvm.VcpuFd:
-        """The KVM object, for what is KVM's alone (statistics, saved state)."""
-        return self._fd
-
-    def run(self, ops: VmOps | None = None) -> exits.Exit:
-        """Run until the caller must see something; see `Vcpu.run`."""
-        run, vm, head = self._fd.run_raw, self._vm, self._io.head
-        while True:
-            reason = run(vm.native)
-            if ops is not None and reason in _ACCESSES:
-                # Ordinary writes, the most frequent access, without a further frame.
-                _, mmio, write, size, count, _, addr, value = head()
-                if write and count == 1 and size in _WHOLE:
-                    (ops.mmio_write if mmio else ops.pio_write)(addr, size, value)
-                else:
-                    self._serve(ops)
-            elif reason == kvm.ExitReason.INTR:
-                return exits.Kicked()
-            elif not (reason == _EOI and self._end_interrupt()):
-                return self._exit()
-
-    def _end_interrupt(self) -> bool:
+    def _answered(self, reason: int) -> bool:
         """Hand an acknowledgement to the VM's I/O APIC; False when it has none in user space."""
-        exit_, ioapic = self._io.exit(), self._vm.ioapic
-        if ioapic is None or not isinstance(exit_, kvm.IoapicEoi):
+        exit_ = self._io.exit() if reason == _EOI else None
+        if self._ioapic is None or not isinstance(exit_, kvm.IoapicEoi):
             return False
-        ioapic.end_of_interrupt(exit_.vector)
+        self._ioapic.end_of_interrupt(exit_.vector)
         return True
-
-    def _serve(self, ops: VmOps) -> None:
-        mmio, write, addr, size, count, value = self._io.fields()
-        if count != 1 or size not in _WHOLE:
-            self._serve_pieces(ops)
-        elif write:
-            (ops.mmio_write if mmio else ops.pio_write)(addr, size, value)
-        else:
-            self._io.set_value((ops.mmio_read if mmio else ops.pio_read)(addr, size))
-
-    def _serve_pieces(self, ops: VmOps) -> None:
-        """String instructions, element by element; MMIO of odd widths (page crossings), byte by byte."""
-        mmio, write, addr, size, count, _ = self._io.fields()
-        places = [addr + i for i in range(size)] if mmio else [addr] * count
-        width = 1 if mmio else size
-        if write:
-            data = self._io.data
-            store = ops.mmio_write if mmio else ops.pio_write
-            for i, place in enumerate(places):
-                store(place, width, int.from_bytes(data[i * width : (i + 1) * width], "little"))
-        else:
-            load = ops.mmio_read if mmio else ops.pio_read
-            mask = (1 << 8 * width) - 1
-            answer = (load(place, width) & mask for place in places)
-            self._fd.set_io_result(b"".join(value.to_bytes(width, "little") for value in answer))
-
-    def _exit(self) -> exits.Exit:  # noqa: PLR0911 - one arm an exit
-        match self._io.exit():
-            case kvm.IoIn(port, size, count):
-                return exits.PioRead(port, size, count)
-            case kvm.IoOut(port, size, _, data):
-                return exits.PioWrite(port, size, data)
-            case kvm.MmioRead(addr, size):
-                return exits.MmioRead(addr, size)
-            case kvm.MmioWrite(addr, _, data):
-                return exits.MmioWrite(addr, data)
-            case kvm.Hlt():
-                return exits.Halt()
-            case kvm.Shutdown():
-                return exits.Shutdown()
-            case kvm.SystemEvent(code, _):
-                return exits.SystemEvent(_EVENTS.get(code, exits.SystemEventKind.OTHER), code)
-            case kvm.IoapicEoi(vector):
-                return exits.IoapicEoi(vector)
-            case kvm.Intr():
-                return exits.Kicked()
-            case kvm.Debug() as stop:
-                return exits.DebugStop(stop.pc)
-            case other:
-                return exits.Failure(failure_reason(other))
-
-    def reply(self, data: bytes) -> None:
-        """Answer the last read."""
-        self._fd.set_io_result(data)
-
-    def kick(self) -> None:
-        """Make `run` return `Kicked`."""
-        self._fd.kick()
-
-    def stats(self) -> kvm.RunStats:
-        """Return the counters of exits; from any thread, a moment old while it runs."""
-        return self._fd.stats()
 
     def set_cpuid(self, leaves: Sequence[x86_64.CpuidLeaf]) -> None:
         """Fix CPUID (KVM_SET_CPUID2)."""
@@ -363,15 +159,11 @@ class KvmVcpu:
         """Set LINT0 to ExtINT where there is a PIC, else leave it masked; LINT1 to NMI."""
         lapic = bytearray(self._fd.get_lapic())
         # KVM itself leaves LINT0 as ExtINT, whether there is a PIC or not.
-        lint0 = _EXTINT if self._vm.ioapic is None else _LVT_MASKED
+        lint0 = _EXTINT if self._ioapic is None else _LVT_MASKED
         for offset, wiring in ((_LVT_LINT0, lint0), (_LVT_LINT1, _NMI)):
             value = int.from_bytes(lapic[offset : offset + 4], "little") & ~0x700 | wiring
             lapic[offset : offset + 4] = value.to_bytes(4, "little")
         self._fd.set_lapic(bytes(lapic))
-
-    def close(self) -> None:
-        """Close the vCPU."""
-        self._fd.close()
 
 
 def _split_irqchip(vm: kvm.VmFd) -> None:

@@ -155,8 +155,16 @@ class Vm(Protocol):
         """Return the interrupt line `gsi`, with its eventfd wherever the controller is."""
         ...
 
-    def msi_route(self) -> MsiRoute:
-        """Allocate a message-signalled interrupt; raises `RouteError` when no GSI is free."""
+    def msi_route(self, device_id: int = 0) -> MsiRoute:
+        """Allocate a message-signalled interrupt.
+
+        Args:
+            device_id: who sends it, 32 bits, where the controller tells devices apart (a GICv3's ITS);
+                nothing elsewhere.
+
+        Raises:
+            RouteError: no GSI is free.
+        """
         ...
 
     def register_doorbell(self, fd: int, where: AddressRange, datamatch: int | None = None) -> None:

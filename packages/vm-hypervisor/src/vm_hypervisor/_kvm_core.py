@@ -1,0 +1,244 @@
+"""What VMs and vCPUs on KVM have in common, whatever their architecture."""
+
+import os
+from collections.abc import Sequence
+from typing import Final, Self
+
+import kvm_ioctls as kvm
+from vm_device.platform import AddressRange, AddressSpace
+
+from vm_hypervisor import _exits as exits
+from vm_hypervisor._errors import HypervisorUnavailableError, SlotError, UnsupportedFeatureError
+from vm_hypervisor._irq import GsiRoutes, KvmMsiRoute
+from vm_hypervisor._kvm_values import failure_reason, kvm_native_range
+from vm_hypervisor._protocols import MsiRoute, NativeAnswer, VmOps
+
+_ACCESSES: Final = frozenset((int(kvm.ExitReason.IO), int(kvm.ExitReason.MMIO)))
+_WHOLE: Final = frozenset((1, 2, 4, 8))  # access sizes that a bus takes in one piece
+_EVENTS: Final = {
+    1: exits.SystemEventKind.SHUTDOWN,
+    2: exits.SystemEventKind.RESET,
+    3: exits.SystemEventKind.CRASH,
+}
+
+
+class KvmHypervisorCore:
+    """KVM of this host, through `/dev/kvm`."""
+
+    name = "kvm"
+
+    def __init__(self, path: str | os.PathLike[str] = "/dev/kvm") -> None:
+        """Open `path`.
+
+        Raises:
+            HypervisorUnavailableError: missing, closed to us, or not KVM; the message has the cure.
+        """
+        try:
+            self._kvm = kvm.Kvm(path)
+        except (kvm.KvmUnavailableError, kvm.KvmAbiError) as error:
+            raise HypervisorUnavailableError(str(error)) from None
+
+    @property
+    def max_vcpus(self) -> int:
+        """Most vCPUs of one VM."""
+        return self._kvm.get_max_vcpus()
+
+    def _require(self, names: Sequence[str]) -> None:
+        missing = [name for name in names if not self._kvm.check_extension(kvm.Cap[name])]
+        if missing:
+            raise UnsupportedFeatureError(
+                f"this KVM lacks {', '.join(f'KVM_CAP_{name} ({int(kvm.Cap[name])})' for name in missing)}, "
+                "which every kernel from Linux 4.11 on can have; boot a newer one, or run in an emulated host"
+            )
+
+    @staticmethod
+    def prepare_vcpu_thread() -> None:
+        """Block every signal but the kick on the calling thread."""
+        kvm.block_signals()
+
+    def close(self) -> None:
+        """Close `/dev/kvm`; VMs made from it live on."""
+        self._kvm.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class KvmVmCore:
+    """Memory slots, messages, doorbells and the native table of a VM."""
+
+    _devices_have_ids = False
+
+    def __init__(self, vm: kvm.VmFd, routes: GsiRoutes) -> None:
+        """Serve `vm`, whose routes are `routes`."""
+        self._vm, self._routes = vm, routes
+        self.native = kvm.NativeExits()
+        self._slots: dict[int, int] = {}
+        self._vcpus: dict[int, KvmVcpuCore] = {}
+
+    def set_memory_slot(
+        self,
+        slot: int,
+        base: int,
+        size: int,
+        host_address: int,
+        *,
+        read_only: bool = False,
+        log_dirty: bool = False,
+    ) -> None:
+        """Back guest memory (KVM_SET_USER_MEMORY_REGION); see `Vm.set_memory_slot`."""
+        flags = kvm.MemFlags.READONLY if read_only else kvm.MemFlags.NONE
+        if log_dirty:
+            flags |= kvm.MemFlags.LOG_DIRTY_PAGES
+        try:
+            self._vm.set_user_memory_region(
+                slot, guest_phys_addr=base, memory_size=size, userspace_addr=host_address, flags=flags
+            )
+        except (kvm.KvmOSError, ValueError) as error:
+            raise SlotError(slot, base, size, str(error)) from error
+        self._slots[slot] = size
+
+    def remove_memory_slot(self, slot: int) -> None:
+        """Delete a slot."""
+        if slot not in self._slots:
+            raise SlotError(slot, 0, 0, "unknown slot")
+        try:
+            self._vm.set_user_memory_region(slot, guest_phys_addr=0, memory_size=0, userspace_addr=0)
+        except kvm.KvmOSError as error:
+            raise SlotError(slot, 0, self._slots[slot], str(error)) from error
+        del self._slots[slot]
+
+    def dirty_log(self, slot: int) -> bytes:
+        """Return and clear a slot's dirty bits (KVM_GET_DIRTY_LOG)."""
+        if slot not in self._slots:
+            raise SlotError(slot, 0, 0, "unknown slot")
+        return self._vm.get_dirty_log(slot, self._slots[slot])
+
+    def msi_route(self, device_id: int = 0) -> MsiRoute:
+        """Allocate a message-signalled interrupt; only an ITS knows devices by id."""
+        return KvmMsiRoute(self._vm, self._routes, device_id if self._devices_have_ids else None)
+
+    def register_doorbell(self, fd: int, where: AddressRange, datamatch: int | None = None) -> None:
+        """Register an ioeventfd."""
+        pio = where.space is AddressSpace.PIO
+        self._vm.register_ioevent(fd, where.base, length=where.size, datamatch=datamatch, pio=pio)
+
+    def unregister_doorbell(self, fd: int, where: AddressRange, datamatch: int | None = None) -> None:
+        """Take an ioeventfd away."""
+        pio = where.space is AddressSpace.PIO
+        self._vm.unregister_ioevent(fd, where.base, length=where.size, datamatch=datamatch, pio=pio)
+
+    def set_native_answers(self, answers: Sequence[NativeAnswer]) -> None:
+        """Replace the table of accesses that C answers, and make every vCPU fetch it."""
+        self.native = kvm.NativeExits(kvm_native_range(answer) for answer in answers)
+        for vcpu in self._vcpus.values():
+            vcpu.kick()
+
+
+class KvmVcpuCore:
+    """Running a vCPU and answering what it asks."""
+
+    def __init__(self, vm: KvmVmCore, fd: kvm.VcpuFd) -> None:
+        """Run `fd`, a vCPU of `vm`."""
+        self._vm, self._fd = vm, fd
+        self._io = fd.io
+
+    @property
+    def index(self) -> int:
+        """Position and APIC id."""
+        return self._fd.id
+
+    @property
+    def fd(self) -> kvm.VcpuFd:
+        """The KVM object, for what is KVM's alone (statistics, saved state)."""
+        return self._fd
+
+    def run(self, ops: VmOps | None = None) -> exits.Exit:
+        """Run until the caller must see something; see `Vcpu.run`."""
+        run, vm, head = self._fd.run_raw, self._vm, self._io.head
+        while True:
+            reason = run(vm.native)
+            if ops is not None and reason in _ACCESSES:
+                # Ordinary writes, the most frequent access, without a further frame.
+                _, mmio, write, size, count, _, addr, value = head()
+                if write and count == 1 and size in _WHOLE:
+                    (ops.mmio_write if mmio else ops.pio_write)(addr, size, value)
+                else:
+                    self._serve(ops)
+            elif reason == kvm.ExitReason.INTR:
+                return exits.Kicked()
+            elif not self._answered(reason):
+                return self._exit()
+
+    def _answered(self, reason: int) -> bool:  # noqa: ARG002 - what an architecture's own exits say
+        """Deal with an exit that is the backend's own affair; False when it is not."""
+        return False
+
+    def _serve(self, ops: VmOps) -> None:
+        mmio, write, addr, size, count, value = self._io.fields()
+        if count != 1 or size not in _WHOLE:
+            self._serve_pieces(ops)
+        elif write:
+            (ops.mmio_write if mmio else ops.pio_write)(addr, size, value)
+        else:
+            self._io.set_value((ops.mmio_read if mmio else ops.pio_read)(addr, size))
+
+    def _serve_pieces(self, ops: VmOps) -> None:
+        """String instructions, element by element; MMIO of odd widths (page crossings), byte by byte."""
+        mmio, write, addr, size, count, _ = self._io.fields()
+        places = [addr + i for i in range(size)] if mmio else [addr] * count
+        width = 1 if mmio else size
+        if write:
+            data = self._io.data
+            store = ops.mmio_write if mmio else ops.pio_write
+            for i, place in enumerate(places):
+                store(place, width, int.from_bytes(data[i * width : (i + 1) * width], "little"))
+        else:
+            load = ops.mmio_read if mmio else ops.pio_read
+            mask = (1 << 8 * width) - 1
+            answer = (load(place, width) & mask for place in places)
+            self._fd.set_io_result(b"".join(value.to_bytes(width, "little") for value in answer))
+
+    def _exit(self) -> exits.Exit:  # noqa: PLR0911 - one arm an exit
+        match self._io.exit():
+            case kvm.IoIn(port, size, count):
+                return exits.PioRead(port, size, count)
+            case kvm.IoOut(port, size, _, data):
+                return exits.PioWrite(port, size, data)
+            case kvm.MmioRead(addr, size):
+                return exits.MmioRead(addr, size)
+            case kvm.MmioWrite(addr, _, data):
+                return exits.MmioWrite(addr, data)
+            case kvm.Hlt():
+                return exits.Halt()
+            case kvm.Shutdown():
+                return exits.Shutdown()
+            case kvm.SystemEvent(code, _):
+                return exits.SystemEvent(_EVENTS.get(code, exits.SystemEventKind.OTHER), code)
+            case kvm.IoapicEoi(vector):
+                return exits.IoapicEoi(vector)
+            case kvm.Intr():
+                return exits.Kicked()
+            case kvm.Debug() as stop:
+                return exits.DebugStop(stop.pc)
+            case other:
+                return exits.Failure(failure_reason(other))
+
+    def reply(self, data: bytes) -> None:
+        """Answer the last read."""
+        self._fd.set_io_result(data)
+
+    def kick(self) -> None:
+        """Make `run` return `Kicked`."""
+        self._fd.kick()
+
+    def stats(self) -> kvm.RunStats:
+        """Return the counters of exits; from any thread, a moment old while it runs."""
+        return self._fd.stats()
+
+    def close(self) -> None:
+        """Close the vCPU."""
+        self._fd.close()
