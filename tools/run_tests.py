@@ -7,6 +7,7 @@ skipped kvm_full test fails the run. Skips are counted and explained at the end 
 
 import argparse
 import os
+import platform
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import arm64
 import attrs
 import guest
 import vmm_testhost
@@ -37,9 +39,12 @@ TOOLS = {
     "riscv64-linux-gnu-gcc": "gcc-riscv64-linux-gnu",
     # The emulated host installs its own; here they are part of the one command for who is not root.
     "qemu-system-x86_64": "qemu-system-x86",
+    "qemu-system-aarch64": "qemu-system-arm",
     "xz": "xz-utils",
     "zstd": "zstd",
 }
+# Pure tests whose result could differ there: byte layouts of structures, decoding of the run page.
+PORTABLE = tuple(f"packages/kvm-ioctls/tests/test_{name}.py" for name in ("record", "wire"))
 FAILURE_CHARACTERS = 4000
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
@@ -52,6 +57,7 @@ class Shard:
     select: str
     emulated: bool
     require: Sequence[str] = ()
+    foreign: bool = False  # in the arm64 host
 
 
 def plan(*, long: bool) -> list[list[Shard]]:
@@ -71,8 +77,15 @@ def plan(*, long: bool) -> list[list[Shard]]:
             Shard("here", here, emulated=False, require=["kvm"] if any_kvm else []),
             Shard("complete KVM", full, emulated=not complete, require=["kvm_full"]),
         ],
-        [Shard("emulated host", "testhost", emulated=False), Shard("arm64", "arm64", emulated=False)],
+        [Shard("emulated host", "testhost", emulated=False), arm64_shard()],
     ]
+
+
+def arm64_shard() -> Shard:
+    """Return the tests for AArch64; in an emulated host, if this machine is none, with PORTABLE."""
+    foreign = platform.machine() != "aarch64"
+    select = "arm64 or pure" if foreign else "arm64"
+    return Shard("arm64", select, emulated=foreign, require=["arm64"], foreign=foreign)
 
 
 def known_to_apt(package: str) -> bool:
@@ -124,13 +137,17 @@ class Run:
         require = [word for kind in self.shard.require for word in ("--require", kind)]
         # In the emulated host a test takes seconds: each is named as it ends.
         detail = "-v" if self.shard.emulated else "-q"
-        pytest = [sys.executable, "-m", "pytest", detail, "-m", self.shard.select, *require, *self._extra]
+        interpreter = "python3" if self.shard.foreign else sys.executable
+        pytest = [interpreter, "-m", "pytest", detail, "-m", self.shard.select, *require, *self._extra]
         pytest += [f"--junitxml={self.report}", "-o", f"cache_dir={self.report.with_suffix('.cache')}"]
         named = any(Path(word.split("::")[0]).exists() for word in self._extra)
         if not self.shard.emulated:
             return pytest if named else [*pytest, *FOLDERS]
-        testhost = [sys.executable, "-m", "vmm_testhost", "--memory", "6144"]
+        if self.shard.foreign:
+            testhost = arm64.arguments(memory=2048, writable=[self.report.parent])
+            return [*testhost, "--", *pytest, *([] if named else [*files_with("arm64"), *PORTABLE])]
         files = [] if named else files_with(self.shard.select)
+        testhost = [sys.executable, "-m", "vmm_testhost", "--memory", "6144"]
         return [*testhost, "--writable", str(self.report.parent), "--", *pytest, *files]
 
     def _run(self) -> None:
@@ -199,7 +216,9 @@ def main() -> int:
     try:
         vmm_testhost.prepare()
         guests = guest.prepare()
-    except (vmm_testhost.SetupError, guest.GuestError) as error:
+        if arm64_shard().foreign:
+            arm64.prepare()
+    except (vmm_testhost.SetupError, guest.GuestError, arm64.CrossBuildError) as error:
         sys.exit(f"test: {error}")
     results = empty_folder("test-results")
     kernels = empty_folder("test-kernels")
