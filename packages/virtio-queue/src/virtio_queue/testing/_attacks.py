@@ -124,15 +124,23 @@ class Attacks:
         )
 
     def _edge(self) -> Chains:
-        edge = st.tuples(st.sampled_from(self._edges), st.integers(-3, 2), st.integers(1, 4))
-        buffer = st.tuples(edge, st.sampled_from(_FLAGS)).map(
-            lambda drawn: (max(0, min(drawn[0][0] + drawn[0][1], U64)), drawn[0][2], drawn[1])
+        def chain(edge: int, place: int, length: int, flags: int, before: int) -> HostileChain:
+            # It ends at the edge, a byte before or behind it; or begins there.
+            start = edge + place % 3 - 1 - (length if place < 3 else 0)
+            buffers = [(max(0, min(start, U64)), length, flags)]
+            # What remembers where the last buffer was is asked about the end of that memory.
+            firsts = [[], [(self._area[0], 1, 0)], [(max(0, edge - 16), 4, 0)]]
+            return self._linked(firsts[before] + buffers)
+
+        chains = st.builds(
+            chain,
+            st.sampled_from(self._edges),
+            st.integers(0, 5),
+            st.integers(1, 4),
+            st.sampled_from(_FLAGS),
+            st.integers(0, 2),
         )
-        first = (self._area[0], 1, 0)
-        both = st.tuples(buffer, st.booleans()).map(
-            lambda drawn: self._linked([first, drawn[0]] if drawn[1] else [drawn[0]])
-        )
-        return self._either(both)
+        return self._either(chains)
 
     def _total(self) -> Chains:
         length = st.sampled_from((_U32, 1, 2, 1 << 31, 1 << 30))

@@ -193,8 +193,9 @@ def _offers() -> st.SearchStrategy[Step]:
     )
     links = hostile_chains(*(attack for attack in Attack if attack not in _TABLES))
     # Chosen here: one_of would give each of its alternatives, nested ones too, the same share.
-    kinds = (sound, sound, _hostile(links), _hostile(hostile_chains(*_TABLES)))
-    return st.integers(0, 3).flatmap(kinds.__getitem__)
+    edges = hostile_chains(Attack.EDGE)  # so many edges, so many ways to come near them
+    kinds = (sound, sound, _hostile(links), _hostile(edges), _hostile(hostile_chains(*_TABLES)))
+    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
 
 
 def _hostile(chains: st.SearchStrategy[HostileChain]) -> st.SearchStrategy[Step]:
