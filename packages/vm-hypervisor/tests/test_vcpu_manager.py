@@ -183,15 +183,17 @@ TestManager.settings = settings(stateful_step_count=12, deadline=None)
 
 def test_signals_are_for_other_threads():
     """A vCPU's thread never takes one, whatever the backend does; the starter's mask stays."""
-    seen = []
+    seen, looked = [], threading.Event()
 
     def look():
         seen.append(signal.pthread_sigmask(signal.SIG_BLOCK, ()))
+        looked.set()
         yield Shutdown()
 
     before = signal.pthread_sigmask(signal.SIG_BLOCK, ())
     manager = VcpuManager([SoftVcpu(0, look)], lambda _: RecordingOps(), lambda _: None)
     manager.start()
+    assert looked.wait(30)
     manager.stop()
     assert {signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGCHLD} <= seen[0]
     assert signal.pthread_sigmask(signal.SIG_BLOCK, ()) == before
