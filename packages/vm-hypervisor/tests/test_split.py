@@ -148,7 +148,7 @@ def test_without_an_ioapic_of_ours_the_eoi_is_an_exit(split_machine):
     line = machine.vm.irq_line(PIN)
     program(machine.vm.ioapic, PIN, VECTOR | LEVEL)
     line.set_level(True)
-    machine.vm._split = None
+    vcpu._ioapic = None
     assert vcpu.run(RecordingOps()) == IoapicEoi(VECTOR)
 
 
