@@ -7,8 +7,10 @@ import threading
 
 import kvm_ioctls as kvm
 import pytest
-from arm64_code import PSCI_SYSTEM_OFF, Code
 from kvm_ioctls._ffi import ffi
+
+arm64_code = pytest.importorskip("arm64_code", reason="its assembler is in the repository's tools")
+PSCI_SYSTEM_OFF, Code = arm64_code.PSCI_SYSTEM_OFF, arm64_code.Code
 
 pytestmark = pytest.mark.arm64
 
