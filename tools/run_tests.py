@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 import xml.etree.ElementTree as ET
+from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -46,6 +47,7 @@ TOOLS = {
 # Pure tests whose result could differ there: byte layouts of structures, decoding of the run page.
 PORTABLE = tuple(f"packages/kvm-ioctls/tests/test_{name}.py" for name in ("record", "wire"))
 FAILURE_CHARACTERS = 4000
+LAST_LINES = 120  # of a shard that died; pytest-timeout's stacks of all threads fit
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -127,6 +129,7 @@ class Run:
         self.seconds = 0.0
         self._log = log
         self._extra = extra
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
         self._thread = threading.Thread(target=self._run)
         self._thread.start()
 
@@ -152,23 +155,24 @@ class Run:
 
     def _run(self) -> None:
         start = time.monotonic()
-        process = subprocess.Popen(
-            self._command(),
-            cwd=ROOT,
-            text=True,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            errors="replace",
-        )
-        assert process.stdout is not None
-        for line in process.stdout:
-            text = f"[{self.shard.name}] {line.rstrip()}"
-            print(text, flush=True)
-            if self._log is not None:
-                with self._log.open("a") as file:
-                    file.write(text + "\n")
-        self.status = process.wait()
+        command = self._command()
+        pipe = subprocess.PIPE
+        with subprocess.Popen(
+            command, cwd=ROOT, text=True, stdout=pipe, stderr=subprocess.STDOUT, errors="replace"
+        ) as process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                self._show(line.rstrip())
+        self.status = process.returncode
         self.seconds = time.monotonic() - start
+
+    def _show(self, line: str) -> None:
+        self._last.append(line)
+        text = f"[{self.shard.name}] {line}"
+        print(text, flush=True)
+        if self._log is not None:
+            with self._log.open("a") as file:
+                file.write(text + "\n")
 
     def counts(self) -> tuple[int, int, int]:
         """Return (passed, failed, skipped); a shard that left no report failed once."""
@@ -184,7 +188,7 @@ class Run:
     def failures(self) -> Iterator[tuple[str, str]]:
         """Yield (test, the end of what it reported)."""
         if not self.report.exists():
-            yield "no test", "the shard left no report"
+            yield "no test", "\n".join([*self._last, f"the shard left no report, and status {self.status}"])
             return
         for case in ET.parse(self.report).getroot().iter("testcase"):
             for result in (*case.iter("failure"), *case.iter("error")):
@@ -236,6 +240,11 @@ def main() -> int:
     return summary(runs)
 
 
+def stack(lines: Sequence[str]) -> list[str]:
+    """Return the lines of stacks, as pytest-timeout prints them, that name files of tests."""
+    return [line for line in lines if line.startswith('  File "') and "/test" in line and ".venv" not in line]
+
+
 def summary(runs: Sequence[Run]) -> int:
     """Print what came out; return the exit status."""
     failures = [(run.shard.name, test, text) for run in runs for test, text in run.failures()]
@@ -256,8 +265,9 @@ def summary(runs: Sequence[Run]) -> int:
     print(f"{totals[0]} passed, {totals[1]} failed, {totals[2]} skipped")
     # Last, because the end is what a log that was cut still shows.
     for shard, test, text in failures:
-        errors = [line for line in text.splitlines() if line.startswith("E  ")]
-        print(f"FAILED [{shard}] {test}", *errors[:4], *text.splitlines()[-1:], sep="\n    ")
+        lines = text.splitlines()
+        errors = [line for line in lines if line.startswith("E  ")]
+        print(f"FAILED [{shard}] {test}", *errors[:4], *stack(lines)[-8:], *lines[-1:], sep="\n    ")
     return 0 if ok and not totals[1] else 1
 
 
