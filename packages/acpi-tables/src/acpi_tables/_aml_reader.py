@@ -216,6 +216,7 @@ def _name(cursor: Cursor, limit: int, depth: int) -> AmlNode:
 
 def _container(kind: str) -> Callable[[Cursor, int, int], AmlNode]:
     def read(cursor: Cursor, limit: int, depth: int) -> AmlNode:
+        """Parse a name and the objects in its scope."""
         end = cursor.end_of_package(limit)
         where = cursor.path(end)
         return AmlNode(kind, where, children=cursor.objects(end, depth + 1))

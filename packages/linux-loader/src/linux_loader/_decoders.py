@@ -30,10 +30,15 @@ class _PullDecoder(Protocol):
     """The interface bz2 and lzma decompressors share."""
 
     @property
-    def eof(self) -> bool: ...
+    def eof(self) -> bool:
+        """Whether the end of the stream was reached."""
+
     @property
-    def needs_input(self) -> bool: ...
-    def decompress(self, data: bytes, max_length: int = -1) -> bytes: ...
+    def needs_input(self) -> bool:
+        """Whether nothing comes out before more is given."""
+
+    def decompress(self, data: bytes, max_length: int = -1) -> bytes:
+        """Return what comes out next, at most `max_length` bytes; the rest is kept."""
 
 
 def _pull(decoder: _PullDecoder, data: memoryview) -> Iterator[bytes]:
@@ -43,7 +48,7 @@ def _pull(decoder: _PullDecoder, data: memoryview) -> Iterator[bytes]:
         if decoder.needs_input:
             block = bytes(data[offset : offset + CHUNK])
             if not block:
-                raise EOFError("the stream ends early")
+                raise EOFError(f"the stream of {len(data)} bytes ends early")
             offset += len(block)
         yield decoder.decompress(block, CHUNK)
 
@@ -56,7 +61,7 @@ def _gunzip(data: memoryview) -> Iterator[bytes]:
         if not block:
             block = bytes(data[offset : offset + CHUNK])
             if not block:
-                raise EOFError("the stream ends early")
+                raise EOFError(f"the stream of {len(data)} bytes ends early")
             offset += len(block)
         yield decoder.decompress(block, CHUNK)
 

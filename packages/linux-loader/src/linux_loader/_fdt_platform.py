@@ -24,7 +24,7 @@ _RISING, _FALLING, _HIGH, _LOW = 1, 2, 4, 8
 _TIMER_PPIS = (13, 14, 11, 10)  # secure EL1, EL1, virtual, EL2
 _CLOCK_HZ = 24_000_000
 _PRIMECELL = "arm,primecell"
-_LAPIC_SIZE = _IOAPIC_SIZE = 0x1000
+_APIC_SIZE = 0x1000
 
 
 def platform_tree(platform: Platform) -> Fdt:
@@ -107,6 +107,7 @@ def _x86_64(platform: Platform) -> Fdt:
         raise FdtBuildError("ioapics", "()", "an x86 machine needs one")
 
     def cells(node: DeviceNode, line: InterruptSpec) -> tuple[int, int]:
+        """Return pin and sense of a line."""
         chips = [chip for chip in platform.ioapics if chip.gsi_base <= line.gsi]
         if not chips or max(chips, key=lambda chip: chip.gsi_base) != platform.ioapics[0]:
             raise FdtBuildError(f"interrupt of {node.id}", str(line.gsi), "no pin of the first I/O APIC")
@@ -149,7 +150,7 @@ _X86_SENSE = {_FALLING: 0, _HIGH: 1, _LOW: 2, _RISING: 3}
 
 
 def _x86_chip(name: str, base: int, properties: dict[str, bytes]) -> FdtNode:
-    where = AddressRange(AddressSpace.MMIO, base, _LAPIC_SIZE)
+    where = AddressRange(AddressSpace.MMIO, base, _APIC_SIZE)
     return FdtNode(f"{name}@{base:x}", {**properties, "reg": _reg(where)})
 
 

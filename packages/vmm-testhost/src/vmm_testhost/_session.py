@@ -77,6 +77,7 @@ def run_machine(
         stack.callback(qemu.close)
 
         def on_ready() -> None:
+            """Take note of the time; the terminal is the command's from here on."""
             nonlocal ready
             ready = time.monotonic()
             machine.initramfs.unlink()  # a killed run leaves two small logs behind, not this
