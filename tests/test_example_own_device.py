@@ -4,8 +4,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 EXAMPLE = Path(__file__).parents[1] / "examples" / "own_device.py"
 
 
@@ -28,14 +26,12 @@ def test_it_fits_thirty_lines():
     assert sum(bool(line.strip()) for line in EXAMPLE.read_text().splitlines()) <= 30
 
 
-@pytest.mark.timeout(300)
 def test_it_passes(tmp_path):
     """As it stands."""
     done = run(EXAMPLE.read_text(), tmp_path)
     assert done.returncode == 0, done.stdout
 
 
-@pytest.mark.timeout(300)
 def test_it_finds_what_is_broken(tmp_path):
     """A device that forgets the room for its answer fails, with a program that shows it."""
     done = run(EXAMPLE.read_text().replace("[: writer.available]", ""), tmp_path)

@@ -42,7 +42,6 @@ def run_page(page):
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS.get(name, ())) for name in PACKAGES])
-@pytest.mark.timeout(300)
 def test_page_runs(name):
     """Each package has a page, and it keeps its word."""
     assert run_page(PAGES / f"{name}.md") == []
@@ -60,7 +59,6 @@ def test_header_page_runs():
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS.get(name, ())) for name in PACKAGES])
-@pytest.mark.timeout(300)
 def test_readme_runs(name):
     """All blocks of a package's README run as well, in order, in one namespace."""
     readme = ROOT / "packages" / name / "README.md"

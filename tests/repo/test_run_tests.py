@@ -6,7 +6,7 @@ import run_tests
 pytestmark = pytest.mark.pure
 
 DEATHS = {
-    "hang": ("import time; time.sleep(60)", ["--timeout=1", "--timeout-method=thread"], 1),
+    "hang": ("import time; time.sleep(60)", ["--timeout=3", "--timeout-method=thread"], 1),
     "kill": ("import os; print('before'); os.kill(os.getpid(), 9)", [], -9),
 }
 

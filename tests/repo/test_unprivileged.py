@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-pytestmark = [pytest.mark.pure, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.pure
 
 ROOT = Path(__file__).resolve().parents[2]
 TOOL = [sys.executable, ROOT / "tools/unprivileged.py", "--here", "--read-only-home", "--"]

@@ -18,7 +18,7 @@ from linux_loader.testing import LINUX_NOTE, SegmentSpec, build_bzimage, build_e
 from virtio_devices import DiskImage
 from vmm_reference import DiskConfig, VmConfig, Vmm
 
-PATIENCE = 30.0  # seconds for one refusal, on a machine where everything else is busy too
+PATIENCE = 120.0  # seconds for one refusal, on a machine where everything else is busy too
 NOBODY = 65534
 ENTRY = 0x10_0000
 SPIN = b"\xeb\xfe"

@@ -8,7 +8,7 @@ import guest
 import pytest
 from vmm_reference import CpusConfig, DiskConfig, EndReason, MemoryConfig
 
-pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.kvm_full
 
 FNV_PRIME, FNV_START = 0x100000001B3, 0xCBF29CE484222325
 

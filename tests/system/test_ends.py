@@ -262,7 +262,6 @@ def stock(
 
 
 @pytest.mark.kvm_full
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize(
     ("job", "modules", "row"),
     [
@@ -288,7 +287,6 @@ poweroff -f
 
 
 @pytest.mark.kvm_full
-@pytest.mark.timeout(300)
 def test_a_full_disk_is_the_guests_error_not_our_end(tmp_path):
     """The file system under image, events and console is full: I/O errors for the guest, and its own end."""
     place = tmp_path / "small"

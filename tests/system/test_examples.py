@@ -53,7 +53,6 @@ def test_every_example_is_in_the_index():
 
 
 @pytest.mark.kvm_full
-@pytest.mark.timeout(300)
 def test_the_guest_uses_the_python_device():
     """Linux reads what the example chose, and the device ends with what Linux wrote: one more."""
     output = run("mmio_device.py")
@@ -65,7 +64,6 @@ def test_the_guest_uses_the_python_device():
 
 
 @pytest.mark.kvm_full
-@pytest.mark.timeout(300)
 def test_own_vmm_boots_debian():
     """Without arguments it brings Debian's kernel to userspace and to its power-off."""
     output = run("own_vmm.py")
@@ -74,7 +72,6 @@ def test_own_vmm_boots_debian():
 
 
 @pytest.mark.kvm_full
-@pytest.mark.timeout(300)
 def test_own_vmm_boots_what_it_is_given(tmp_path):
     """A bzImage of another kernel and an initramfs of the caller's do as well."""
     archive = Archive()

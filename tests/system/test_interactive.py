@@ -160,7 +160,6 @@ def test_a_session_on_a_terminal(command):
 
 
 @pytest.mark.kvm_full
-@pytest.mark.timeout(300)
 def test_a_session_on_a_pty(command):
     """`--serial pty`: whoever opens the path it names has the console, may leave and come back."""
     with subprocess.Popen(
@@ -186,7 +185,6 @@ def test_a_session_on_a_pty(command):
 
 
 @pytest.mark.kvm
-@pytest.mark.timeout(300)
 def test_a_paste_passes_through_the_terminal_whole(tmp_path):
     """64 KiB of all bytes but Ctrl-A, to a guest that echoes, while the window is resized: none is lost."""
     letters = random.Random(64)

@@ -12,7 +12,7 @@ from virtio_devices import EntropySource, VirtioMmio, VirtioRng
 from vm_device.platform import InterruptSpec, Trigger
 from vmm_reference import CpusConfig, DiskConfig, EndReason, Irqchip, PlatformConfig
 
-pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.kvm_full
 
 BASE, PIN = 0xDFFE_0000, 20
 STATUS, ACKNOWLEDGE = 0x60, 0x64  # virtio-mmio registers
@@ -26,7 +26,7 @@ for rng in virtio_rng.0 virtio_rng.1; do
   echo guest: $rng $(dd if=/dev/hwrng bs=64 count=32 2>/dev/null | wc -c)
 done
 echo +2 > /sys/class/rtc/rtc0/wakealarm
-for _ in 1 2 3 4 5 6 7 8 9 10; do [ -z "$(cat /sys/class/rtc/rtc0/wakealarm)" ] || sleep 1; done
+for _ in $(seq 60); do [ -z "$(cat /sys/class/rtc/rtc0/wakealarm)" ] || sleep 1; done
 sed 's/^/guest: irq /' /proc/interrupts
 echo guest: done
 poweroff -f

@@ -45,7 +45,6 @@ def _zstd(data: bytes) -> bytes:
 
 
 @pytest.mark.kvm_full
-@pytest.mark.timeout(300)
 @pytest.mark.usefixtures("nothing_left")
 @pytest.mark.parametrize(
     ("name", "elf", "protocol", "pack"),
@@ -104,7 +103,6 @@ def test_root_on_disk_answers_a_challenge(tmp_path, console, name, elf, protocol
 
 
 @pytest.mark.kvm_full
-@pytest.mark.timeout(300)
 @pytest.mark.parametrize("name", ["6.12-cloud", guest.LATER])
 def test_without_an_initramfs(disk, console, name):
     """A plain command line and no initramfs: to the panic that Linux documents, and a reset by `panic=-1`."""

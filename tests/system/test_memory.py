@@ -11,7 +11,7 @@ import guest
 import pytest
 from vmm_reference import BootProtocol, ConfigError, EndReason, MemoryConfig, VmConfig, Vmm
 
-pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.kvm_full
 
 MIB, GIB = 1 << 20, 1 << 30
 POOL = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")

@@ -15,7 +15,7 @@ import pytest
 from virtio_devices import Feature, NetFeature, Tap, VirtioNet
 from vmm_reference import EndReason, NetConfig, RingConfig
 
-pytestmark = [pytest.mark.kvm_full, pytest.mark.root_net, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.kvm_full, pytest.mark.root_net]
 
 CLONE_NEWNET = 0x40000000
 MODULES = ("virtio_mmio", "failover", "net_failover", "virtio_net")

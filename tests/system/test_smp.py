@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from vmm_reference import CpusConfig, EndReason, Irqchip, PlatformConfig
 
-pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.kvm_full
 
 # Field 39 of a process's stat is the CPU it ran on last; -c of taskset is younger than Debian's busybox.
 SCRIPT = r"""

@@ -25,7 +25,7 @@ PAYLOAD = ("buffer", "answer", "desc[", "address[", "id[")
 # Requests, entries of the ring, of which the driver uses all it can: over its end, and in several laps.
 SHAPES = [(3, 1), (6, 2), (5, 4), (11, 4)]
 
-pytestmark = [pytest.mark.pure, pytest.mark.timeout(180)]
+pytestmark = pytest.mark.pure
 
 
 @pytest.fixture(scope="module")

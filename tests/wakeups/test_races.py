@@ -10,7 +10,7 @@ import stress
 
 LONG = bool(os.environ.get("VMM_TEST_LONG"))
 SLEEPS = 100_000 if LONG else 1_000
-pytestmark = [pytest.mark.pure, pytest.mark.timeout(3600 if LONG else 180)]
+pytestmark = pytest.mark.pure
 
 CASES = [(ring, mode) for ring in stress.RINGS for mode in stress.MODES]
 HALF = sorted(point for point, kind in stress.ordering_points().items() if kind != "full")

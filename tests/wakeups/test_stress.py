@@ -15,7 +15,7 @@ from virtio_queue.testing.ordering import Model, explore
 
 LONG = bool(os.environ.get("VMM_TEST_LONG"))
 SLEEPS = 1_000_000 if LONG else 5_000
-pytestmark = [pytest.mark.pure, pytest.mark.timeout(3600 if LONG else 120)]
+pytestmark = pytest.mark.pure
 
 CASES = [(ring, mode) for ring in stress.RINGS for mode in stress.MODES]
 SIZES = (2, 8, 64) if LONG else (8,)

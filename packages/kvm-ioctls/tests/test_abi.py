@@ -120,7 +120,7 @@ def complaints(headers, lines, compiler, tmp_path):
     source.write_text("\n".join(text))
     paths = [] if headers.include == SYSTEM else [f"-I{folder}" for folder in headers.folders]
     command = [compiler, "-std=gnu11", "-ffreestanding", *paths, f"-I{CSRC}", "-fsyntax-only", str(source)]
-    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    result = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     errors = re.findall(r"^(.*):(\d+):\d+: (?:fatal )?error: (.*)", result.stderr, flags=re.M)
     unknown = {
         number for file, number, message in errors if "no member named" in message and file == str(source)

@@ -62,7 +62,7 @@ def _spinner(guest, table=None):
 
 def _wait_until_busy(vcpu):
     """Wait until a thread is inside the vCPU, without entering it oneself: that would refuse the thread."""
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
         if lib.kvmx_vcpu_user(vcpu._vcpu):
             return
@@ -78,7 +78,7 @@ def test_kick_ends_a_running_guest(code):
         thread, exits = _spinner(guest, table)
         _wait_until_busy(guest.vcpu)
         guest.vcpu.kick()
-        thread.join(20)
+        thread.join(60)
 
         assert exits == [Intr()]
 
@@ -100,8 +100,8 @@ def test_thousands_of_kicks_each_end_one_run():
             if i % 7 == 0:
                 time.sleep(0.0001)
             guest.vcpu.kick()
-            assert ended.acquire(timeout=20), f"kick {i} was lost"
-        thread.join(20)
+            assert ended.acquire(timeout=60), f"kick {i} was lost"
+        thread.join(60)
 
         assert guest.vcpu.stats().kicks == rounds
 
@@ -169,7 +169,7 @@ def test_other_signal_resumes_the_guest():
             helper = threading.Thread(target=disturb)
             helper.start()
             assert guest.vcpu.run() == Intr()
-            helper.join(20)
+            helper.join(60)
             assert guest.vcpu.stats().interrupted >= 1
     finally:
         signal.signal(signal.SIGUSR1, old)
@@ -191,7 +191,7 @@ def test_worker_with_blocked_signals_can_be_kicked():
         thread.start()
         _wait_until_busy(guest.vcpu)
         guest.vcpu.kick()
-        thread.join(20)
+        thread.join(60)
 
         assert exits == [Intr()]
         assert signal.SIGINT in masks[0]
@@ -207,7 +207,7 @@ def test_application_processor_waits_and_can_be_kicked():
         thread.start()
         _wait_until_busy(ap)
         ap.kick()
-        thread.join(20)
+        thread.join(60)
 
         assert exits == [Intr()]
 
@@ -223,7 +223,7 @@ def test_busy_vcpu_refuses_others_and_close():
             ):
                 call()
         guest.vcpu.kick()
-        thread.join(20)
+        thread.join(60)
 
         assert exits == [Intr()]
         assert not guest.vcpu.closed
@@ -245,6 +245,6 @@ def test_kicks_racing_with_close_are_harmless():
             vcpu.run()
             vcpu.close()
             stop.set()
-            thread.join(20)
+            thread.join(60)
 
         assert vcpu.closed

@@ -220,10 +220,10 @@ def _run_to_handler(guest, raise_irq):
     thread = threading.Thread(target=lambda: exits.append(guest.vcpu.run()))
     thread.start()
     raise_irq()
-    thread.join(15)
+    thread.join(60)
     if thread.is_alive():
         guest.vcpu.kick()
-        thread.join(15)
+        thread.join(60)
     return exits[0]
 
 
@@ -274,9 +274,9 @@ def test_resample_irqfd_is_told_of_the_eoi(eventfd):
         assert _run_to_handler(guest, lambda: os.eventfd_write(eventfd, 1)) == IoOut(0x80, 1, 1, b"\x42")
         thread = threading.Thread(target=guest.vcpu.run)
         thread.start()
-        readable, _, _ = select.select([resample], [], [], 15)
+        readable, _, _ = select.select([resample], [], [], 60)
         guest.vcpu.kick()
-        thread.join(15)
+        thread.join(60)
 
     os.close(resample)
     assert readable

@@ -45,7 +45,6 @@ def start_code(loaded):
 
 
 @pytest.mark.testhost
-@pytest.mark.timeout(300)
 def test_a_stock_kernel_starts(tmp_path):
     """It finds model, processors, PSCI, GIC and ITS, timer, console, clock, command line and initrd."""
     if shutil.which("qemu-system-aarch64") is None:

@@ -83,7 +83,6 @@ def until(words, command):
 
 
 @pytest.mark.testhost
-@pytest.mark.timeout(300)
 def test_a_stock_kernel_starts(tmp_path):
     """It unpacks itself, and finds command line, memory map of two lists, seed and initrd."""
     for tool in ("qemu-system-x86_64", "as", "ld"):

@@ -30,7 +30,7 @@ def break_ring(queue):
 class Rig:
     """One device, its transport, and a driver that has not begun yet."""
 
-    def __init__(self, device, memory, *, timeout=10.0, packed=None, rings=PACKED, **options):
+    def __init__(self, device, memory, *, timeout=60.0, packed=None, rings=PACKED, **options):
         self.device = device
         self.memory = memory
         self.line = LineProbe()
@@ -97,7 +97,7 @@ def native(request):
 def disk(rig, image, native):
     """Make a rig around a disk, with each data path."""
 
-    def make(size=64 * 512, *, read_only=False, serial=None, path=None, timeout=10.0, **options):
+    def make(size=64 * 512, *, read_only=False, serial=None, path=None, timeout=60.0, **options):
         path = path or image(size)[0]
         device = VirtioBlk(
             "disk0", DiskImage(path, read_only=read_only), serial=serial, native=native, **options

@@ -56,7 +56,7 @@ def test_reset_after_the_loop_dropped_a_watch(rig):
         loop.start()
         made = rig(Watcher(read_end), loop=loop)
         made.driver.initialise()
-        assert dropped.wait(10)
+        assert dropped.wait(60)
         made.mmio.write(0x70, 4, 0)
         assert made.mmio.read(0x70, 4) == 0
     os.close(read_end)

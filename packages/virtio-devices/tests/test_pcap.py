@@ -176,7 +176,7 @@ def test_a_fifo_that_nobody_reads_holds_nothing_up(tmp_path):
     for _ in range(100):
         writer.add(bytes(10_000))
     writer.close()
-    assert time.monotonic() - start < 5
+    assert time.monotonic() - start < 30
     assert len(reasons) == 1
 
 

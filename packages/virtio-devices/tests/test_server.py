@@ -184,7 +184,7 @@ def test_an_endless_driver_does_not_keep_the_loop(rig):
         made.driver.kick(always=True)
         done = threading.Event()
         loop.call_soon(lambda: (others.append(len(served)), done.set()))
-        assert done.wait(10)
+        assert done.wait(60)
         made.mmio.close()
     assert others[0] <= 2 * MAX_ROUNDS * MAX_CHAINS
 
@@ -217,7 +217,7 @@ def test_no_handler_runs_after_a_reset(rig):
 
     def handle(memory, chain):
         entered.set()
-        assert leave.wait(10)
+        assert leave.wait(60)
         finished.append(True)
         return 0
 
@@ -225,12 +225,12 @@ def test_no_handler_runs_after_a_reset(rig):
     made.driver.initialise()
     made.driver.queues[0].request([b"x"], [])
     made.driver.kick(always=True)
-    assert entered.wait(10)
+    assert entered.wait(60)
     resetter = threading.Thread(target=made.driver.reset)
     resetter.start()
     assert resetter.is_alive()
     leave.set()
-    resetter.join(10)
+    resetter.join(60)
     assert finished == [True]
     assert made.driver.status == 0
 

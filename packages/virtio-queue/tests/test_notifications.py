@@ -8,7 +8,6 @@ from virtio_queue.testing.notifications import Ring, Traffic
 from virtio_queue.testing.ordering import Model, explore
 
 LONG = bool(os.environ.get("VMM_TEST_LONG"))
-pytestmark = pytest.mark.timeout(900 if LONG else 60)
 
 KINDS = [(ring, event_idx) for ring in Ring for event_idx in (False, True)]
 NAMES = [f"{ring.value}-{'event' if event_idx else 'flags'}" for ring, event_idx in KINDS]

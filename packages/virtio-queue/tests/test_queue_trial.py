@@ -45,7 +45,7 @@ def packed(request):
 
 def run(script):
     """Run a script in a process of its own."""
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=50)
+    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
 
 
 def test_an_honest_round(packed):

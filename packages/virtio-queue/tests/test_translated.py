@@ -143,8 +143,8 @@ def test_invalidated_while_in_use(world):
         driver.memory._iommu.pages = dict(iommu.pages)
         gc.collect()
         for memory in (device, driver.memory):
-            memory.iotlb.invalidate(3 * PAGE, PAGE, timeout=5)
-            memory.iotlb.invalidate(9 * PAGE, PAGE, timeout=5)
+            memory.iotlb.invalidate(3 * PAGE, PAGE, timeout=60)
+            memory.iotlb.invalidate(9 * PAGE, PAGE, timeout=60)
 
 
 @pytest.mark.parametrize("packed", [False, True])

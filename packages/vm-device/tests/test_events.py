@@ -59,7 +59,7 @@ def test_thread_blocks_signals_and_joins():
     with pytest.raises(RuntimeError, match="'loop-x' runs already"):
         manager.start()
     manager.call_soon(look)
-    assert ready.wait(10)
+    assert ready.wait(60)
     manager.stop()
     manager.stop()
     assert seen[0][0] == "loop-x"
@@ -94,7 +94,7 @@ def test_errors_are_reported_and_the_loop_goes_on():
         bad.write()
         manager.call_soon(lambda: 1 // 0)
         manager.call_soon(good.write)
-        assert done.wait(10)
+        assert done.wait(60)
         manager.close()
         assert sorted(errors, key=str) == [
             ("boom", f"fd {bad.fd}"),
@@ -158,12 +158,12 @@ def test_remove_waits_for_the_running_callback():
         def slow(_):
             event.read()
             inside.set()
-            go.wait(10)
+            go.wait(60)
             finished.append(1)
 
         manager.add(event, slow)
         manager.start()
-        assert inside.wait(10)
+        assert inside.wait(60)
         threading.Timer(0.02, go.set).start()
         manager.remove(event)
         assert finished == [1]

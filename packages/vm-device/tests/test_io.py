@@ -90,7 +90,7 @@ def test_grace_waits_for_an_access_that_holds_the_old_snapshot():
     class Slow(RamDevice):
         def read(self, offset, size):
             inside.set()
-            leave.wait(10)
+            leave.wait(60)
             return 7
 
     place = AddressRange(MMIO, 0, 8)
@@ -98,7 +98,7 @@ def test_grace_waits_for_an_access_that_holds_the_old_snapshot():
     result = []
     thread = threading.Thread(target=lambda: result.append(manager.reader("cpu0").mmio_read(0, 1)))
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     manager.unregister(place)
     assert not manager.grace(0.01)
     leave.set()

@@ -84,5 +84,5 @@ def test_a_prompt_without_newline_appears():
         uart = Serial16550(show, FakeInterrupt(), defer=lambda flush: events.call_later(0.001, flush))
         put(uart, *((0, char) for char in b"login: "))
         events.start()
-        assert arrived.wait(10)
+        assert arrived.wait(60)
     assert out == [b"login: "]

@@ -94,10 +94,10 @@ class Machine:
             assert port == 0x80
             came.append(value)
             on_interrupt(len(came))
-            timer.restart(0.2 if len(came) >= expected else 20)
+            timer.restart(0.2 if len(came) >= expected else 60)
 
         ops.pio_write = note
-        timer.restart(20 if expected else 0.2)
+        timer.restart(60 if expected else 0.2)
         assert vcpu.run(ops) == Kicked()
         return came
 

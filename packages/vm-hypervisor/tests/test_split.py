@@ -196,7 +196,7 @@ def test_many_assertions_from_a_device_thread(split_machine):
     def device():
         for _ in range(rounds):
             line.set_level(True)
-            assert served.acquire(timeout=10)
+            assert served.acquire(timeout=60)
 
     def handler(_count):
         line.set_level(False)
@@ -205,6 +205,6 @@ def test_many_assertions_from_a_device_thread(split_machine):
     thread = threading.Thread(target=device)
     thread.start()
     came = machine.interrupts(vcpu, rounds, handler)
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert came == [VECTOR] * rounds

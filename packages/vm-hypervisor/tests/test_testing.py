@@ -60,13 +60,13 @@ def test_one_thread_at_a_time():
     class Slow(RecordingOps):
         def pio_read(self, port, size, /):
             inside.set()
-            leave.wait(10)
+            leave.wait(60)
             return 0
 
     vcpu = SoftVcpu(3, adder)
     thread = threading.Thread(target=vcpu.run, args=(Slow(),))
     thread.start()
-    assert inside.wait(10)
+    assert inside.wait(60)
     for call in (vcpu.run, vcpu.close):
         with pytest.raises(VcpuStateError, match="vCPU 3 is running"):
             call()

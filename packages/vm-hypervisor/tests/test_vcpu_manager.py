@@ -112,7 +112,7 @@ class ManagerMachine(RuleBasedStateMachine):
             with pytest.raises(VcpuStateError, match=r"^start: "):
                 self.house.manager.start()
 
-    @rule(timeout=st.sampled_from([None, 20.0]))
+    @rule(timeout=st.sampled_from([None, 60.0]))
     def pause(self, timeout):
         if self.state == "running":
             self.house.manager.pause(timeout)
@@ -250,7 +250,7 @@ class Stuck:
 
     def mmio_read(self, address, size):
         self.entered.set()
-        assert self.release.wait(20)
+        assert self.release.wait(60)
         return CARRY_ON
 
 
@@ -260,7 +260,7 @@ def stuck():
     device = Stuck()
     manager = VcpuManager([SoftVcpu(0, obedient)], lambda _: device, lambda _: None)
     manager.start()
-    assert device.entered.wait(20)
+    assert device.entered.wait(60)
     yield manager, device
     device.release.set()
     manager.stop()
@@ -297,7 +297,7 @@ def test_an_overtaken_pause_says_so(stuck, order, now):
             time.sleep(0.001)
     if order == "request_stop":
         manager.request_stop()
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
     assert errors == [f"pause: the vCPUs are {now}, not paused"]
 

@@ -280,7 +280,7 @@ def test_as_a_process(tmp_path):
         [sys.executable, "-m", "vmm_reference", "run", "--kernel", tmp_path / "none"],
         capture_output=True,
         text=True,
-        timeout=20,
+        timeout=60,
     )
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(f"vmm: --kernel: {tmp_path}/none: No such file or directory; give ")

@@ -122,7 +122,7 @@ def test_a_disk_in_use_is_refused_out_here(tmp_path):
     DiskImage(disk).close()  # nothing of ours holds it
 
 
-def read_until(fd, wanted, seconds=10.0):
+def read_until(fd, wanted, seconds=60.0):
     """Read `fd` until `wanted` bytes came."""
     data, end = b"", time.monotonic() + seconds
     while len(data) < len(wanted):

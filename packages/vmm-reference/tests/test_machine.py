@@ -41,7 +41,7 @@ def vmm(kernel):
 
 def wait_for(condition):
     """Wait until the guest has got so far."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not condition() and time.monotonic() < deadline:
         time.sleep(0.005)
     assert condition()

@@ -47,7 +47,7 @@ def connect(tmp_path):
 
     def connect():
         client = socket.socket(socket.AF_UNIX)
-        client.settimeout(10)
+        client.settimeout(60)
         client.connect(str(tmp_path / "console"))
         clients.append(client)
         return client
@@ -57,7 +57,7 @@ def connect(tmp_path):
         client.close()
 
 
-def wait(condition, seconds=10.0):
+def wait(condition, seconds=60.0):
     """Wait until `condition` holds."""
     end = time.monotonic() + seconds
     while not condition():
@@ -138,7 +138,7 @@ def test_clients_that_vanish_during_traffic(backend, connect, port):
             client.close()
     finally:
         done.set()
-        thread.join(10)
+        thread.join(60)
     assert not thread.is_alive()
     last = connect()
     before = len(port.got)
@@ -163,7 +163,7 @@ def test_the_last_output_arrives_and_the_socket_goes(tmp_path):
         backend = SocketBackend(tmp_path / "s")
         backend.attach(events, Port())
         with socket.socket(socket.AF_UNIX) as client:
-            client.settimeout(10)
+            client.settimeout(60)
             client.connect(str(tmp_path / "s"))
             backend.write(b"!")
             assert receive(client, 1) == b"!"
@@ -173,7 +173,7 @@ def test_the_last_output_arrives_and_the_socket_goes(tmp_path):
             closer = threading.Thread(target=backend.close)
             closer.start()
             assert receive(client, len(data)) == data
-            closer.join(10)
+            closer.join(60)
             assert client.recv(1) == b""
     assert not (tmp_path / "s").exists()
 
@@ -191,7 +191,7 @@ def test_a_client_that_never_reads_does_not_keep_us(tmp_path, caplog):
             backend.detach()
             start = time.monotonic()
             backend.close()
-            assert time.monotonic() - start < 5
+            assert time.monotonic() - start < 30
     assert "does not read" in caplog.text
 
 

@@ -65,7 +65,6 @@ def test_hypothesis_profile_is_loaded(pytester, monkeypatch, profile, count):
 
 
 @pytest.mark.testhost
-@pytest.mark.timeout(300)
 def test_whole_run_moves_into_the_host(pytester):
     """With --testhost a kvm_full test runs, and failures and reports come back out."""
     pytester.makepyfile(

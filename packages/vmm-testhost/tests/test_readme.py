@@ -9,7 +9,6 @@ README = Path(__file__).parents[1] / "README.md"
 
 
 @pytest.mark.testhost
-@pytest.mark.timeout(300)
 def test_first_example_runs():
     """The first python block of the README is executed."""
     block = re.search(r"```python\n(.*?)```", README.read_text(), re.DOTALL)

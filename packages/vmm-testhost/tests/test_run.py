@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import vmm_testhost
 
-pytestmark = [pytest.mark.testhost, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.testhost
 
 LAUNCH = 150  # seconds; a launch takes 6, several times that on a machine with other work
 

@@ -15,7 +15,6 @@ MISSING = [] if os.geteuid() == 0 else missing_tools(ARCHITECTURES["aarch64"].to
 
 pytestmark = [
     pytest.mark.testhost,
-    pytest.mark.timeout(300),
     pytest.mark.skipif(bool(MISSING), reason=f"sudo apt-get install {' '.join(MISSING)}"),
 ]
 

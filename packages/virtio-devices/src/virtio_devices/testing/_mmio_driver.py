@@ -53,7 +53,7 @@ class MmioDriver:
         line: LineProbe,
         *,
         area: tuple[int, int],
-        timeout: float = 10.0,
+        timeout: float = 60.0,
         packed: bool | None = None,
     ) -> None:
         self.memory = memory

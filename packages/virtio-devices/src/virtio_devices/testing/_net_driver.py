@@ -200,7 +200,7 @@ class SocketBackend:
         """Send a frame to the guest."""
         self.far.send((header or NetHeader()).encode() + body)
 
-    def take(self, timeout: float = 10.0) -> tuple[NetHeader, bytes]:
+    def take(self, timeout: float = 60.0) -> tuple[NetHeader, bytes]:
         """Wait for a frame of the guest."""
         self.far.settimeout(timeout)
         data = self.far.recv(HEADER + BODY_MAX + 1)
