@@ -255,7 +255,9 @@ def test_nested_state_names_the_missing_capability(guest):
     if guest.vm.check_extension(Cap.NESTED_STATE):
         assert len(guest.vcpu.get_nested_state()) >= 128
         return
-    with pytest.raises(UnsupportedError, match=r"^vCPU 0: the host lacks capability NESTED_STATE \(157\)$"):
+    with pytest.raises(
+        UnsupportedError, match=r"^vCPU 0: the host lacks capability NESTED_STATE \(157\); load .* nested=1$"
+    ):
         guest.vcpu.get_nested_state()
 
 
@@ -311,3 +313,28 @@ def test_registers_have_ids_on_kernels_that_list_them(guest):
         guest.vcpu.set_one_reg(reg, guest.vcpu.get_one_reg(reg))
     with pytest.raises(ValueError, match=r"^value=0x1(0{16}) does not fit the 8 bytes"):
         guest.vcpu.set_one_reg(0x2030_0002_0000_0010, 1 << 64)
+
+
+@pytest.mark.kvm
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda guest: guest.vcpu.setup_mce(-1), r"^mcg_cap \(-1,\): "),
+        (lambda guest: guest.vcpu.set_vapic_addr(1 << 64), r"^address \(18446744073709551616,\): "),
+        (lambda guest: guest.vcpu.xen_vcpu_get_attr(1 << 16), r"^attribute \(65536,\): .* 65535$"),
+        (lambda guest: guest.vcpu.enable_cap(1 << 32), r"^capability \(4294967296, 0, 0, 0, 0, 0\): "),
+        (lambda guest: guest.vm.enable_cap(1, (0,) * 5), r"^5 arguments for capability 1, at most 4 exist$"),
+        (lambda guest: guest.vm.register_hyperv_eventfd(1, 1 << 31), r"^eventfd \(1, 2147483648, 0\): "),
+        (lambda guest: guest.vm.register_enc_region(0, -1), r"^region \(0, -1\): "),
+        (lambda guest: guest.vm.unregister_enc_region(-1, 0), r"^region \(-1, 0\): "),
+        (lambda guest: guest.vm.xen_hvm_config(0, 1 << 32), r"^flags and MSR \(0, 4294967296\): "),
+        (lambda guest: guest.vm.xen_hvm_get_attr(-1), r"^attribute \(-1,\): "),
+        (lambda guest: guest.vm.xen_hvm_evtchn_send(-1, 0), r"^event channel \(-1, 0, 4294967295\): "),
+        (lambda guest: guest.vm.get_irqchip(-1), r"^irqchip \(-1, 0\): "),
+        (lambda guest: guest.vm.set_memory_attributes(0, 0, -1), r"^memory attributes \(0, 0, -1, 0\): "),
+    ],
+)
+def test_numbers_that_do_not_fit_are_shown(call, message):
+    """What no struct of the kernel can hold is refused before the kernel sees it."""
+    with TinyGuest(b"\xf4") as guest, pytest.raises(ValueError, match=message):
+        call(guest)

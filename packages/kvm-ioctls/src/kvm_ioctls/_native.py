@@ -56,6 +56,7 @@ class _Cell:
 
     @value.setter
     def value(self, value: int) -> None:
+        """Set it, 0..2^64-1 (OverflowError beyond), from any thread."""
         lib.kvmx_cell_store(self._cell, value)
 
 

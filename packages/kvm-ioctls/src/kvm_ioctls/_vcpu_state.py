@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import struct
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
@@ -11,9 +10,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceAttrs
-from kvm_ioctls._errors import KvmOSError
 from kvm_ioctls._ffi import ffi, lib
-from kvm_ioctls._wire import Wire
+from kvm_ioctls._raw_ioctl import read_list
+from kvm_ioctls._wire import Wire, pack_enable_cap, packed
 
 if TYPE_CHECKING:
     from kvm_ioctls._stats import StatsFd
@@ -65,7 +64,7 @@ class VcpuState(DeviceAttrs):
 
     def set_mp_state(self, state: MpState) -> None:
         """Set what the vCPU waits for (KVM_SET_MP_STATE)."""
-        self._ioctl(lib.KX_SET_MP_STATE, bytearray(struct.pack("<I", state)))
+        self._ioctl(lib.KX_SET_MP_STATE, packed("state", "<I", state))
 
     def enable_cap(self, cap: Cap | int, args: Sequence[int] = (), *, flags: int = 0) -> None:
         """Switch a capability of the vCPU on (KVM_ENABLE_CAP).
@@ -73,32 +72,17 @@ class VcpuState(DeviceAttrs):
         Raises:
             ValueError: More than four arguments.
         """
-        if len(args) > 4:
-            raise ValueError(f"{len(args)} arguments for capability {int(cap)}, at most 4 exist")
-        padded = (*args, 0, 0, 0, 0)[:4]
-        self._ioctl(lib.KX_ENABLE_CAP, bytearray(struct.pack("<II4Q64x", int(cap), flags, *padded)))
+        self._ioctl(lib.KX_ENABLE_CAP, pack_enable_cap(int(cap), args, flags))
 
     def get_reg_list(self) -> list[int]:
         """Return the id of every register (KVM_GET_REG_LIST); ENOTTY on x86-64 before Linux 6.18."""
-        count = 256
-        while True:
-            data = bytearray(8 + 8 * count)
-            struct.pack_into("<Q", data, 0, count)
-            try:
-                self._ioctl(lib.KX_GET_REG_LIST, data)
-            except KvmOSError as err:
-                needed = struct.unpack_from("<Q", data)[0]
-                if err.errno != errno.E2BIG or needed <= count:
-                    raise
-                count = needed
-                continue
-            return list(struct.unpack_from(f"<{struct.unpack_from('<Q', data)[0]}Q", data, 8))
+        return read_list(self._ioctl, lib.KX_GET_REG_LIST, "Q")
 
     def _one_reg(self, number: int, reg_id: int, data: bytearray) -> None:
         # SAFETY: the kernel moves as many bytes as the id says, and `data` has them; it lives in the
         # caller's frame.
         address = int(ffi.cast("uintptr_t", ffi.from_buffer(data)))
-        self._ioctl(number, bytearray(struct.pack("<QQ", reg_id, address)))
+        self._ioctl(number, packed("register", "<QQ", reg_id, address))
 
     def get_one_reg(self, reg_id: int) -> int:
         """Return a register as an unsigned number of ``reg_size(reg_id)`` bytes (KVM_GET_ONE_REG).

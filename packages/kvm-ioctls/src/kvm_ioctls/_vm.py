@@ -14,6 +14,7 @@ from kvm_ioctls._ffi import ffi, lib
 from kvm_ioctls._routing import IrqRoute, MemFlags, pack_routes
 from kvm_ioctls._vcpu import VcpuFd
 from kvm_ioctls._vm_memory import VmMemory
+from kvm_ioctls._wire import pack_enable_cap, packed
 from kvm_ioctls._x86_64._vm import X86Vm
 
 __all__ = ("VmFd",)
@@ -23,13 +24,6 @@ _DEASSIGN, _RESAMPLE = 1, 2
 _IO_DATAMATCH, _IO_PIO, _IO_DEASSIGN = 1, 2, 4
 _CREATE_DEVICE_TEST = 1
 _MSI_DEVID = 1
-
-
-def _packed(what: str, layout: str, *values: int) -> bytearray:
-    try:
-        return bytearray(struct.pack(layout, *values))
-    except struct.error as err:
-        raise ValueError(f"{what}{values}: {err}") from None
 
 
 @final
@@ -79,7 +73,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         """
         self._check_region(guest_phys_addr, memory_size, userspace_addr)
         values = (slot, int(flags), guest_phys_addr, memory_size, userspace_addr)
-        self._ioctl(lib.KX_SET_USER_MEMORY_REGION, _packed("memory region ", "<IIQQQ", *values))
+        self._ioctl(lib.KX_SET_USER_MEMORY_REGION, packed("memory region", "<IIQQQ", *values))
         self._slot_pages[slot] = memory_size // _PAGE
 
     def set_user_memory_region2(
@@ -109,7 +103,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
             guest_memfd_offset,
             guest_memfd,
         )
-        self._ioctl(lib.KX_SET_USER_MEMORY_REGION2, _packed("memory region ", "<IIQQQQI116x", *values))
+        self._ioctl(lib.KX_SET_USER_MEMORY_REGION2, packed("memory region", "<IIQQQQI116x", *values))
         self._slot_pages[slot] = memory_size // _PAGE
 
     @staticmethod
@@ -157,7 +151,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         # SAFETY: the kernel writes ceil(pages of the slot / 64) words; this object sets every slot and so
         # knows its pages; `bitmap` lives in this frame.
         address = int(ffi.cast("uintptr_t", ffi.from_buffer(bitmap)))
-        self._ioctl(lib.KX_GET_DIRTY_LOG, _packed("dirty log ", "<IIQ", slot, 0, address))
+        self._ioctl(lib.KX_GET_DIRTY_LOG, packed("dirty log", "<IIQ", slot, 0, address))
         return bytes(bitmap)
 
     def clear_dirty_log(self, slot: int, first_page: int, num_pages: int, bitmap: bytes) -> None:
@@ -180,7 +174,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         # SAFETY: the kernel reads ceil(num_pages / 64) words, checked above; `copy` lives in this frame.
         address = int(ffi.cast("uintptr_t", ffi.from_buffer(copy)))
         values = (slot, num_pages, first_page, address)
-        self._ioctl(lib.KX_CLEAR_DIRTY_LOG, _packed("dirty log ", "<IIQQ", *values))
+        self._ioctl(lib.KX_CLEAR_DIRTY_LOG, packed("dirty log", "<IIQQ", *values))
 
     def register_irqfd(self, fd: int, gsi: int) -> None:
         """Make each write to eventfd `fd` raise `gsi` as an edge (KVM_IRQFD).
@@ -207,7 +201,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         self._irqfd(fd, gsi, _DEASSIGN, 0)
 
     def _irqfd(self, fd: int, gsi: int, flags: int, resamplefd: int) -> None:
-        self._ioctl(lib.KX_IRQFD, _packed("irqfd ", "<IIII16x", fd, gsi, flags, resamplefd))
+        self._ioctl(lib.KX_IRQFD, packed("irqfd", "<IIII16x", fd, gsi, flags, resamplefd))
 
     def register_ioevent(
         self, fd: int, addr: int, *, length: int = 0, datamatch: int | None = None, pio: bool = False
@@ -246,7 +240,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
                 raise ValueError(f"datamatch={datamatch:#x} does not fit a write of {length} bytes")
             flags |= _IO_DATAMATCH
         values = (datamatch or 0, addr, length, fd, flags)
-        self._ioctl(lib.KX_IOEVENTFD, _packed("ioeventfd ", "<QQIiI36x", *values))
+        self._ioctl(lib.KX_IOEVENTFD, packed("ioeventfd", "<QQIiI36x", *values))
 
     def set_irq_line(self, gsi: int, active: bool) -> None:
         """Set the level of an interrupt line (KVM_IRQ_LINE).
@@ -254,7 +248,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         Raises:
             KvmOSError: ENXIO without an irqchip.
         """
-        self._ioctl(lib.KX_IRQ_LINE, _packed("irq line ", "<II", gsi, int(active)))
+        self._ioctl(lib.KX_IRQ_LINE, packed("irq line", "<II", gsi, int(active)))
 
     def signal_msi(self, address: int, data: int, *, devid: int | None = None) -> bool:
         """Deliver a message now; False when the guest blocks it (KVM_SIGNAL_MSI).
@@ -269,7 +263,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         """
         flags = 0 if devid is None else _MSI_DEVID
         values = (address & 0xFFFF_FFFF, address >> 32, data, flags, devid or 0)
-        return self._ioctl(lib.KX_SIGNAL_MSI, _packed("MSI ", "<IIIII12x", *values)) > 0
+        return self._ioctl(lib.KX_SIGNAL_MSI, packed("MSI", "<IIIII12x", *values)) > 0
 
     def set_gsi_routing(self, routes: Iterable[IrqRoute]) -> None:
         """Replace the whole table of GSI routes (KVM_SET_GSI_ROUTING).
@@ -287,10 +281,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
             ValueError: More than four arguments.
             KvmOSError: The kernel refused.
         """
-        if len(args) > 4:
-            raise ValueError(f"{len(args)} arguments for capability {int(cap)}, at most 4 exist")
-        padded = (*args, 0, 0, 0, 0)[:4]
-        self._ioctl(lib.KX_ENABLE_CAP, _packed("capability ", "<II4Q64x", int(cap), flags, *padded))
+        self._ioctl(lib.KX_ENABLE_CAP, pack_enable_cap(int(cap), args, flags))
 
     def create_device(self, device_type: int) -> DeviceFd:
         """Create an in-kernel device (KVM_CREATE_DEVICE), such as 4 for VFIO.
@@ -298,7 +289,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         Raises:
             KvmOSError: ENODEV when the kernel has no such type.
         """
-        data = _packed("device ", "<III", device_type, 0, 0)
+        data = packed("device", "<III", device_type, 0, 0)
         self._ioctl(lib.KX_CREATE_DEVICE, data)
         fd = struct.unpack_from("<I", data, 4)[0]
         return DeviceFd(fd, f"KVM device type {device_type} fd {fd}")
@@ -306,7 +297,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
     def has_device(self, device_type: int) -> bool:
         """Say whether ``create_device`` knows a type, without creating one."""
         try:
-            self._ioctl(lib.KX_CREATE_DEVICE, _packed("device ", "<III", device_type, 0, _CREATE_DEVICE_TEST))
+            self._ioctl(lib.KX_CREATE_DEVICE, packed("device", "<III", device_type, 0, _CREATE_DEVICE_TEST))
         except KvmOSError:
             return False
         return True

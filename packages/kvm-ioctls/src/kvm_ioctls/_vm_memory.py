@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._ffi import lib
+from kvm_ioctls._wire import packed
 
 if TYPE_CHECKING:
     from kvm_ioctls._memory_flags import GuestMemfdFlags, MemoryAttributes
@@ -59,8 +60,8 @@ class VmMemory(DeviceAttrs):
             KvmOSError: ENOTTY before Linux 6.8, EINVAL for what Cap.MEMORY_ATTRIBUTES does not offer.
         """
         _check_range(address, size)
-        data = struct.pack("<QQQQ", address, size, int(attributes), 0)
-        self._ioctl(lib.KX_SET_MEMORY_ATTRIBUTES, bytearray(data))
+        data = packed("memory attributes", "<QQQQ", address, size, int(attributes), 0)
+        self._ioctl(lib.KX_SET_MEMORY_ATTRIBUTES, data)
 
     def create_guest_memfd(self, size: int, flags: GuestMemfdFlags | int = 0) -> int:
         """Return a new file for private memory, which the caller closes (KVM_CREATE_GUEST_MEMFD).

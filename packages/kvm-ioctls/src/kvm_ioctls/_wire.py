@@ -7,14 +7,14 @@ tests/test_wire.py compares every offset with what the C compiler says of csrc/k
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import attrs
 
 W = TypeVar("W", bound="Wire")
 
-__all__ = ("Wire", "array", "nested", "raw", "u8", "u16", "u32", "u64")
+__all__ = ("Wire", "array", "nested", "pack_enable_cap", "packed", "raw", "u8", "u16", "u32", "u64")
 
 
 def _field(code: str, default: object, count: int = 1, gap: int = 0, abi: str = "") -> Any:  # noqa: ANN401
@@ -55,6 +55,29 @@ def nested(kind: type[W]) -> W:
     """Declare an embedded struct."""
     made: W = attrs.field(factory=kind, metadata={"kind": kind})
     return made
+
+
+def packed(what: str, layout: str, *values: int) -> bytearray:
+    """Return a caller's numbers as the struct module lays them out.
+
+    Raises:
+        ValueError: One does not fit; `what` they are and all of them are shown.
+    """
+    try:
+        return bytearray(struct.pack(layout, *values))
+    except struct.error as err:
+        raise ValueError(f"{what} {values}: {err}") from None
+
+
+def pack_enable_cap(cap: int, args: Sequence[int], flags: int) -> bytearray:
+    """Return a struct kvm_enable_cap.
+
+    Raises:
+        ValueError: More than four arguments, or a number does not fit.
+    """
+    if len(args) > 4:
+        raise ValueError(f"{len(args)} arguments for capability {cap}, at most 4 exist")
+    return packed("capability", "<II4Q64x", cap, flags, *(*args, 0, 0, 0, 0)[:4])
 
 
 class _Codec:

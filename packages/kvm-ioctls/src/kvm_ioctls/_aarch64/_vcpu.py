@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import struct
 from typing import TYPE_CHECKING
 
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._ffi import lib
 from kvm_ioctls._vcpu_state import VcpuState
+from kvm_ioctls._wire import packed
 
 if TYPE_CHECKING:
     from kvm_ioctls._aarch64._state import Arm64GuestDebug, Arm64VcpuEvents, Arm64VcpuInit
@@ -29,7 +29,7 @@ class Arm64Vcpu(VcpuState):
 
     def arm_vcpu_finalize(self, feature: int) -> None:
         """Complete a feature after its setup (KVM_ARM_VCPU_FINALIZE), such as 4 for SVE."""
-        self._ioctl(lib.KX_ARM_VCPU_FINALIZE, bytearray(struct.pack("<i", feature)))
+        self._ioctl(lib.KX_ARM_VCPU_FINALIZE, packed("feature", "<i", feature))
 
     def get_arm_vcpu_events(self) -> Arm64VcpuEvents:
         """Return pending SError and external abort (KVM_GET_VCPU_EVENTS)."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._ffi import ffi, lib
+from kvm_ioctls._wire import packed
 
 if TYPE_CHECKING:
     from kvm_ioctls._aarch64._state import Arm64VcpuInit, SmcccAction
@@ -65,7 +66,7 @@ class Arm64Vm(DeviceAttrs):
         """Return the memory tags of a page-aligned range, a byte each 16 bytes (KVM_ARM_MTE_COPY_TAGS).
 
         Raises:
-            ValueError: `length` is negative or not a multiple of 16.
+            ValueError: `length` is negative or not a multiple of 16, or part of the range has no tags.
             KvmOSError: The kernel refused.
         """
         if length < 0 or length % _GRANULE:
@@ -78,6 +79,7 @@ class Arm64Vm(DeviceAttrs):
         """Set the memory tags of a page-aligned range, a byte each 16 bytes (KVM_ARM_MTE_COPY_TAGS).
 
         Raises:
+            ValueError: Part of the range has no tags; what lies before it has its new ones.
             KvmOSError: The kernel refused.
         """
         self._copy_tags(guest_ipa, _GRANULE * len(tags), bytearray(tags), _TO_GUEST)
@@ -85,10 +87,13 @@ class Arm64Vm(DeviceAttrs):
     def _copy_tags(self, guest_ipa: int, length: int, tags: bytearray, direction: int) -> None:
         # SAFETY: the kernel copies length / 16 bytes, which is the length of `tags`; it lives in this frame.
         address = int(ffi.cast("uintptr_t", ffi.from_buffer(tags)))
-        data = struct.pack("<QQQQ16x", guest_ipa, length, address, direction)
-        done = self._ioctl(lib.KX_ARM_MTE_COPY_TAGS, bytearray(data))
+        data = packed("memory tags", "<QQQQ16x", guest_ipa, length, address, direction)
+        done = self._ioctl(lib.KX_ARM_MTE_COPY_TAGS, data)
         if done != length:
-            raise ValueError(f"{done} of {length} bytes have tags; the range leaves tagged memory")
+            raise ValueError(
+                f"guest_ipa={guest_ipa:#x}: {done:#x} of {length:#x} bytes have tags; "
+                "the range leaves tagged memory"
+            )
 
     def arm_set_smccc_filter(self, base: int, count: int, action: SmcccAction | int) -> None:
         """Choose who answers `count` SMCCC functions from `base` (attribute of group 0, Linux 6.4).
@@ -99,4 +104,4 @@ class Arm64Vm(DeviceAttrs):
         """
         if not 0 <= base < 1 << 32 or not 0 < count < 1 << 32:
             raise ValueError(f"base={base:#x}, count={count} is no range of 32-bit functions")
-        self.set_device_attr(0, 0, struct.pack("<IIB15x", base, count, int(action)))
+        self.set_device_attr(0, 0, bytes(packed("SMCCC filter", "<IIB15x", base, count, int(action))))

@@ -7,6 +7,7 @@ import struct
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._ffi import lib
 from kvm_ioctls._vcpu_state import VcpuState
+from kvm_ioctls._wire import packed
 
 __all__ = ("Riscv64Vcpu",)
 
@@ -23,4 +24,4 @@ class Riscv64Vcpu(VcpuState):
 
     def set_riscv_guest_debug(self, control: int) -> None:
         """Choose whether EBREAK comes to the host as a Debug exit (KVM_SET_GUEST_DEBUG): bit 0 ENABLE."""
-        self._ioctl(lib.KX_RISCV64_SET_GUEST_DEBUG, bytearray(struct.pack("<II", control, 0)))
+        self._ioctl(lib.KX_RISCV64_SET_GUEST_DEBUG, packed("debug control", "<II", control, 0))

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import errno
 import struct
 from collections.abc import Callable, Iterable
 
 from kvm_ioctls._arch import only_on
-from kvm_ioctls._errors import KvmOSError, MsrError
+from kvm_ioctls._errors import MsrError
 from kvm_ioctls._fd import OwnedFd
 from kvm_ioctls._ffi import lib
+from kvm_ioctls._raw_ioctl import read_list
 from kvm_ioctls._x86_64._state import CpuidEntry, MsrEntry
 
 __all__ = (
@@ -114,29 +114,13 @@ class X86Kvm(OwnedFd):
         self._ioctl(lib.KX_X86_GET_MCE_CAP_SUPPORTED, data)
         return int.from_bytes(data, "little")
 
-    def _index_list(self, number: int) -> list[int]:
-        count = 128
-        while True:
-            data = bytearray(4 + 4 * count)
-            struct.pack_into("<I", data, 0, count)
-            try:
-                self._ioctl(number, data)
-            except KvmOSError as err:
-                needed = struct.unpack_from("<I", data)[0]
-                if err.errno != errno.E2BIG or needed <= count:
-                    raise
-                count = needed
-                continue
-            found = struct.unpack_from("<I", data)[0]
-            return list(struct.unpack_from(f"<{found}I", data, 4))
-
     def get_msr_index_list(self) -> list[int]:
         """Return the MSRs that make up a vCPU's state (KVM_GET_MSR_INDEX_LIST).
 
         Raises:
             KvmOSError: The ioctl failed.
         """
-        return self._index_list(lib.KX_GET_MSR_INDEX_LIST)
+        return read_list(self._ioctl, lib.KX_GET_MSR_INDEX_LIST, "I")
 
     def get_msr_feature_index_list(self) -> list[int]:
         """Return the MSRs that describe features and can be read here (KVM_GET_MSR_FEATURE_INDEX_LIST).
@@ -144,7 +128,7 @@ class X86Kvm(OwnedFd):
         Raises:
             KvmOSError: The ioctl failed.
         """
-        return self._index_list(lib.KX_GET_MSR_FEATURE_INDEX_LIST)
+        return read_list(self._ioctl, lib.KX_GET_MSR_FEATURE_INDEX_LIST, "I")
 
     def get_msrs(self, indices: Iterable[int]) -> list[MsrEntry]:
         """Return the host's value of each feature MSR (KVM_GET_MSRS on the system fd).

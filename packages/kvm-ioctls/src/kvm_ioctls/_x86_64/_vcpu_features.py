@@ -10,6 +10,7 @@ from kvm_ioctls._caps import Cap
 from kvm_ioctls._errors import UnsupportedError
 from kvm_ioctls._ffi import CData, buffer, lib
 from kvm_ioctls._vcpu_state import VcpuState
+from kvm_ioctls._wire import packed
 from kvm_ioctls._x86_64._raw import command, exactly
 from kvm_ioctls._x86_64._state import CpuidEntry, Regs, Sregs, VcpuEvents
 from kvm_ioctls._x86_64._system import MAX_CPUID, read_cpuid
@@ -33,7 +34,7 @@ class X86VcpuFeatures(VcpuState):
 
     def setup_mce(self, mcg_cap: int) -> None:
         """Give the vCPU machine-check banks (KVM_X86_SETUP_MCE): IA32_MCG_CAP, within ``Kvm.get_mce_cap``."""
-        self._ioctl(lib.KX_X86_SETUP_MCE, bytearray(struct.pack("<Q", mcg_cap)))
+        self._ioctl(lib.KX_X86_SETUP_MCE, packed("mcg_cap", "<Q", mcg_cap))
 
     def set_mce(self, error: MachineCheck) -> None:
         """Inject a machine check (KVM_X86_SET_MCE)."""
@@ -51,7 +52,9 @@ class X86VcpuFeatures(VcpuState):
         """
         if self._nested_size < _NESTED_HEAD:
             name = f"{Cap.NESTED_STATE.name} ({int(Cap.NESTED_STATE)})"
-            raise UnsupportedError(f"{self._subject}: the host lacks capability {name}")
+            raise UnsupportedError(
+                f"{self._subject}: the host lacks capability {name}; load kvm_intel or kvm_amd with nested=1"
+            )
         data = bytearray(self._nested_size)
         struct.pack_into("<I", data, 4, self._nested_size)
         self._ioctl(lib.KX_GET_NESTED_STATE, data)
@@ -73,7 +76,7 @@ class X86VcpuFeatures(VcpuState):
 
     def set_vapic_addr(self, address: int) -> None:
         """Set the guest physical address of the virtual APIC page (KVM_SET_VAPIC_ADDR); 0 for none."""
-        self._ioctl(lib.KX_SET_VAPIC_ADDR, bytearray(struct.pack("<Q", address)))
+        self._ioctl(lib.KX_SET_VAPIC_ADDR, packed("address", "<Q", address))
 
     def memory_encrypt_op(self, data: bytes = b"") -> bytes:
         """Pass a struct kvm_tdx_cmd on (KVM_MEMORY_ENCRYPT_OP on a vCPU); return what came back.
@@ -85,7 +88,7 @@ class X86VcpuFeatures(VcpuState):
 
     def xen_vcpu_get_attr(self, kind: int) -> bytes:
         """Return the 72 bytes of a struct kvm_xen_vcpu_attr (KVM_XEN_VCPU_GET_ATTR)."""
-        data = bytearray(struct.pack("<H70x", kind))
+        data = packed("attribute", "<H70x", kind)
         self._ioctl(lib.KX_XEN_VCPU_GET_ATTR, data)
         return bytes(data)
 

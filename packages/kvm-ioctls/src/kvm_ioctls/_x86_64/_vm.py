@@ -7,6 +7,7 @@ from enum import IntEnum
 
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._ffi import lib
+from kvm_ioctls._wire import packed
 from kvm_ioctls._x86_64._state import ClockData
 from kvm_ioctls._x86_64._vm_features import X86VmFeatures
 
@@ -73,7 +74,7 @@ class X86Vm(X86VmFeatures):
         Raises:
             KvmOSError: ENXIO without an in-kernel irqchip.
         """
-        data = bytearray(struct.pack("<II512x", int(chip), 0))
+        data = packed("irqchip", "<II512x", int(chip), 0)
         self._ioctl(lib.KX_GET_IRQCHIP, data)
         return bytes(data[8:])
 

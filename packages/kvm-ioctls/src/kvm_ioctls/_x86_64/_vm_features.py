@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._fd import OwnedFd
 from kvm_ioctls._ffi import lib
+from kvm_ioctls._wire import packed
 from kvm_ioctls._x86_64._raw import command, exactly
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ class X86VmFeatures(OwnedFd):
     def _hyperv_eventfd(self, conn_id: int, fd: int, flags: int) -> None:
         if not 0 <= conn_id < 1 << 24:
             raise ValueError(f"conn_id={conn_id:#x} has more than 24 bits")
-        self._ioctl(lib.KX_HYPERV_EVENTFD, bytearray(struct.pack("<IiI12x", conn_id, fd, flags)))
+        self._ioctl(lib.KX_HYPERV_EVENTFD, packed("eventfd", "<IiI12x", conn_id, fd, flags))
 
     def memory_encrypt_op(self, data: bytes = b"") -> bytes:
         """Pass a struct kvm_sev_cmd or kvm_tdx_cmd on (KVM_MEMORY_ENCRYPT_OP); return what came back.
@@ -104,19 +105,19 @@ class X86VmFeatures(OwnedFd):
 
     def register_enc_region(self, address: int, size: int) -> None:
         """Pin host memory for encryption (KVM_MEMORY_ENCRYPT_REG_REGION)."""
-        self._ioctl(lib.KX_MEMORY_ENCRYPT_REG_REGION, bytearray(struct.pack("<QQ", address, size)))
+        self._ioctl(lib.KX_MEMORY_ENCRYPT_REG_REGION, packed("region", "<QQ", address, size))
 
     def unregister_enc_region(self, address: int, size: int) -> None:
         """Undo it (KVM_MEMORY_ENCRYPT_UNREG_REGION)."""
-        self._ioctl(lib.KX_MEMORY_ENCRYPT_UNREG_REGION, bytearray(struct.pack("<QQ", address, size)))
+        self._ioctl(lib.KX_MEMORY_ENCRYPT_UNREG_REGION, packed("region", "<QQ", address, size))
 
     def xen_hvm_config(self, flags: int, msr: int = 0) -> None:
         """Let KVM answer as Xen, without hypercall pages of its own (KVM_XEN_HVM_CONFIG, Cap.XEN_HVM)."""
-        self._ioctl(lib.KX_XEN_HVM_CONFIG, bytearray(struct.pack("<II48x", flags, msr)))
+        self._ioctl(lib.KX_XEN_HVM_CONFIG, packed("flags and MSR", "<II48x", flags, msr))
 
     def xen_hvm_get_attr(self, kind: int) -> bytes:
         """Return the 72 bytes of a struct kvm_xen_hvm_attr (KVM_XEN_HVM_GET_ATTR)."""
-        data = bytearray(struct.pack("<H70x", kind))
+        data = packed("attribute", "<H70x", kind)
         self._ioctl(lib.KX_XEN_HVM_GET_ATTR, data)
         return bytes(data)
 
@@ -130,4 +131,4 @@ class X86VmFeatures(OwnedFd):
 
     def xen_hvm_evtchn_send(self, port: int, vcpu: int, priority: int = 0xFFFF_FFFF) -> int:
         """Deliver an event channel (KVM_XEN_HVM_EVTCHN_SEND); return what the kernel answers."""
-        return self._ioctl(lib.KX_XEN_HVM_EVTCHN_SEND, bytearray(struct.pack("<III", port, vcpu, priority)))
+        return self._ioctl(lib.KX_XEN_HVM_EVTCHN_SEND, packed("event channel", "<III", port, vcpu, priority))
