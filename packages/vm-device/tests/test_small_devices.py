@@ -1,5 +1,6 @@
 """The PM timer, the debug ports and the generation ID."""
 
+import threading
 import uuid
 from fractions import Fraction
 
@@ -78,6 +79,23 @@ class TestDebugPorts:
         for _ in range(3):
             port.write(0, 1, 65)
         assert port.lost == 3
+
+    def test_console_of_two_processors(self):
+        """One that writes while another's character is under way waits for it."""
+        text, waits = bytearray(), []
+
+        def out(data):
+            if data == b"a":
+                other.start()
+                other.join(0.1)
+                waits.append(other.is_alive())
+            text.extend(data)
+
+        port = DebugConsole(out)
+        other = threading.Thread(target=port.write, args=(0, 1, 0x62))
+        port.write(0, 1, 0x61)
+        other.join()
+        assert (waits, text) == ([True], b"ab")
 
     def test_codes(self):
         """Each is reported; reading is an open bus."""

@@ -1,5 +1,6 @@
 """Two ports by which firmware and kernels talk before anything else works."""
 
+import threading
 from collections.abc import Callable
 from typing import Final
 
@@ -13,12 +14,15 @@ _POST_CODES: Final = 0x80
 class DebugConsole:
     """Bochs's port 0xE9: what is written is text; reading gives 0xE9, which says that somebody listens.
 
+    Thread-safe: `out` is called by one vCPU at a time.
+
     Args:
         out: takes each byte: a callable, or an object with `write(bytes)`. An OSError loses it (counted in
             `lost`), the guest goes on.
     """
 
     def __init__(self, out: Callable[[bytes], object] | Writer) -> None:
+        self._lock = threading.Lock()  # several vCPUs may write at once
         self._tx = TxBatch(out, lambda: None, None)
 
     @property
@@ -32,7 +36,8 @@ class DebugConsole:
 
     def write(self, offset: int, size: int, value: int) -> None:  # noqa: ARG002 - BusDevice
         """Hand on the low byte."""
-        self._tx.put(value & 0xFF)
+        with self._lock:
+            self._tx.put(value & 0xFF)
 
     @staticmethod
     def describe(id: str = "debug-console", base: int = _DEBUG_CONSOLE) -> DeviceNode:  # noqa: A002 - the node's field

@@ -1,6 +1,5 @@
 """Arm PrimeCell UART PL011 (DDI 0183), revision 1: FIFOs of 16 characters."""
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
@@ -8,7 +7,7 @@ from typing import Final
 from vm_device import _primecell
 from vm_device._interrupt import Interrupt
 from vm_device._pl011_state import FIFO_SIZE, RESET, Pl011State, check_state
-from vm_device._serial_tx import TxBatch, Writer
+from vm_device._serial_tx import Transmitter, Writer
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec, Trigger
 
 _DR, _RSR, _FR, _ILPR, _IBRD, _FBRD, _LCR_H, _CR = 0x000, 0x004, 0x018, 0x020, 0x024, 0x028, 0x02C, 0x030
@@ -33,7 +32,7 @@ _OVERRUN: Final = 0x800
 _LEVELS: Final = (2, 4, 8, 12, 14, 14, 14, 14)
 
 
-class Pl011:
+class Pl011(Transmitter):
     """A PL011 whose transmitter is never busy and whose receiver is fed by `enqueue`.
 
     It starts as firmware leaves it: 8N1 with FIFOs, enabled. No time passes inside the model: what is sent
@@ -67,11 +66,10 @@ class Pl011:
         on_rx_space: Callable[[], object] | None = None,
         defer: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
-        self._lock = threading.RLock()
+        super().__init__(out, defer)
         self._interrupt = interrupt
         self._edge = trigger is Trigger.EDGE
         self.on_rx_space = on_rx_space
-        self._tx = TxBatch(out, self._flush_deferred, defer)
         self._refused = False
         self._before = 0  # causes that were pending at the last look
         self._level = False
@@ -244,20 +242,6 @@ class Pl011:
             self._raw |= _INT_OE
         self._raw |= _INT_TX
         self._before &= ~_INT_TX
-
-    def flush(self) -> None:
-        """Hand collected output to `out` now; a no-op when there is none."""
-        with self._lock:
-            self._tx.flush()
-
-    def _flush_deferred(self) -> None:
-        with self._lock:
-            self._tx.flush_deferred()
-
-    @property
-    def tx_lost(self) -> int:
-        """Bytes `out` refused since the device was made."""
-        return self._tx.lost
 
     # -- state and description
 

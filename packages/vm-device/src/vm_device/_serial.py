@@ -1,13 +1,12 @@
 """16550A UART, after National Semiconductor's PC16550D data sheet (June 1995)."""
 
-import threading
 from collections import deque
 from collections.abc import Callable
 from typing import Final
 
 from vm_device._interrupt import Interrupt
 from vm_device._serial_state import FIFO_SIZE, RESET, SerialState, check_state
-from vm_device._serial_tx import TxBatch, Writer
+from vm_device._serial_tx import Transmitter, Writer
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec, Trigger
 
 _TRIGGER_LEVELS: Final = (1, 4, 8, 14)
@@ -40,7 +39,7 @@ _MSR_PEER: Final = 0xB0  # carrier, data set ready, clear to send: a terminal is
 _MSR_RI: Final = 0x40
 
 
-class Serial16550:
+class Serial16550(Transmitter):
     """A 16550A whose transmitter is never busy and whose receiver is fed by `enqueue`.
 
     Registers start as firmware leaves them: 8N1, 9600 baud, OUT2 set. The interrupt is gated by MCR.OUT2, in
@@ -71,11 +70,10 @@ class Serial16550:
         on_rx_space: Callable[[], object] | None = None,
         defer: Callable[[Callable[[], None]], object] | None = None,
     ) -> None:
-        self._lock = threading.RLock()
+        super().__init__(out, defer)
         self._interrupt = interrupt
         self._edge = trigger is Trigger.EDGE
         self.on_rx_space = on_rx_space
-        self._tx = TxBatch(out, self._flush_deferred, defer)
         self._refused = False
         self._last_pending = 0
         self._load(RESET)
@@ -305,20 +303,6 @@ class Serial16550:
         self._errors |= _LSR_OE
         if not self._fcr & _FCR_ENABLE:
             self._rx[0] = char  # without a FIFO the new character replaces the unread one
-
-    def flush(self) -> None:
-        """Hand collected output to `out` now; a no-op when there is none."""
-        with self._lock:
-            self._tx.flush()
-
-    def _flush_deferred(self) -> None:
-        with self._lock:
-            self._tx.flush_deferred()
-
-    @property
-    def tx_lost(self) -> int:
-        """Bytes `out` refused since the device was made."""
-        return self._tx.lost
 
     # -- state and description
 

@@ -1,6 +1,7 @@
 """Where a UART's transmitted bytes go: at once, or in batches."""
 
 import logging
+import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -71,3 +72,29 @@ class TxBatch:
         if not self.lost:
             _log.warning("serial output lost (%s); further losses are only counted", reason)
         self.lost += count
+
+
+class Transmitter:
+    """The sending half that UARTs have in common; `_tx` is used under `_lock`, the device's own."""
+
+    def __init__(
+        self,
+        out: Callable[[bytes], object] | Writer,
+        defer: Callable[[Callable[[], None]], object] | None,
+    ) -> None:
+        self._lock = threading.RLock()
+        self._tx = TxBatch(out, self._flush_deferred, defer)
+
+    def flush(self) -> None:
+        """Hand collected output to `out` now; a no-op when there is none."""
+        with self._lock:
+            self._tx.flush()
+
+    def _flush_deferred(self) -> None:
+        with self._lock:
+            self._tx.flush_deferred()
+
+    @property
+    def tx_lost(self) -> int:
+        """Bytes `out` refused since the device was made."""
+        return self._tx.lost
