@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from vm_device._errors import PlatformError, SavedStateError
+from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, RegisterSpec
 
 _SLP_EN: Final = 0x20
@@ -97,8 +98,7 @@ class AcpiRegisters:
         Raises:
             SavedStateError: unknown version, or a sleep type above 7.
         """
-        if state.version != 1:
-            raise SavedStateError("version", state.version, "1")
+        check_saved(state)
         if not 0 <= state.sleep_type <= 7:
             raise SavedStateError("sleep_type", state.sleep_type, "0..7")
         device = cls(on_reset, on_sleep, reset_value=reset_value)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import attrs
 
 from vm_device._errors import AllocationError, ExhaustedError, NotAllocatedError, SavedStateError
+from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace
 
 
@@ -206,8 +207,7 @@ class AddressAllocator:
             SavedStateError: unknown version, or an allocation in another space.
             AllocationError: allocations overlap or leave the managed range.
         """
-        if state.version != 1:
-            raise SavedStateError("version", state.version, "1")
+        check_saved(state)
         allocator = cls(state.base, state.size, state.space)
         for taken in state.allocations:
             if taken.range.space is not state.space:

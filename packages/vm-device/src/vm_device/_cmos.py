@@ -10,6 +10,7 @@ import attrs
 
 from vm_device._errors import PlatformError, SavedStateError
 from vm_device._interrupt import Interrupt
+from vm_device._saved_state import check_saved
 from vm_device._wakeup import CallLater, WakeUp
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec
 
@@ -291,14 +292,9 @@ class CmosRtc:
         Raises:
             SavedStateError: unknown version or impossible values.
         """
-        if state.version != 1:
-            raise SavedStateError("version", state.version, "1")
-        if state.index & ~0xFF:
-            raise SavedStateError("index", state.index, "a byte")
+        check_saved(state, index=0xFF, flags=_UPDATE | _ALARM | _IRQ)
         if len(state.cells) != 128:
             raise SavedStateError("cells", len(state.cells), "128 bytes")
-        if state.flags & ~(_UPDATE | _ALARM | _IRQ):
-            raise SavedStateError("flags", state.flags, "flags of status C")
         rtc = cls(clock, interrupt=interrupt, call_later=call_later)
         with rtc._lock:
             rtc._index, rtc._offset, rtc._cells = state.index, state.offset, bytearray(state.cells)

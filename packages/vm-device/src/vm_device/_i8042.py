@@ -8,6 +8,7 @@ from typing import Final
 import attrs
 
 from vm_device._errors import SavedStateError
+from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
 
 _STATUS_OUTPUT_FULL: Final = 0x01
@@ -114,11 +115,7 @@ class I8042:
         Raises:
             SavedStateError: unknown version or impossible values.
         """
-        if state.version != 1:
-            raise SavedStateError("version", state.version, "1")
-        for field in ("config", "expecting", "port_b"):
-            if getattr(state, field) & ~0xFF:
-                raise SavedStateError(field, getattr(state, field), "a byte")
+        check_saved(state, config=0xFF, expecting=0xFF, port_b=0xFF)
         if len(state.output) > 16 or any(byte & ~0xFF for byte in state.output):
             raise SavedStateError("output", state.output, "at most 16 bytes")
         device = cls(on_reset)

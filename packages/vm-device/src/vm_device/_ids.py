@@ -6,7 +6,8 @@ import threading
 import attrs
 
 from vm_device._alloc import AddressAllocator
-from vm_device._errors import AllocationError, ExhaustedError, NotAllocatedError, SavedStateError
+from vm_device._errors import AllocationError, ExhaustedError, NotAllocatedError
+from vm_device._saved_state import check_saved
 
 
 @attrs.frozen
@@ -119,8 +120,7 @@ class IdAllocator:
             SavedStateError: unknown version.
             AllocationError: an id is out of range or listed twice.
         """
-        if state.version != 1:
-            raise SavedStateError("version", state.version, "1")
+        check_saved(state)
         allocator = cls(state.first, state.last)
         for id_, owner in state.allocated:
             allocator.allocate(owner, at=id_)

@@ -15,6 +15,7 @@ from typing import Final, Protocol
 import attrs
 
 from vm_device._errors import PlatformError, SavedStateError
+from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
 
 PINS: Final = 24
@@ -269,8 +270,7 @@ def _sent(entry: int) -> int:
 
 
 def _check_state(state: IoApicState) -> None:
-    if state.version != 1:
-        raise SavedStateError("version", state.version, "1")
+    check_saved(state)
     for field, value, limit in (("id", state.id, 15), ("select", state.select, 0xFF)):
         if not 0 <= value <= limit:
             raise SavedStateError(field, value, f"0..{limit:#x}")

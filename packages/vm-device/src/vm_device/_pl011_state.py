@@ -5,6 +5,7 @@ from typing import Final
 import attrs
 
 from vm_device._errors import SavedStateError
+from vm_device._saved_state import check_saved
 
 FIFO_SIZE: Final = 16
 
@@ -49,12 +50,7 @@ _LIMITS: Final = {
 
 def check_state(state: Pl011State) -> None:
     """Refuse a saved state that no PL011 can have been in."""
-    if state.version != 1:
-        raise SavedStateError("version", state.version, "1")
-    for field, mask in _LIMITS.items():
-        value = getattr(state, field)
-        if value & ~mask:
-            raise SavedStateError(field, value, f"only bits of {mask:#x}")
+    check_saved(state, **_LIMITS)
     capacity = FIFO_SIZE if state.lcr & 0x10 else 1
     if len(state.rx) > capacity or any(char & ~0xFFF for char in state.rx):
         raise SavedStateError("rx", state.rx, f"at most {capacity} characters of 12 bits")

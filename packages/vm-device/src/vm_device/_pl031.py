@@ -8,8 +8,8 @@ from typing import Final
 import attrs
 
 from vm_device import _primecell
-from vm_device._errors import SavedStateError
 from vm_device._interrupt import Interrupt
+from vm_device._saved_state import check_saved
 from vm_device._wakeup import CallLater, WakeUp
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec, Trigger
 
@@ -144,11 +144,7 @@ class Pl031:
         Raises:
             SavedStateError: unknown version or impossible values.
         """
-        if state.version != 1:
-            raise SavedStateError("version", state.version, "1")
-        for field in ("offset", "match", "load"):
-            if getattr(state, field) & ~_WORD:
-                raise SavedStateError(field, getattr(state, field), "0..0xffffffff")
+        check_saved(state, offset=_WORD, match=_WORD, load=_WORD)
         device = cls(interrupt, clock=clock, call_later=call_later)
         with device._lock:
             device._load(state)

@@ -7,8 +7,9 @@ from typing import Final
 import attrs
 
 from vm_device import _primecell
-from vm_device._errors import PlatformError, SavedStateError
+from vm_device._errors import PlatformError
 from vm_device._interrupt import Interrupt
+from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec, Trigger
 
 _DATA_END: Final = 0x400  # GPIODATA is here 256 times: address bits 9:2 say which lines an access is about
@@ -165,11 +166,7 @@ class Pl061:
         Raises:
             SavedStateError: unknown version or a value that is no byte.
         """
-        if state.version != 1:
-            raise SavedStateError("version", state.version, "1")
-        for field, value in attrs.asdict(state).items():
-            if value & ~0xFF:
-                raise SavedStateError(field, value, "a byte")
+        check_saved(state, **dict.fromkeys(attrs.asdict(state), 0xFF))
         device = cls(interrupt, on_output=on_output)
         with device._lock:
             device._load(state)

@@ -7,6 +7,7 @@ from typing import Final
 import attrs
 
 from vm_device._errors import PlatformError, SavedStateError
+from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
 
 _PORT: Final = 0x608
@@ -65,8 +66,7 @@ class PmTimer:
         Raises:
             SavedStateError: unknown version or impossible values.
         """
-        if state.version != 1:
-            raise SavedStateError("version", state.version, "1")
+        check_saved(state)
         if state.bits not in (24, 32):
             raise SavedStateError("bits", state.bits, "24 or 32")
         if not 0 <= state.count < 1 << state.bits:

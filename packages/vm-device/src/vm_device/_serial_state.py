@@ -5,6 +5,7 @@ from typing import Final
 import attrs
 
 from vm_device._errors import SavedStateError
+from vm_device._saved_state import check_saved
 
 FIFO_SIZE: Final = 16
 
@@ -34,22 +35,17 @@ RESET: Final = SerialState(12, 0, 0, 0x03, 0x08, 0, 0, 0, False, ())
 
 def check_state(state: SerialState) -> None:
     """Refuse a saved state that no UART can have been in."""
-    if state.version != 1:
-        raise SavedStateError("version", state.version, "1")
-    limits = {
-        "divisor": 0xFFFF,
-        "ier": 0x0F,
-        "fcr": 0xFF,
-        "lcr": 0xFF,
-        "mcr": 0x1F,
-        "scr": 0xFF,
-        "lsr_errors": 0x1E,
-        "msr_delta": 0x0F,
-    }
-    for field, mask in limits.items():
-        value = getattr(state, field)
-        if value & ~mask:
-            raise SavedStateError(field, value, f"only bits of {mask:#x}")
+    check_saved(
+        state,
+        divisor=0xFFFF,
+        ier=0x0F,
+        fcr=0xFF,
+        lcr=0xFF,
+        mcr=0x1F,
+        scr=0xFF,
+        lsr_errors=0x1E,
+        msr_delta=0x0F,
+    )
     capacity = FIFO_SIZE if state.fcr & 0x01 else 1
     if len(state.rx) > capacity or any(char & ~0x1CFF for char in state.rx):
         raise SavedStateError("rx", state.rx, f"at most {capacity} characters with error bits 0x1c00")

@@ -7,6 +7,7 @@ from typing import Final, Protocol
 import attrs
 
 from vm_device._errors import PlatformError, SavedStateError
+from vm_device._saved_state import check_saved
 from vm_device.platform import DeviceNode
 
 _SIZE: Final = 16
@@ -103,8 +104,7 @@ class VmGenId:
         Raises:
             SavedStateError: unknown version or an impossible address.
         """
-        if state.version != 1:
-            raise SavedStateError("version", state.version, "1")
+        check_saved(state)
         try:
             device = cls(memory, state.address, notify, generate=generate)
         except PlatformError as error:
