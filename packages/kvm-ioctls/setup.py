@@ -17,9 +17,12 @@ flags = SANITIZE if os.environ.get("VMM_SANITIZE") else ["-O3"]
 strict = ["-Wall", "-Wextra", "-Werror"] if os.environ.get("VMM_STRICT_C") else []
 ext = Extension(
     "kvm_ioctls._core",
-    ["csrc/_core_cffi.c", "csrc/core.c", "csrc/exit.c", "csrc/rings.c", "csrc/signals.c", "csrc/layout.c"],
+    [
+        "csrc/_core_cffi.c",
+        *(f"csrc/{name}.c" for name in ("core", "answers", "trace", "exit", "rings", "signals", "layout")),
+    ],
     include_dirs=["csrc"],
-    depends=["csrc/core.h", "csrc/signals.h", *map(str, Path("csrc").glob("kvm_abi*.h"))],
+    depends=["csrc/core.h", "csrc/vcpu.h", "csrc/signals.h", *map(str, Path("csrc").glob("kvm_abi*.h"))],
     extra_compile_args=["-std=c11", *flags, *strict],
     extra_link_args=SANITIZE[:1] if os.environ.get("VMM_SANITIZE") else [],
     py_limited_api=True,

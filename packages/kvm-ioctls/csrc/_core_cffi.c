@@ -587,7 +587,7 @@ static void *_cffi_types[] = {
 /*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint32_t, struct kvmx_vcpu * *)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
 /*  2 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/*  3 */ _CFFI_OP(_CFFI_OP_POINTER, 24), // struct kvmx_vcpu * *
+/*  3 */ _CFFI_OP(_CFFI_OP_POINTER, 34), // struct kvmx_vcpu * *
 /*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t)
 /*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
@@ -597,131 +597,159 @@ static void *_cffi_types[] = {
 /* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, void *)
 /* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 137), // void *
+/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 165), // void *
 /* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_table *, struct kvmx_exit const *, uint8_t *)
-/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 127), // struct kvmx_table *
-/* 17 */ _CFFI_OP(_CFFI_OP_POINTER, 122), // struct kvmx_exit const *
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 134), // uint8_t *
+/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_ring *, struct kvmx_exit const *, uint8_t const *)
+/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct kvmx_ring *
+/* 17 */ _CFFI_OP(_CFFI_OP_POINTER, 142), // struct kvmx_exit const *
+/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 160), // uint8_t const *
 /* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_table const *)
-/* 21 */ _CFFI_OP(_CFFI_OP_POINTER, 127), // struct kvmx_table const *
-/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 23 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *)
-/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 128), // struct kvmx_vcpu *
-/* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int)
-/* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_ring *, struct kvmx_write *, uint32_t)
+/* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
+/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 153), // struct kvmx_write *
+/* 23 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_table *, struct kvmx_exit const *, uint8_t *)
+/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // struct kvmx_table *
+/* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
+/* 28 */ _CFFI_OP(_CFFI_OP_POINTER, 160), // uint8_t *
 /* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int, uint32_t, uint8_t *, uint32_t)
-/* 31 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 32 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 33 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
-/* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 36 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 37 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int, uint64_t)
-/* 38 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 39 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 40 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 41 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, struct kvmx_table *, int)
-/* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
-/* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_table const *)
+/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // struct kvmx_table const *
+/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *)
+/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 152), // struct kvmx_vcpu *
+/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 36 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int)
+/* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int, uint32_t, uint8_t *, uint32_t)
+/* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 46 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t)
-/* 48 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t, uint64_t)
-/* 52 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 55 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t, void *)
-/* 57 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 59 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 60 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint8_t *, uint64_t)
-/* 62 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
-/* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int, uint64_t)
+/* 48 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, struct kvmx_table *, int)
+/* 53 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
+/* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, struct kvmx_traced *, uint32_t)
+/* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 151), // struct kvmx_traced *
+/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint32_t)
+/* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 65 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint8_t const *, uint64_t)
-/* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 68 */ _CFFI_OP(_CFFI_OP_POINTER, 134), // uint8_t const *
-/* 69 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, char const * *, char const * *, uint32_t *, uint32_t *)
-/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 73 */ _CFFI_OP(_CFFI_OP_POINTER, 117), // char const * *
-/* 74 */ _CFFI_OP(_CFFI_OP_NOOP, 73),
-/* 75 */ _CFFI_OP(_CFFI_OP_POINTER, 2), // uint32_t *
-/* 76 */ _CFFI_OP(_CFFI_OP_NOOP, 75),
-/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 78 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, uint64_t)
-/* 79 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
-/* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t const *, uint64_t, struct kvmx_exit *)
-/* 84 */ _CFFI_OP(_CFFI_OP_NOOP, 68),
-/* 85 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 86 */ _CFFI_OP(_CFFI_OP_POINTER, 122), // struct kvmx_exit *
-/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 88 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, struct kvmx_write *)
-/* 89 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 91 */ _CFFI_OP(_CFFI_OP_POINTER, 129), // struct kvmx_write *
-/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 93 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, uint32_t *, struct kvmx_dirty *)
-/* 94 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 95 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 96 */ _CFFI_OP(_CFFI_OP_NOOP, 75),
-/* 97 */ _CFFI_OP(_CFFI_OP_POINTER, 121), // struct kvmx_dirty *
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 99 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
-/* 100 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION, 86), // struct kvmx_exit *()(struct kvmx_vcpu *)
-/* 102 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 125), // struct kvmx_stats *()(struct kvmx_vcpu *)
-/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
+/* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t)
+/* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 68 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t, uint64_t)
+/* 71 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t, void *)
+/* 76 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 77 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
+/* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint8_t *, uint64_t)
+/* 81 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 82 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 83 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 85 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint8_t const *, uint64_t)
+/* 86 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 87 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 88 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 90 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, char const * *, char const * *, uint32_t *, uint32_t *)
+/* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 92 */ _CFFI_OP(_CFFI_OP_POINTER, 136), // char const * *
+/* 93 */ _CFFI_OP(_CFFI_OP_NOOP, 92),
+/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 2), // uint32_t *
+/* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
+/* 96 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, uint64_t)
+/* 98 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
+/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t const *, uint64_t, struct kvmx_exit *)
+/* 103 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
+/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 142), // struct kvmx_exit *
 /* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // uint64_t()(uint64_t const *)
-/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // uint64_t const *
-/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 110 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // void()(struct kvmx_vcpu *)
-/* 111 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
-/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION, 137), // void()(uint64_t *, uint64_t)
-/* 114 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // uint64_t *
-/* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 116 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 117 */ _CFFI_OP(_CFFI_OP_POINTER, 118), // char const *
-/* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 119 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum kvmx_action
-/* 120 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 121 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct kvmx_dirty
-/* 122 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct kvmx_exit
-/* 123 */ _CFFI_OP(_CFFI_OP_POINTER, 124), // struct kvmx_range *
-/* 124 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct kvmx_range
-/* 125 */ _CFFI_OP(_CFFI_OP_POINTER, 126), // struct kvmx_stats *
-/* 126 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct kvmx_stats
-/* 127 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct kvmx_table
-/* 128 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct kvmx_vcpu
-/* 129 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct kvmx_write
-/* 130 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[32]
-/* 131 */ (_cffi_opcode_t)(32),
-/* 132 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[48]
-/* 133 */ (_cffi_opcode_t)(48),
-/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 135 */ _CFFI_OP(_CFFI_OP_ARRAY, 134), // uint8_t[2]
-/* 136 */ (_cffi_opcode_t)(2),
-/* 137 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, struct kvmx_write *)
+/* 108 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
+/* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 110 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
+/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, uint32_t *, struct kvmx_dirty *)
+/* 113 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
+/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
+/* 116 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct kvmx_dirty *
+/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
+/* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION, 105), // struct kvmx_exit *()(struct kvmx_vcpu *)
+/* 121 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION, 148), // struct kvmx_stats *()(struct kvmx_vcpu *)
+/* 124 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // uint64_t()(uint64_t const *)
+/* 127 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // uint64_t const *
+/* 128 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION, 165), // void()(struct kvmx_vcpu *)
+/* 130 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 132 */ _CFFI_OP(_CFFI_OP_FUNCTION, 165), // void()(uint64_t *, uint64_t)
+/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // uint64_t *
+/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 137), // char const *
+/* 137 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 138 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum kvmx_action
+/* 139 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum kvmx_how
+/* 140 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 141 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct kvmx_dirty
+/* 142 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct kvmx_exit
+/* 143 */ _CFFI_OP(_CFFI_OP_POINTER, 144), // struct kvmx_range *
+/* 144 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct kvmx_range
+/* 145 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct kvmx_ring
+/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 147), // struct kvmx_slot *
+/* 147 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct kvmx_slot
+/* 148 */ _CFFI_OP(_CFFI_OP_POINTER, 149), // struct kvmx_stats *
+/* 149 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct kvmx_stats
+/* 150 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct kvmx_table
+/* 151 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct kvmx_traced
+/* 152 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct kvmx_vcpu
+/* 153 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct kvmx_write
+/* 154 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[32]
+/* 155 */ (_cffi_opcode_t)(32),
+/* 156 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[48]
+/* 157 */ (_cffi_opcode_t)(48),
+/* 158 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[7]
+/* 159 */ (_cffi_opcode_t)(7),
+/* 160 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 161 */ _CFFI_OP(_CFFI_OP_ARRAY, 160), // uint8_t[2]
+/* 162 */ (_cffi_opcode_t)(2),
+/* 163 */ _CFFI_OP(_CFFI_OP_ARRAY, 160), // uint8_t[5]
+/* 164 */ (_cffi_opcode_t)(5),
+/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_KVMX_NONE(unsigned long long *o)
@@ -766,6 +794,48 @@ static int _cffi_const_KVMX_COUNTER(unsigned long long *o)
   return n;
 }
 
+static int _cffi_const_KVMX_RING(unsigned long long *o)
+{
+  int n = (KVMX_RING) <= 0;
+  *o = (unsigned long long)((KVMX_RING) | 0);  /* check that KVMX_RING is an integer */
+  return n;
+}
+
+static int _cffi_const_KVMX_TO_CALLER(unsigned long long *o)
+{
+  int n = (KVMX_TO_CALLER) <= 0;
+  *o = (unsigned long long)((KVMX_TO_CALLER) | 0);  /* check that KVMX_TO_CALLER is an integer */
+  return n;
+}
+
+static int _cffi_const_KVMX_IN_C(unsigned long long *o)
+{
+  int n = (KVMX_IN_C) <= 0;
+  *o = (unsigned long long)((KVMX_IN_C) | 0);  /* check that KVMX_IN_C is an integer */
+  return n;
+}
+
+static int _cffi_const_KVMX_KICK(unsigned long long *o)
+{
+  int n = (KVMX_KICK) <= 0;
+  *o = (unsigned long long)((KVMX_KICK) | 0);  /* check that KVMX_KICK is an integer */
+  return n;
+}
+
+static int _cffi_const_KVMX_SIGNAL(unsigned long long *o)
+{
+  int n = (KVMX_SIGNAL) <= 0;
+  *o = (unsigned long long)((KVMX_SIGNAL) | 0);  /* check that KVMX_SIGNAL is an integer */
+  return n;
+}
+
+static int _cffi_const_KVMX_WAIT(unsigned long long *o)
+{
+  int n = (KVMX_WAIT) <= 0;
+  *o = (unsigned long long)((KVMX_WAIT) | 0);  /* check that KVMX_WAIT is an integer */
+  return n;
+}
+
 static int _cffi_d_kvmx_block_signals(void)
 {
   return kvmx_block_signals();
@@ -807,10 +877,10 @@ _cffi_f_kvmx_cell_load(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(108), arg0, (char **)&x0);
+      _cffi_type(127), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(108), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(127), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -849,10 +919,10 @@ _cffi_f_kvmx_cell_store(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(114), arg0, (char **)&x0);
+      _cffi_type(133), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(114), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(133), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -912,10 +982,10 @@ _cffi_f_kvmx_coalesced_drain(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(91), arg2, (char **)&x2);
+      _cffi_type(22), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct kvmx_write *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(91), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(22), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -958,10 +1028,10 @@ _cffi_f_kvmx_decode(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(68), arg0, (char **)&x0);
+      _cffi_type(18), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(68), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(18), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -971,10 +1041,10 @@ _cffi_f_kvmx_decode(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(86), arg2, (char **)&x2);
+      _cffi_type(105), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct kvmx_exit *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(86), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(105), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1032,19 +1102,19 @@ _cffi_f_kvmx_dirty_harvest(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(75), arg2, (char **)&x2);
+      _cffi_type(94), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(75), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(94), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(97), arg3, (char **)&x3);
+      _cffi_type(116), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct kvmx_dirty *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(97), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(116), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1221,37 +1291,37 @@ _cffi_f_kvmx_layout(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(73), arg1, (char **)&x1);
+      _cffi_type(92), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char const * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(73), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(92), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(73), arg2, (char **)&x2);
+      _cffi_type(92), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (char const * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(73), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(92), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(75), arg3, (char **)&x3);
+      _cffi_type(94), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(75), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(94), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(75), arg4, (char **)&x4);
+      _cffi_type(94), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(75), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(94), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1294,10 +1364,10 @@ _cffi_f_kvmx_native(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(16), arg0, (char **)&x0);
+      _cffi_type(26), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_table *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(16), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(26), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1312,10 +1382,10 @@ _cffi_f_kvmx_native(PyObject *self, PyObject *args)
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(18), arg2, (char **)&x2);
+      _cffi_type(28), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(18), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1358,10 +1428,10 @@ _cffi_f_kvmx_reply(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(18), arg0, (char **)&x0);
+      _cffi_type(28), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(18), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1387,6 +1457,129 @@ _cffi_f_kvmx_reply(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_kvmx_reply _cffi_d_kvmx_reply
+#endif
+
+static int _cffi_d_kvmx_ring_put(struct kvmx_ring * x0, struct kvmx_exit const * x1, uint8_t const * x2)
+{
+  return kvmx_ring_put(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_kvmx_ring_put(PyObject *self, PyObject *args)
+{
+  struct kvmx_ring * x0;
+  struct kvmx_exit const * x1;
+  uint8_t const * x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "kvmx_ring_put", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(16), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct kvmx_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(16), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(17), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct kvmx_exit const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(17), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(18), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(18), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = kvmx_ring_put(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_kvmx_ring_put _cffi_d_kvmx_ring_put
+#endif
+
+static int _cffi_d_kvmx_ring_take(struct kvmx_ring * x0, struct kvmx_write * x1, uint32_t x2)
+{
+  return kvmx_ring_take(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_kvmx_ring_take(PyObject *self, PyObject *args)
+{
+  struct kvmx_ring * x0;
+  struct kvmx_write * x1;
+  uint32_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "kvmx_ring_take", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(16), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct kvmx_ring *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(16), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(22), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct kvmx_write *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = kvmx_ring_take(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_kvmx_ring_take _cffi_d_kvmx_ring_take
 #endif
 
 static int _cffi_d_kvmx_selftest_overrun(void)
@@ -1430,10 +1623,10 @@ _cffi_f_kvmx_table_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(21), arg0, (char **)&x0);
+      _cffi_type(31), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_table const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(21), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(31), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1466,10 +1659,10 @@ _cffi_f_kvmx_vcpu_abandon(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1504,10 +1697,10 @@ _cffi_f_kvmx_vcpu_close(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1594,10 +1787,10 @@ _cffi_f_kvmx_vcpu_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1632,10 +1825,10 @@ _cffi_f_kvmx_vcpu_exit(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1647,7 +1840,7 @@ _cffi_f_kvmx_vcpu_exit(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(86));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(105));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -1678,19 +1871,19 @@ _cffi_f_kvmx_vcpu_get_data(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(18), arg1, (char **)&x1);
+      _cffi_type(28), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(18), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1737,10 +1930,10 @@ _cffi_f_kvmx_vcpu_ioctl(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1796,10 +1989,10 @@ _cffi_f_kvmx_vcpu_ioctl_value(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1842,10 +2035,10 @@ _cffi_f_kvmx_vcpu_kick(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1880,10 +2073,10 @@ _cffi_f_kvmx_vcpu_ready(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1926,10 +2119,10 @@ _cffi_f_kvmx_vcpu_reply(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1980,10 +2173,10 @@ _cffi_f_kvmx_vcpu_reply_msr(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2032,10 +2225,10 @@ _cffi_f_kvmx_vcpu_request_window(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2082,19 +2275,19 @@ _cffi_f_kvmx_vcpu_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(16), arg1, (char **)&x1);
+      _cffi_type(26), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct kvmx_table *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(16), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(26), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2141,19 +2334,19 @@ _cffi_f_kvmx_vcpu_set_data(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(68), arg1, (char **)&x1);
+      _cffi_type(18), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(68), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(18), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2198,10 +2391,10 @@ _cffi_f_kvmx_vcpu_set_value(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2240,10 +2433,10 @@ _cffi_f_kvmx_vcpu_stats(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2255,7 +2448,7 @@ _cffi_f_kvmx_vcpu_stats(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(125));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(148));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2290,10 +2483,10 @@ _cffi_f_kvmx_vcpu_sync_copy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2307,10 +2500,10 @@ _cffi_f_kvmx_vcpu_sync_copy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(18), arg3, (char **)&x3);
+      _cffi_type(28), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(18), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(28), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2357,10 +2550,10 @@ _cffi_f_kvmx_vcpu_sync_masks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2388,6 +2581,113 @@ _cffi_f_kvmx_vcpu_sync_masks(PyObject *self, PyObject *args)
 #  define _cffi_f_kvmx_vcpu_sync_masks _cffi_d_kvmx_vcpu_sync_masks
 #endif
 
+static int _cffi_d_kvmx_vcpu_trace(struct kvmx_vcpu * x0, uint32_t x1)
+{
+  return kvmx_vcpu_trace(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_kvmx_vcpu_trace(PyObject *self, PyObject *args)
+{
+  struct kvmx_vcpu * x0;
+  uint32_t x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "kvmx_vcpu_trace", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(34), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x1 = _cffi_to_c_int(arg1, uint32_t);
+  if (x1 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = kvmx_vcpu_trace(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_kvmx_vcpu_trace _cffi_d_kvmx_vcpu_trace
+#endif
+
+static int _cffi_d_kvmx_vcpu_trace_take(struct kvmx_vcpu * x0, struct kvmx_traced * x1, uint32_t x2)
+{
+  return kvmx_vcpu_trace_take(x0, x1, x2);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_kvmx_vcpu_trace_take(PyObject *self, PyObject *args)
+{
+  struct kvmx_vcpu * x0;
+  struct kvmx_traced * x1;
+  uint32_t x2;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+  PyObject *arg2;
+
+  if (!PyArg_UnpackTuple(args, "kvmx_vcpu_trace_take", 3, 3, &arg0, &arg1, &arg2))
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(34), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(59), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct kvmx_traced *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(59), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  x2 = _cffi_to_c_int(arg2, uint32_t);
+  if (x2 == (uint32_t)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = kvmx_vcpu_trace_take(x0, x1, x2); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_kvmx_vcpu_trace_take _cffi_d_kvmx_vcpu_trace_take
+#endif
+
 static int _cffi_d_kvmx_vcpu_user(struct kvmx_vcpu * x0)
 {
   return kvmx_vcpu_user(x0);
@@ -2403,10 +2703,10 @@ _cffi_f_kvmx_vcpu_user(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(24), arg0, (char **)&x0);
+      _cffi_type(34), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(24), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3250,6 +3550,7 @@ static void _cffi_checkfld_struct_kvmx_range(struct kvmx_range *p)
   (void)((p->constant) | 0);  /* check that 'struct kvmx_range.constant' is an integer */
   { uint64_t * *tmp = &p->read_cell; (void)tmp; }
   { uint64_t * *tmp = &p->write_cell; (void)tmp; }
+  { struct kvmx_ring * *tmp = &p->ring; (void)tmp; }
   (void)((p->hits) | 0);  /* check that 'struct kvmx_range.hits' is an integer */
   (void)((p->fd) | 0);  /* check that 'struct kvmx_range.fd' is an integer */
   (void)((p->read_kind) | 0);  /* check that 'struct kvmx_range.read_kind' is an integer */
@@ -3257,6 +3558,30 @@ static void _cffi_checkfld_struct_kvmx_range(struct kvmx_range *p)
   { uint8_t(*tmp)[2] = &p->pad; (void)tmp; }
 }
 struct _cffi_align_struct_kvmx_range { char x; struct kvmx_range y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_kvmx_ring(struct kvmx_ring *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->tail) | 0);  /* check that 'struct kvmx_ring.tail' is an integer */
+  { uint64_t(*tmp)[7] = &p->apart; (void)tmp; }
+  (void)((p->head) | 0);  /* check that 'struct kvmx_ring.head' is an integer */
+  (void)((p->size) | 0);  /* check that 'struct kvmx_ring.size' is an integer */
+  (void)((p->fd) | 0);  /* check that 'struct kvmx_ring.fd' is an integer */
+  { struct kvmx_slot * *tmp = &p->slots; (void)tmp; }
+}
+struct _cffi_align_struct_kvmx_ring { char x; struct kvmx_ring y; };
+
+_CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_kvmx_slot(struct kvmx_slot *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->turn) | 0);  /* check that 'struct kvmx_slot.turn' is an integer */
+  { struct kvmx_write *tmp = &p->write; (void)tmp; }
+}
+struct _cffi_align_struct_kvmx_slot { char x; struct kvmx_slot y; };
 
 _CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_kvmx_stats(struct kvmx_stats *p)
@@ -3285,6 +3610,23 @@ static void _cffi_checkfld_struct_kvmx_table(struct kvmx_table *p)
 struct _cffi_align_struct_kvmx_table { char x; struct kvmx_table y; };
 
 _CFFI_UNUSED_FN
+static void _cffi_checkfld_struct_kvmx_traced(struct kvmx_traced *p)
+{
+  /* only to generate compile-time warnings or errors */
+  (void)p;
+  (void)((p->entered) | 0);  /* check that 'struct kvmx_traced.entered' is an integer */
+  (void)((p->left) | 0);  /* check that 'struct kvmx_traced.left' is an integer */
+  (void)((p->addr) | 0);  /* check that 'struct kvmx_traced.addr' is an integer */
+  (void)((p->reason) | 0);  /* check that 'struct kvmx_traced.reason' is an integer */
+  (void)((p->count) | 0);  /* check that 'struct kvmx_traced.count' is an integer */
+  (void)((p->how) | 0);  /* check that 'struct kvmx_traced.how' is an integer */
+  (void)((p->is_write) | 0);  /* check that 'struct kvmx_traced.is_write' is an integer */
+  (void)((p->size) | 0);  /* check that 'struct kvmx_traced.size' is an integer */
+  { uint8_t(*tmp)[5] = &p->pad; (void)tmp; }
+}
+struct _cffi_align_struct_kvmx_traced { char x; struct kvmx_traced y; };
+
+_CFFI_UNUSED_FN
 static void _cffi_checkfld_struct_kvmx_write(struct kvmx_write *p)
 {
   /* only to generate compile-time warnings or errors */
@@ -3302,8 +3644,14 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "KVMX_COUNTER", (void *)_cffi_const_KVMX_COUNTER, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "KVMX_DROP", (void *)_cffi_const_KVMX_DROP, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "KVMX_EVENTFD", (void *)_cffi_const_KVMX_EVENTFD, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "KVMX_IN_C", (void *)_cffi_const_KVMX_IN_C, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "KVMX_KICK", (void *)_cffi_const_KVMX_KICK, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "KVMX_LATCH", (void *)_cffi_const_KVMX_LATCH, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "KVMX_NONE", (void *)_cffi_const_KVMX_NONE, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "KVMX_RING", (void *)_cffi_const_KVMX_RING, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "KVMX_SIGNAL", (void *)_cffi_const_KVMX_SIGNAL, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "KVMX_TO_CALLER", (void *)_cffi_const_KVMX_TO_CALLER, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
+  { "KVMX_WAIT", (void *)_cffi_const_KVMX_WAIT, _CFFI_OP(_CFFI_OP_ENUM, -1), (void *)0 },
   { "KX_ARM64_SET_GUEST_DEBUG", (void *)_cffi_const_KX_ARM64_SET_GUEST_DEBUG, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_ARM_GET_REG_WRITABLE_MASKS", (void *)_cffi_const_KX_ARM_GET_REG_WRITABLE_MASKS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_ARM_MTE_COPY_TAGS", (void *)_cffi_const_KX_ARM_MTE_COPY_TAGS, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
@@ -3415,40 +3763,44 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "KX_XEN_HVM_SET_ATTR", (void *)_cffi_const_KX_XEN_HVM_SET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_XEN_VCPU_GET_ATTR", (void *)_cffi_const_KX_XEN_VCPU_GET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_XEN_VCPU_SET_ATTR", (void *)_cffi_const_KX_XEN_VCPU_SET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "kvmx_block_signals", (void *)_cffi_f_kvmx_block_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 99), (void *)_cffi_d_kvmx_block_signals },
-  { "kvmx_cell_load", (void *)_cffi_f_kvmx_cell_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 107), (void *)_cffi_d_kvmx_cell_load },
-  { "kvmx_cell_store", (void *)_cffi_f_kvmx_cell_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 113), (void *)_cffi_d_kvmx_cell_store },
-  { "kvmx_coalesced_drain", (void *)_cffi_f_kvmx_coalesced_drain, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 88), (void *)_cffi_d_kvmx_coalesced_drain },
-  { "kvmx_decode", (void *)_cffi_f_kvmx_decode, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 83), (void *)_cffi_d_kvmx_decode },
-  { "kvmx_dirty_harvest", (void *)_cffi_f_kvmx_dirty_harvest, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 93), (void *)_cffi_d_kvmx_dirty_harvest },
-  { "kvmx_install_kick", (void *)_cffi_f_kvmx_install_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 99), (void *)_cffi_d_kvmx_install_kick },
+  { "kvmx_block_signals", (void *)_cffi_f_kvmx_block_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 118), (void *)_cffi_d_kvmx_block_signals },
+  { "kvmx_cell_load", (void *)_cffi_f_kvmx_cell_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 126), (void *)_cffi_d_kvmx_cell_load },
+  { "kvmx_cell_store", (void *)_cffi_f_kvmx_cell_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 132), (void *)_cffi_d_kvmx_cell_store },
+  { "kvmx_coalesced_drain", (void *)_cffi_f_kvmx_coalesced_drain, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_kvmx_coalesced_drain },
+  { "kvmx_decode", (void *)_cffi_f_kvmx_decode, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_kvmx_decode },
+  { "kvmx_dirty_harvest", (void *)_cffi_f_kvmx_dirty_harvest, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_kvmx_dirty_harvest },
+  { "kvmx_install_kick", (void *)_cffi_f_kvmx_install_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 118), (void *)_cffi_d_kvmx_install_kick },
   { "kvmx_ioctl", (void *)_cffi_f_kvmx_ioctl, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_kvmx_ioctl },
   { "kvmx_ioctl_value", (void *)_cffi_f_kvmx_ioctl_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 5), (void *)_cffi_d_kvmx_ioctl_value },
-  { "kvmx_layout", (void *)_cffi_f_kvmx_layout, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_kvmx_layout },
-  { "kvmx_native", (void *)_cffi_f_kvmx_native, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_kvmx_native },
-  { "kvmx_reply", (void *)_cffi_f_kvmx_reply, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 78), (void *)_cffi_d_kvmx_reply },
-  { "kvmx_selftest_overrun", (void *)_cffi_f_kvmx_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 99), (void *)_cffi_d_kvmx_selftest_overrun },
-  { "kvmx_table_check", (void *)_cffi_f_kvmx_table_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 20), (void *)_cffi_d_kvmx_table_check },
-  { "kvmx_vcpu_abandon", (void *)_cffi_f_kvmx_vcpu_abandon, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 110), (void *)_cffi_d_kvmx_vcpu_abandon },
-  { "kvmx_vcpu_close", (void *)_cffi_f_kvmx_vcpu_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 23), (void *)_cffi_d_kvmx_vcpu_close },
+  { "kvmx_layout", (void *)_cffi_f_kvmx_layout, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_kvmx_layout },
+  { "kvmx_native", (void *)_cffi_f_kvmx_native, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 25), (void *)_cffi_d_kvmx_native },
+  { "kvmx_reply", (void *)_cffi_f_kvmx_reply, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 97), (void *)_cffi_d_kvmx_reply },
+  { "kvmx_ring_put", (void *)_cffi_f_kvmx_ring_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_kvmx_ring_put },
+  { "kvmx_ring_take", (void *)_cffi_f_kvmx_ring_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 20), (void *)_cffi_d_kvmx_ring_take },
+  { "kvmx_selftest_overrun", (void *)_cffi_f_kvmx_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 118), (void *)_cffi_d_kvmx_selftest_overrun },
+  { "kvmx_table_check", (void *)_cffi_f_kvmx_table_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 30), (void *)_cffi_d_kvmx_table_check },
+  { "kvmx_vcpu_abandon", (void *)_cffi_f_kvmx_vcpu_abandon, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 129), (void *)_cffi_d_kvmx_vcpu_abandon },
+  { "kvmx_vcpu_close", (void *)_cffi_f_kvmx_vcpu_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 33), (void *)_cffi_d_kvmx_vcpu_close },
   { "kvmx_vcpu_create", (void *)_cffi_f_kvmx_vcpu_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_kvmx_vcpu_create },
-  { "kvmx_vcpu_destroy", (void *)_cffi_f_kvmx_vcpu_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 110), (void *)_cffi_d_kvmx_vcpu_destroy },
-  { "kvmx_vcpu_exit", (void *)_cffi_f_kvmx_vcpu_exit, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 101), (void *)_cffi_d_kvmx_vcpu_exit },
-  { "kvmx_vcpu_get_data", (void *)_cffi_f_kvmx_vcpu_get_data, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 61), (void *)_cffi_d_kvmx_vcpu_get_data },
-  { "kvmx_vcpu_ioctl", (void *)_cffi_f_kvmx_vcpu_ioctl, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 56), (void *)_cffi_d_kvmx_vcpu_ioctl },
-  { "kvmx_vcpu_ioctl_value", (void *)_cffi_f_kvmx_vcpu_ioctl_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_kvmx_vcpu_ioctl_value },
-  { "kvmx_vcpu_kick", (void *)_cffi_f_kvmx_vcpu_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 23), (void *)_cffi_d_kvmx_vcpu_kick },
-  { "kvmx_vcpu_ready", (void *)_cffi_f_kvmx_vcpu_ready, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 23), (void *)_cffi_d_kvmx_vcpu_ready },
-  { "kvmx_vcpu_reply", (void *)_cffi_f_kvmx_vcpu_reply, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_kvmx_vcpu_reply },
-  { "kvmx_vcpu_reply_msr", (void *)_cffi_f_kvmx_vcpu_reply_msr, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 37), (void *)_cffi_d_kvmx_vcpu_reply_msr },
-  { "kvmx_vcpu_request_window", (void *)_cffi_f_kvmx_vcpu_request_window, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 26), (void *)_cffi_d_kvmx_vcpu_request_window },
-  { "kvmx_vcpu_run", (void *)_cffi_f_kvmx_vcpu_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 42), (void *)_cffi_d_kvmx_vcpu_run },
-  { "kvmx_vcpu_set_data", (void *)_cffi_f_kvmx_vcpu_set_data, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_kvmx_vcpu_set_data },
-  { "kvmx_vcpu_set_value", (void *)_cffi_f_kvmx_vcpu_set_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_kvmx_vcpu_set_value },
-  { "kvmx_vcpu_stats", (void *)_cffi_f_kvmx_vcpu_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 104), (void *)_cffi_d_kvmx_vcpu_stats },
-  { "kvmx_vcpu_sync_copy", (void *)_cffi_f_kvmx_vcpu_sync_copy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 30), (void *)_cffi_d_kvmx_vcpu_sync_copy },
-  { "kvmx_vcpu_sync_masks", (void *)_cffi_f_kvmx_vcpu_sync_masks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_kvmx_vcpu_sync_masks },
-  { "kvmx_vcpu_user", (void *)_cffi_f_kvmx_vcpu_user, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 23), (void *)_cffi_d_kvmx_vcpu_user },
+  { "kvmx_vcpu_destroy", (void *)_cffi_f_kvmx_vcpu_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 129), (void *)_cffi_d_kvmx_vcpu_destroy },
+  { "kvmx_vcpu_exit", (void *)_cffi_f_kvmx_vcpu_exit, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 120), (void *)_cffi_d_kvmx_vcpu_exit },
+  { "kvmx_vcpu_get_data", (void *)_cffi_f_kvmx_vcpu_get_data, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_kvmx_vcpu_get_data },
+  { "kvmx_vcpu_ioctl", (void *)_cffi_f_kvmx_vcpu_ioctl, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 75), (void *)_cffi_d_kvmx_vcpu_ioctl },
+  { "kvmx_vcpu_ioctl_value", (void *)_cffi_f_kvmx_vcpu_ioctl_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_kvmx_vcpu_ioctl_value },
+  { "kvmx_vcpu_kick", (void *)_cffi_f_kvmx_vcpu_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 33), (void *)_cffi_d_kvmx_vcpu_kick },
+  { "kvmx_vcpu_ready", (void *)_cffi_f_kvmx_vcpu_ready, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 33), (void *)_cffi_d_kvmx_vcpu_ready },
+  { "kvmx_vcpu_reply", (void *)_cffi_f_kvmx_vcpu_reply, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_kvmx_vcpu_reply },
+  { "kvmx_vcpu_reply_msr", (void *)_cffi_f_kvmx_vcpu_reply_msr, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_kvmx_vcpu_reply_msr },
+  { "kvmx_vcpu_request_window", (void *)_cffi_f_kvmx_vcpu_request_window, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 36), (void *)_cffi_d_kvmx_vcpu_request_window },
+  { "kvmx_vcpu_run", (void *)_cffi_f_kvmx_vcpu_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 52), (void *)_cffi_d_kvmx_vcpu_run },
+  { "kvmx_vcpu_set_data", (void *)_cffi_f_kvmx_vcpu_set_data, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 85), (void *)_cffi_d_kvmx_vcpu_set_data },
+  { "kvmx_vcpu_set_value", (void *)_cffi_f_kvmx_vcpu_set_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_kvmx_vcpu_set_value },
+  { "kvmx_vcpu_stats", (void *)_cffi_f_kvmx_vcpu_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 123), (void *)_cffi_d_kvmx_vcpu_stats },
+  { "kvmx_vcpu_sync_copy", (void *)_cffi_f_kvmx_vcpu_sync_copy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_kvmx_vcpu_sync_copy },
+  { "kvmx_vcpu_sync_masks", (void *)_cffi_f_kvmx_vcpu_sync_masks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_kvmx_vcpu_sync_masks },
+  { "kvmx_vcpu_trace", (void *)_cffi_f_kvmx_vcpu_trace, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_kvmx_vcpu_trace },
+  { "kvmx_vcpu_trace_take", (void *)_cffi_f_kvmx_vcpu_trace_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_kvmx_vcpu_trace_take },
+  { "kvmx_vcpu_user", (void *)_cffi_f_kvmx_vcpu_user, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 33), (void *)_cffi_d_kvmx_vcpu_user },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
@@ -3466,16 +3818,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
               _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "is_mmio", offsetof(struct kvmx_exit, is_mmio),
                sizeof(((struct kvmx_exit *)0)->is_mmio),
-               _CFFI_OP(_CFFI_OP_NOOP, 134) },
+               _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "is_write", offsetof(struct kvmx_exit, is_write),
                 sizeof(((struct kvmx_exit *)0)->is_write),
-                _CFFI_OP(_CFFI_OP_NOOP, 134) },
+                _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "size", offsetof(struct kvmx_exit, size),
             sizeof(((struct kvmx_exit *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 134) },
+            _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "pad", offsetof(struct kvmx_exit, pad),
            sizeof(((struct kvmx_exit *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 134) },
+           _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "count", offsetof(struct kvmx_exit, count),
              sizeof(((struct kvmx_exit *)0)->count),
              _CFFI_OP(_CFFI_OP_NOOP, 2) },
@@ -3493,7 +3845,7 @@ static const struct _cffi_field_s _cffi_fields[] = {
                    _CFFI_OP(_CFFI_OP_NOOP, 7) },
   { "words", offsetof(struct kvmx_exit, words),
              sizeof(((struct kvmx_exit *)0)->words),
-             _CFFI_OP(_CFFI_OP_NOOP, 130) },
+             _CFFI_OP(_CFFI_OP_NOOP, 154) },
   { "base", offsetof(struct kvmx_range, base),
             sizeof(((struct kvmx_range *)0)->base),
             _CFFI_OP(_CFFI_OP_NOOP, 7) },
@@ -3505,28 +3857,55 @@ static const struct _cffi_field_s _cffi_fields[] = {
                 _CFFI_OP(_CFFI_OP_NOOP, 7) },
   { "read_cell", offsetof(struct kvmx_range, read_cell),
                  sizeof(((struct kvmx_range *)0)->read_cell),
-                 _CFFI_OP(_CFFI_OP_NOOP, 114) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 133) },
   { "write_cell", offsetof(struct kvmx_range, write_cell),
                   sizeof(((struct kvmx_range *)0)->write_cell),
-                  _CFFI_OP(_CFFI_OP_NOOP, 114) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 133) },
+  { "ring", offsetof(struct kvmx_range, ring),
+            sizeof(((struct kvmx_range *)0)->ring),
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "hits", offsetof(struct kvmx_range, hits),
             sizeof(((struct kvmx_range *)0)->hits),
             _CFFI_OP(_CFFI_OP_NOOP, 7) },
   { "fd", offsetof(struct kvmx_range, fd),
           sizeof(((struct kvmx_range *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 120) },
+          _CFFI_OP(_CFFI_OP_NOOP, 140) },
   { "read_kind", offsetof(struct kvmx_range, read_kind),
                  sizeof(((struct kvmx_range *)0)->read_kind),
-                 _CFFI_OP(_CFFI_OP_NOOP, 134) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "write_kind", offsetof(struct kvmx_range, write_kind),
                   sizeof(((struct kvmx_range *)0)->write_kind),
-                  _CFFI_OP(_CFFI_OP_NOOP, 134) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "pad", offsetof(struct kvmx_range, pad),
            sizeof(((struct kvmx_range *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 135) },
+           _CFFI_OP(_CFFI_OP_NOOP, 161) },
+  { "tail", offsetof(struct kvmx_ring, tail),
+            sizeof(((struct kvmx_ring *)0)->tail),
+            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+  { "apart", offsetof(struct kvmx_ring, apart),
+             sizeof(((struct kvmx_ring *)0)->apart),
+             _CFFI_OP(_CFFI_OP_NOOP, 158) },
+  { "head", offsetof(struct kvmx_ring, head),
+            sizeof(((struct kvmx_ring *)0)->head),
+            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+  { "size", offsetof(struct kvmx_ring, size),
+            sizeof(((struct kvmx_ring *)0)->size),
+            _CFFI_OP(_CFFI_OP_NOOP, 2) },
+  { "fd", offsetof(struct kvmx_ring, fd),
+          sizeof(((struct kvmx_ring *)0)->fd),
+          _CFFI_OP(_CFFI_OP_NOOP, 140) },
+  { "slots", offsetof(struct kvmx_ring, slots),
+             sizeof(((struct kvmx_ring *)0)->slots),
+             _CFFI_OP(_CFFI_OP_NOOP, 146) },
+  { "turn", offsetof(struct kvmx_slot, turn),
+            sizeof(((struct kvmx_slot *)0)->turn),
+            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+  { "write", offsetof(struct kvmx_slot, write),
+             sizeof(((struct kvmx_slot *)0)->write),
+             _CFFI_OP(_CFFI_OP_NOOP, 153) },
   { "exits", offsetof(struct kvmx_stats, exits),
              sizeof(((struct kvmx_stats *)0)->exits),
-             _CFFI_OP(_CFFI_OP_NOOP, 132) },
+             _CFFI_OP(_CFFI_OP_NOOP, 156) },
   { "native", offsetof(struct kvmx_stats, native),
               sizeof(((struct kvmx_stats *)0)->native),
               _CFFI_OP(_CFFI_OP_NOOP, 7) },
@@ -3550,10 +3929,37 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "pio", offsetof(struct kvmx_table, pio),
            sizeof(((struct kvmx_table *)0)->pio),
-           _CFFI_OP(_CFFI_OP_NOOP, 123) },
+           _CFFI_OP(_CFFI_OP_NOOP, 143) },
   { "mmio", offsetof(struct kvmx_table, mmio),
             sizeof(((struct kvmx_table *)0)->mmio),
-            _CFFI_OP(_CFFI_OP_NOOP, 123) },
+            _CFFI_OP(_CFFI_OP_NOOP, 143) },
+  { "entered", offsetof(struct kvmx_traced, entered),
+               sizeof(((struct kvmx_traced *)0)->entered),
+               _CFFI_OP(_CFFI_OP_NOOP, 7) },
+  { "left", offsetof(struct kvmx_traced, left),
+            sizeof(((struct kvmx_traced *)0)->left),
+            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+  { "addr", offsetof(struct kvmx_traced, addr),
+            sizeof(((struct kvmx_traced *)0)->addr),
+            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+  { "reason", offsetof(struct kvmx_traced, reason),
+              sizeof(((struct kvmx_traced *)0)->reason),
+              _CFFI_OP(_CFFI_OP_NOOP, 2) },
+  { "count", offsetof(struct kvmx_traced, count),
+             sizeof(((struct kvmx_traced *)0)->count),
+             _CFFI_OP(_CFFI_OP_NOOP, 2) },
+  { "how", offsetof(struct kvmx_traced, how),
+           sizeof(((struct kvmx_traced *)0)->how),
+           _CFFI_OP(_CFFI_OP_NOOP, 160) },
+  { "is_write", offsetof(struct kvmx_traced, is_write),
+                sizeof(((struct kvmx_traced *)0)->is_write),
+                _CFFI_OP(_CFFI_OP_NOOP, 160) },
+  { "size", offsetof(struct kvmx_traced, size),
+            sizeof(((struct kvmx_traced *)0)->size),
+            _CFFI_OP(_CFFI_OP_NOOP, 160) },
+  { "pad", offsetof(struct kvmx_traced, pad),
+           sizeof(((struct kvmx_traced *)0)->pad),
+           _CFFI_OP(_CFFI_OP_NOOP, 163) },
   { "addr", offsetof(struct kvmx_write, addr),
             sizeof(((struct kvmx_write *)0)->addr),
             _CFFI_OP(_CFFI_OP_NOOP, 7) },
@@ -3569,25 +3975,33 @@ static const struct _cffi_field_s _cffi_fields[] = {
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "kvmx_dirty", 121, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_dirty", 141, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_dirty), offsetof(struct _cffi_align_struct_kvmx_dirty, y), 0, 3 },
-  { "kvmx_exit", 122, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_exit", 142, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_exit), offsetof(struct _cffi_align_struct_kvmx_exit, y), 3, 11 },
-  { "kvmx_range", 124, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct kvmx_range), offsetof(struct _cffi_align_struct_kvmx_range, y), 14, 10 },
-  { "kvmx_stats", 126, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct kvmx_stats), offsetof(struct _cffi_align_struct_kvmx_stats, y), 24, 5 },
-  { "kvmx_table", 127, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct kvmx_table), offsetof(struct _cffi_align_struct_kvmx_table, y), 29, 5 },
-  { "kvmx_vcpu", 128, _CFFI_F_OPAQUE,
+  { "kvmx_range", 144, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct kvmx_range), offsetof(struct _cffi_align_struct_kvmx_range, y), 14, 11 },
+  { "kvmx_ring", 145, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct kvmx_ring), offsetof(struct _cffi_align_struct_kvmx_ring, y), 25, 6 },
+  { "kvmx_slot", 147, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct kvmx_slot), offsetof(struct _cffi_align_struct_kvmx_slot, y), 31, 2 },
+  { "kvmx_stats", 149, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct kvmx_stats), offsetof(struct _cffi_align_struct_kvmx_stats, y), 33, 5 },
+  { "kvmx_table", 150, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct kvmx_table), offsetof(struct _cffi_align_struct_kvmx_table, y), 38, 5 },
+  { "kvmx_traced", 151, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct kvmx_traced), offsetof(struct _cffi_align_struct_kvmx_traced, y), 43, 9 },
+  { "kvmx_vcpu", 152, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "kvmx_write", 129, _CFFI_F_CHECK_FIELDS,
-    sizeof(struct kvmx_write), offsetof(struct _cffi_align_struct_kvmx_write, y), 34, 4 },
+  { "kvmx_write", 153, _CFFI_F_CHECK_FIELDS,
+    sizeof(struct kvmx_write), offsetof(struct _cffi_align_struct_kvmx_write, y), 52, 4 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "kvmx_action", 119, _cffi_prim_int(sizeof(enum kvmx_action), ((enum kvmx_action)-1) <= 0),
-    "KVMX_NONE,KVMX_CONSTANT,KVMX_DROP,KVMX_LATCH,KVMX_EVENTFD,KVMX_COUNTER" },
+  { "kvmx_action", 138, _cffi_prim_int(sizeof(enum kvmx_action), ((enum kvmx_action)-1) <= 0),
+    "KVMX_NONE,KVMX_CONSTANT,KVMX_DROP,KVMX_LATCH,KVMX_EVENTFD,KVMX_COUNTER,KVMX_RING" },
+  { "kvmx_how", 139, _cffi_prim_int(sizeof(enum kvmx_how), ((enum kvmx_how)-1) <= 0),
+    "KVMX_TO_CALLER,KVMX_IN_C,KVMX_KICK,KVMX_SIGNAL,KVMX_WAIT" },
 };
 
 static const struct _cffi_type_context_s _cffi_type_context = {
@@ -3597,12 +4011,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  152,  /* num_globals */
-  7,  /* num_struct_unions */
-  1,  /* num_enums */
+  162,  /* num_globals */
+  10,  /* num_struct_unions */
+  2,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  138,  /* num_types */
+  166,  /* num_types */
   0,  /* flags */
 };
 

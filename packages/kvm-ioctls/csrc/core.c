@@ -1,9 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause */
 #define _GNU_SOURCE
-#include "core.h"
-#include "signals.h"
+#include "vcpu.h"
 
-#include <errno.h>
 #include <poll.h>
 #include <sched.h>
 #include <signal.h>
@@ -13,21 +11,6 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
-
-enum { IDLE = 0, RUNNING = 1, BUSY = 2, CLOSED = 3 };
-
-struct kvmx_vcpu {
-	struct kx_run *run;
-	uint64_t run_size;
-	int fd;
-	int32_t tid;      /* who is inside; the kick's target */
-	int32_t runner;   /* who ran last; its signal mask is known to let the kick through */
-	uint32_t state;
-	uint32_t kicked;  /* a kick not yet reported */
-	uint32_t kickers; /* threads between reading state and sending the signal */
-	struct kvmx_exit exit;
-	struct kvmx_stats stats;
-};
 
 /* ---- life ---- */
 int kvmx_vcpu_create(int fd, uint32_t run_size, struct kvmx_vcpu **ret)
@@ -50,21 +33,6 @@ int kvmx_vcpu_create(int fd, uint32_t run_size, struct kvmx_vcpu **ret)
 	v->fd = fd;
 	*ret = v;
 	return 0;
-}
-
-static int enter(struct kvmx_vcpu *v, uint32_t state)
-{
-	uint32_t idle = IDLE;
-	if (!__atomic_compare_exchange_n(&v->state, &idle, state, 0, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST))
-		return idle == CLOSED ? -EBADF : -EDEADLK; /* no vCPU ioctl gives this errno, so it is ours alone */
-	__atomic_store_n(&v->tid, kvmx_thread_id(), __ATOMIC_SEQ_CST);
-	return 0;
-}
-
-static void leave(struct kvmx_vcpu *v)
-{
-	__atomic_store_n(&v->tid, 0, __ATOMIC_SEQ_CST);
-	__atomic_store_n(&v->state, IDLE, __ATOMIC_SEQ_CST);
 }
 
 int kvmx_vcpu_close(struct kvmx_vcpu *v)
@@ -91,6 +59,7 @@ void kvmx_vcpu_abandon(struct kvmx_vcpu *v)
 
 void kvmx_vcpu_destroy(struct kvmx_vcpu *v)
 {
+	free(v->trace.records);
 	free(v);
 }
 
@@ -185,18 +154,36 @@ static int failed_run(struct kvmx_vcpu *v, int err, int complete_only, uint64_t 
 	return -err;
 }
 
+/* Put a return of KVM_RUN without an exit into the trace, if one of the counters has it. */
+static void trace_failed(struct kvmx_vcpu *v, int next, uint64_t entered, uint64_t left)
+{
+	if (next == 0)
+		kvmx_trace_add(v, entered, left, KVMX_WAIT);
+	else if (next == -EINTR)
+		kvmx_trace_add(v, entered, left, KVMX_KICK);
+	else if (next == -ERESTART)
+		kvmx_trace_add(v, entered, left, KVMX_SIGNAL);
+}
+
 static int run_loop(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only)
 {
 	uint64_t waits = 0;
 	for (int budget = KVMX_RUN_BUDGET; budget; budget--) {
+		if (v->trace.room && v->trace.n == v->trace.room)
+			return -ENOBUFS; /* what comes next would have no place */
 		if (complete_only || __atomic_load_n(&v->kicked, __ATOMIC_SEQ_CST))
 			set_immediate(v, 1);
 		/* A stale one would make another EFAULT look like a memory fault. Any other reason stays: by it the
 		 * kernels of arm64 and riscv64 know what they have to complete. */
 		if (v->run->exit_reason == KX_EXIT_MEMORY_FAULT)
 			v->run->exit_reason = KX_EXIT_UNKNOWN;
-		if (ioctl(v->fd, KX_RUN, 0) < 0) {
-			int next = failed_run(v, errno, complete_only, &waits);
+		uint64_t entered = kvmx_trace_now(v);
+		int ran = ioctl(v->fd, KX_RUN, 0), failure = errno;
+		uint64_t left = kvmx_trace_now(v);
+		if (ran < 0) {
+			int next = failed_run(v, failure, complete_only, &waits);
+			if (!complete_only)
+				trace_failed(v, next, entered, left);
 			if (next < 0)
 				return next;
 			if (!next)
@@ -209,8 +196,10 @@ static int run_loop(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only
 		v->stats.exits[reason < KVMX_REASONS ? reason : KVMX_REASONS - 1]++;
 		if (t && v->exit.count && kvmx_native(t, &v->exit, (uint8_t *)v->run)) {
 			v->stats.native++;
+			kvmx_trace_add(v, entered, left, KVMX_IN_C);
 			continue;
 		}
+		kvmx_trace_add(v, entered, left, KVMX_TO_CALLER);
 		fill_ones(v);
 		if (complete_only)
 			set_immediate(v, 0);
@@ -266,133 +255,4 @@ int kvmx_vcpu_kick(struct kvmx_vcpu *v)
 int kvmx_vcpu_user(struct kvmx_vcpu *v)
 {
 	return __atomic_load_n(&v->tid, __ATOMIC_SEQ_CST);
-}
-
-/* ---- answers ---- */
-int kvmx_vcpu_set_value(struct kvmx_vcpu *v, uint64_t value)
-{
-	int ret = enter(v, BUSY);
-	if (ret)
-		return ret;
-	const struct kvmx_exit *e = &v->exit;
-	ret = e->count && !e->is_write ? 0 : -ENODATA;
-	for (uint32_t i = 0; !ret && i < e->count; i++)
-		/* SAFETY: bounded by kvmx_decode; size <= 8. */
-		memcpy((uint8_t *)v->run + e->data_offset + (uint64_t)i * e->size, &value, e->size);
-	leave(v);
-	return ret;
-}
-
-static int io_bytes(struct kvmx_vcpu *v, uint64_t len, int write)
-{
-	const struct kvmx_exit *e = &v->exit;
-	if (!e->count || e->is_write != write)
-		return -ENODATA;
-	return len == (uint64_t)e->size * e->count ? 0 : -EMSGSIZE;
-}
-
-int kvmx_vcpu_set_data(struct kvmx_vcpu *v, const uint8_t *data, uint64_t len)
-{
-	int ret = enter(v, BUSY);
-	if (ret)
-		return ret;
-	ret = io_bytes(v, len, 0);
-	if (!ret) /* SAFETY: len equals count * size, which kvmx_decode bounded. */
-		memcpy((uint8_t *)v->run + v->exit.data_offset, data, len);
-	leave(v);
-	return ret;
-}
-
-int kvmx_vcpu_get_data(struct kvmx_vcpu *v, uint8_t *data, uint64_t len)
-{
-	int ret = enter(v, BUSY);
-	if (ret)
-		return ret;
-	ret = io_bytes(v, len, 1);
-	if (!ret) /* SAFETY: as in kvmx_vcpu_set_data. */
-		memcpy(data, (uint8_t *)v->run + v->exit.data_offset, len);
-	leave(v);
-	return ret;
-}
-
-int kvmx_vcpu_reply_msr(struct kvmx_vcpu *v, int error, uint64_t data)
-{
-	int ret = enter(v, BUSY);
-	if (ret)
-		return ret;
-	int asked = v->exit.reason == KX_EXIT_X86_RDMSR || v->exit.reason == KX_EXIT_X86_WRMSR;
-	if (asked) {
-		v->run->msr.error = error ? 1 : 0;
-		v->run->msr.data = data;
-	}
-	leave(v);
-	return asked ? 0 : -ENODATA;
-}
-
-int kvmx_vcpu_reply(struct kvmx_vcpu *v, uint64_t first, uint64_t second)
-{
-	int ret = enter(v, BUSY);
-	if (ret)
-		return ret;
-	/* The page keeps its reason until the next run, which clears it; a failed run leaves none. */
-	ret = v->exit.reason == v->run->exit_reason ? kvmx_reply((uint8_t *)v->run, first, second) : -ENODATA;
-	leave(v);
-	return ret;
-}
-
-int kvmx_vcpu_request_window(struct kvmx_vcpu *v, int on)
-{
-	int ret = enter(v, BUSY);
-	if (ret)
-		return ret;
-	v->run->request_interrupt_window = on ? 1 : 0;
-	leave(v);
-	return 0;
-}
-
-int kvmx_vcpu_ready(struct kvmx_vcpu *v)
-{
-	int ret = enter(v, BUSY);
-	if (ret)
-		return ret;
-	ret = v->run->ready_for_interrupt_injection | v->run->if_flag << 1 | (v->run->flags & 0x7fff) << 16;
-	leave(v);
-	return ret;
-}
-
-int kvmx_vcpu_sync_masks(struct kvmx_vcpu *v, uint64_t valid, uint64_t dirty)
-{
-	int ret = enter(v, BUSY);
-	if (ret)
-		return ret;
-	v->run->kvm_valid_regs = valid;
-	v->run->kvm_dirty_regs = dirty;
-	leave(v);
-	return 0;
-}
-
-int kvmx_vcpu_sync_copy(struct kvmx_vcpu *v, int write, uint32_t offset, uint8_t *data, uint32_t size)
-{
-	if (size > sizeof v->run->s || offset > sizeof v->run->s - size)
-		return -EINVAL;
-	int ret = enter(v, BUSY);
-	if (ret)
-		return ret;
-	/* SAFETY: offset + size was bounded by the area; the caller's data has size bytes. */
-	if (write)
-		memcpy(v->run->s + offset, data, size);
-	else
-		memcpy(data, v->run->s + offset, size);
-	leave(v);
-	return 0;
-}
-
-struct kvmx_exit *kvmx_vcpu_exit(struct kvmx_vcpu *v)
-{
-	return &v->exit;
-}
-
-struct kvmx_stats *kvmx_vcpu_stats(struct kvmx_vcpu *v)
-{
-	return &v->stats;
 }

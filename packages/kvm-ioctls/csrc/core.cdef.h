@@ -12,13 +12,16 @@ struct kvmx_exit {
 	uint64_t words[32];
 };
 
-enum kvmx_action { KVMX_NONE = 0, KVMX_CONSTANT = 1, KVMX_DROP = 2, KVMX_LATCH = 3, KVMX_EVENTFD = 4, KVMX_COUNTER = 5 };
+enum kvmx_action { KVMX_NONE = 0, KVMX_CONSTANT = 1, KVMX_DROP = 2, KVMX_LATCH = 3, KVMX_EVENTFD = 4, KVMX_COUNTER = 5, KVMX_RING = 6 };
+
+struct kvmx_ring;
 
 struct kvmx_range {
 	uint64_t base, last;
 	uint64_t constant;
 	uint64_t *read_cell;
 	uint64_t *write_cell;
+	struct kvmx_ring *ring;
 	uint64_t hits;
 	int32_t fd;
 	uint8_t read_kind, write_kind, pad[2];
@@ -41,6 +44,24 @@ struct kvmx_stats {
 struct kvmx_dirty { uint64_t page; uint32_t slot, pad; };
 struct kvmx_write { uint64_t addr, data; uint32_t size, pio; };
 
+struct kvmx_slot { uint64_t turn; struct kvmx_write write; };
+struct kvmx_ring {
+	uint64_t tail, apart[7];
+	uint64_t head;
+	uint32_t size;
+	int32_t fd;
+	struct kvmx_slot *slots;
+};
+
+enum kvmx_how { KVMX_TO_CALLER = 0, KVMX_IN_C = 1, KVMX_KICK = 2, KVMX_SIGNAL = 3, KVMX_WAIT = 4 };
+
+struct kvmx_traced {
+	uint64_t entered, left;
+	uint64_t addr;
+	uint32_t reason, count;
+	uint8_t how, is_write, size, pad[5];
+};
+
 struct kvmx_vcpu;
 
 int kvmx_vcpu_create(int fd, uint32_t run_size, struct kvmx_vcpu **ret);
@@ -52,6 +73,8 @@ int kvmx_vcpu_ioctl(struct kvmx_vcpu *v, uint64_t nr, void *arg);
 int kvmx_vcpu_ioctl_value(struct kvmx_vcpu *v, uint64_t nr, uint64_t arg);
 int kvmx_vcpu_run(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only);
 int kvmx_vcpu_kick(struct kvmx_vcpu *v);
+int kvmx_vcpu_trace(struct kvmx_vcpu *v, uint32_t room);
+int kvmx_vcpu_trace_take(struct kvmx_vcpu *v, struct kvmx_traced *ret, uint32_t room);
 int kvmx_vcpu_user(struct kvmx_vcpu *v);
 int kvmx_vcpu_set_value(struct kvmx_vcpu *v, uint64_t value);
 int kvmx_vcpu_set_data(struct kvmx_vcpu *v, const uint8_t *data, uint64_t size);
@@ -77,6 +100,8 @@ void kvmx_cell_store(uint64_t *cell, uint64_t value);
 
 int kvmx_dirty_harvest(void *ring, uint32_t entries, uint32_t *next, struct kvmx_dirty *ret);
 int kvmx_coalesced_drain(void *ring, uint32_t bytes, struct kvmx_write *ret);
+int kvmx_ring_put(struct kvmx_ring *r, const struct kvmx_exit *e, const uint8_t *page);
+int kvmx_ring_take(struct kvmx_ring *r, struct kvmx_write *ret, uint32_t most);
 
 int kvmx_install_kick(void);
 int kvmx_block_signals(void);

@@ -8,7 +8,7 @@
 
 #include "kvm_abi.h"
 
-#define KVMX_ABI 1u
+#define KVMX_ABI 2u
 #define KVMX_REASONS 48u     /* KVM_EXIT_* known today end at 42; the last cell counts all above */
 #define KVMX_WORDS 32u     /* the whole union of an exit without a decoder */
 #define KVMX_RUN_BUDGET 65536 /* native exits in one call, so that a caller's signals are never starved */
@@ -27,13 +27,17 @@ struct kvmx_exit {
 	uint64_t words[KVMX_WORDS];
 };
 
-enum kvmx_action { KVMX_NONE = 0, KVMX_CONSTANT = 1, KVMX_DROP = 2, KVMX_LATCH = 3, KVMX_EVENTFD = 4, KVMX_COUNTER = 5 };
+enum kvmx_action { KVMX_NONE = 0, KVMX_CONSTANT = 1, KVMX_DROP = 2, KVMX_LATCH = 3, KVMX_EVENTFD = 4, KVMX_COUNTER = 5,
+		   KVMX_RING = 6 };
+
+struct kvmx_ring;
 
 struct kvmx_range {
 	uint64_t base, last;
 	uint64_t constant;    /* reads: this value, truncated to the access size */
 	uint64_t *read_cell;  /* reads of a latch or counter */
 	uint64_t *write_cell;
+	struct kvmx_ring *ring;
 	uint64_t hits;
 	int32_t fd;
 	uint8_t read_kind, write_kind, pad[2];
@@ -54,9 +58,29 @@ struct kvmx_stats {
 	uint64_t waits;               /* EAGAIN: an AP that waits for its SIPI */
 };
 
-/* One harvested entry of a dirty ring, and of the coalesced ring. */
+/* One harvested entry of a dirty ring, and of the coalesced ring or ours. */
 struct kvmx_dirty { uint64_t page; uint32_t slot, pad; };
 struct kvmx_write { uint64_t addr, data; uint32_t size, pio; };
+
+/* Written elements that a range keeps for Python: many vCPUs put, one thread takes. */
+struct kvmx_slot { uint64_t turn; struct kvmx_write write; };
+struct kvmx_ring {
+	uint64_t tail, apart[7]; /* places given to writers so far; the rest of a cache line keeps the reader's off it */
+	uint64_t head;           /* places read so far */
+	uint32_t size;           /* slots, a power of two */
+	int32_t fd;              /* eventfd that hears of a write to a ring whose reader has seen its end; or -1 */
+	struct kvmx_slot *slots;
+};
+
+/* How a return of KVM_RUN went on. */
+enum kvmx_how { KVMX_TO_CALLER = 0, KVMX_IN_C = 1, KVMX_KICK = 2, KVMX_SIGNAL = 3, KVMX_WAIT = 4 };
+
+struct kvmx_traced {
+	uint64_t entered, left; /* ns of CLOCK_MONOTONIC, before and after KVM_RUN */
+	uint64_t addr;          /* port, address, or the first word of another exit */
+	uint32_t reason, count;
+	uint8_t how, is_write, size, pad[5];
+};
 
 struct kvmx_vcpu;
 
@@ -69,6 +93,10 @@ int kvmx_vcpu_ioctl(struct kvmx_vcpu *v, uint64_t nr, void *arg);
 int kvmx_vcpu_ioctl_value(struct kvmx_vcpu *v, uint64_t nr, uint64_t arg);
 int kvmx_vcpu_run(struct kvmx_vcpu *v, struct kvmx_table *t, int complete_only);
 int kvmx_vcpu_kick(struct kvmx_vcpu *v);
+/* Keep a record of each return of KVM_RUN, `room` at most; 0 ends it. With no room left a run answers -ENOBUFS before
+ * it enters the guest: nothing is lost. */
+int kvmx_vcpu_trace(struct kvmx_vcpu *v, uint32_t room);
+int kvmx_vcpu_trace_take(struct kvmx_vcpu *v, struct kvmx_traced *ret, uint32_t room);
 int kvmx_vcpu_user(struct kvmx_vcpu *v);    /* thread id inside run or an ioctl, or 0 */
 int kvmx_vcpu_set_value(struct kvmx_vcpu *v, uint64_t value);
 int kvmx_vcpu_set_data(struct kvmx_vcpu *v, const uint8_t *data, uint64_t size);
@@ -94,6 +122,8 @@ void kvmx_cell_store(uint64_t *cell, uint64_t value);
 
 int kvmx_dirty_harvest(void *ring, uint32_t entries, uint32_t *next, struct kvmx_dirty *ret);
 int kvmx_coalesced_drain(void *ring, uint32_t bytes, struct kvmx_write *ret);
+int kvmx_ring_put(struct kvmx_ring *r, const struct kvmx_exit *e, const uint8_t *page); /* 1 = all kept, 0 = none */
+int kvmx_ring_take(struct kvmx_ring *r, struct kvmx_write *ret, uint32_t most);
 
 int kvmx_install_kick(void); /* empty handler, no SA_RESTART; -EEXIST if the process uses the signal */
 int kvmx_block_signals(void);

@@ -230,15 +230,19 @@ static void native_read(const struct kvmx_range *r, const struct kvmx_exit *e, u
 		memcpy(page + e->data_offset + (uint64_t)i * e->size, &value, e->size);
 }
 
-static void native_write(struct kvmx_range *r, const struct kvmx_exit *e, const uint8_t *page)
+/* 1, or 0 when it does not fit: then Python answers, and nothing was done. */
+static int native_write(struct kvmx_range *r, const struct kvmx_exit *e, const uint8_t *page)
 {
 	uint64_t n = e->count;
+	if (r->write_kind == KVMX_RING)
+		return kvmx_ring_put(r->ring, e, page);
 	if (r->write_kind == KVMX_LATCH)
 		kvmx_cell_store(r->write_cell, load_le(page + e->data_offset + (n - 1) * e->size, e->size));
 	else if (r->write_kind == KVMX_COUNTER)
 		__atomic_fetch_add(r->write_cell, n, __ATOMIC_RELAXED);
 	else if (r->write_kind == KVMX_EVENTFD && write(r->fd, &n, sizeof n) < 0)
-		return; /* EAGAIN: the counter is full, so its reader is already awake */
+		return 1; /* EAGAIN: the counter is full, so its reader is already awake */
+	return 1;
 }
 
 int kvmx_native(struct kvmx_table *t, const struct kvmx_exit *e, uint8_t *page)
@@ -247,10 +251,10 @@ int kvmx_native(struct kvmx_table *t, const struct kvmx_exit *e, uint8_t *page)
 	struct kvmx_range *r = find(ranges, e->is_mmio ? t->nmmio : t->npio, e->addr, e->addr + e->size - 1);
 	if (!r || (e->is_write ? r->write_kind : r->read_kind) == KVMX_NONE)
 		return 0;
-	if (e->is_write)
-		native_write(r, e, page);
-	else
+	if (!e->is_write)
 		native_read(r, e, page);
+	else if (!native_write(r, e, page))
+		return 0;
 	__atomic_fetch_add(&r->hits, 1, __ATOMIC_RELAXED);
 	return 1;
 }

@@ -7,17 +7,18 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kvm_ioctls import Constant, Counter, Drop, Eventfd, IoIn, Latch, NativeExits, NativeRange
+from kvm_ioctls import Constant, Counter, Drop, Eventfd, IoIn, Latch, NativeExits, NativeRange, Ring
 from kvm_ioctls.testing import FakeRunPage, TwinNative
 
 READS = st.sampled_from(["none", "constant", "latch", "counter"])
-WRITES = st.sampled_from(["none", "drop", "latch", "counter"])
+WRITES = st.sampled_from(["none", "drop", "latch", "counter", "ring"])
 
 
 @st.composite
 def tables(draw):
-    """Draw two equal sets of disjoint ranges that share nothing."""
+    """Draw two equal sets of disjoint ranges that share nothing; in each, one ring for all that keep."""
     ours, twins = [], []
+    rings = {id(out): Ring(8) for out in (ours, twins)}
     for space, top in (("pio", 0x40), ("mmio", 2**64 - 1)):
         cuts = sorted(draw(st.sets(st.integers(0, 0x40) | st.integers(top - 0x40, top), max_size=8)))
         for base, end in zip(cuts[::2], cuts[1::2], strict=False):
@@ -25,8 +26,9 @@ def tables(draw):
             for out in (ours, twins):
                 cell = {"latch": Latch(seed), "counter": Counter(seed)}
                 actions = {"none": None, "drop": Drop(), "constant": Constant(seed), **cell}
+                actions["ring"] = rings[id(out)]
                 out.append(NativeRange(space, base, end - base, read=actions[read], write=actions[write]))
-    return tuple(ours), tuple(twins)
+    return tuple(ours), tuple(twins), (rings[id(ours)], rings[id(twins)])
 
 
 accesses = st.tuples(
@@ -38,7 +40,10 @@ accesses = st.tuples(
 def test_c_table_agrees_with_its_twin(tables, accesses, data):
     """For any ranges and any accesses, C and the Python specification answer alike and keep alike state."""
     native, twin = NativeExits(tables[0]), TwinNative(tables[1])
+    ring, twin_ring = tables[2]
     for write, addr, size in accesses:
+        if data.draw(st.integers(0, 7)) == 0:
+            assert ring.drain() == twin.drain(twin_ring)
         space = "pio" if addr <= 0xFFFF and size != 8 else "mmio"
         count = data.draw(st.integers(1, 5)) if space == "pio" else 1
         page = FakeRunPage()
@@ -56,6 +61,7 @@ def test_c_table_agrees_with_its_twin(tables, accesses, data):
             expected = twin.read(space, addr, size, count)
             assert answered == (expected is not None)
             assert not answered or page.page[start : start + size * count] == expected
+    assert ring.drain() == twin.drain(twin_ring)
     for ours, twins in zip(tables[0], tables[1], strict=True):
         for name in ("read", "write"):
             assert getattr(getattr(ours, name), "value", 0) == getattr(getattr(twins, name), "value", 0)

@@ -7,7 +7,7 @@ import struct
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kvm_ioctls import CoalescedWrite, DirtyPage, Hlt, IoOut, Kvm, KvmAbiError, KvmOSError, MemFlags, Regs
+from kvm_ioctls import DirtyPage, Hlt, IoOut, Kvm, KvmAbiError, KvmOSError, MemFlags, Regs, RingWrite
 from kvm_ioctls._ffi import check, ffi, lib
 from kvm_ioctls.testing import TinyGuest
 
@@ -92,7 +92,7 @@ def test_coalesced_ports_do_not_exit():
         guest.vm.register_coalesced_mmio(0x80, 1, pio=True)
         with guest.vcpu.map_coalesced_ring() as ring:
             assert guest.vcpu.run() == IoOut(0x81, 1, 1, b"\x09")
-            assert ring.drain() == [CoalescedWrite(0x80, b"\x07", True), CoalescedWrite(0x80, b"\x09", True)]
+            assert ring.drain() == [RingWrite(0x80, b"\x07", True), RingWrite(0x80, b"\x09", True)]
             assert ring.drain() == []
         assert ring.closed
         guest.vm.unregister_coalesced_mmio(0x80, 1, pio=True)

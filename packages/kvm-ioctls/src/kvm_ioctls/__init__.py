@@ -38,9 +38,8 @@ from kvm_ioctls._native import (
     NativeExits,
     NativeRange,
 )
-from kvm_ioctls._record import (
-    IoRecord,
-)
+from kvm_ioctls._native_ring import Ring
+from kvm_ioctls._record import IoRecord
 from kvm_ioctls._routing import (
     IrqchipRoute,
     IrqRoute,
@@ -51,16 +50,9 @@ from kvm_ioctls._signals import (
     KICK_SIGNAL,
     block_signals,
 )
-from kvm_ioctls._vcpu import (
-    RunStats,
-    VcpuFd,
-)
-from kvm_ioctls._vcpu_state import (
-    MpState,
-)
-from kvm_ioctls._vm import (
-    VmFd,
-)
+from kvm_ioctls._vcpu import RunStats, VcpuFd
+from kvm_ioctls._vcpu_state import MpState
+from kvm_ioctls._vm import VmFd
 from kvm_ioctls._x86_64._state import (
     ClockData,
     CpuidEntry,
@@ -148,18 +140,9 @@ if TYPE_CHECKING:
         reg_size,
         riscv64_reg,
     )
-    from kvm_ioctls._rings import (
-        CoalescedRing,
-        CoalescedWrite,
-        DirtyPage,
-        DirtyRing,
-    )
-    from kvm_ioctls._stats import (
-        Stat,
-        StatsFd,
-        StatType,
-        StatUnit,
-    )
+    from kvm_ioctls._rings import CoalescedRing, DirtyPage, DirtyRing, RingWrite
+    from kvm_ioctls._stats import Stat, StatsFd, StatType, StatUnit
+    from kvm_ioctls._trace import RunEnd, TracedExit, traced_exits
     from kvm_ioctls._x86_64._filters import (
         MsrExits,
         MsrFilterFlags,
@@ -191,7 +174,6 @@ __all__ = (
     "ClockData",
     "ClosedError",
     "CoalescedRing",
-    "CoalescedWrite",
     "Constant",
     "Counter",
     "CpuidEntry",
@@ -255,10 +237,13 @@ __all__ = (
     "PmuEventFilter",
     "RdMsr",
     "Regs",
+    "Ring",
+    "RingWrite",
     "Riscv64Debug",
     "RiscvCsr",
     "RiscvRegType",
     "RiscvSbi",
+    "RunEnd",
     "RunStats",
     "Segment",
     "SetTpr",
@@ -276,6 +261,7 @@ __all__ = (
     "SystemEvent",
     "Tdx",
     "TprAccess",
+    "TracedExit",
     "Translation",
     "Unknown",
     "UnsupportedError",
@@ -293,6 +279,7 @@ __all__ = (
     "block_signals",
     "reg_size",
     "riscv64_reg",
+    "traced_exits",
 )
 
 # A loop on `run_raw` and `IoRecord` needs none of these: each module loads when a name of it is first used.
@@ -357,18 +344,9 @@ _LATER = {
         "reg_size",
         "riscv64_reg",
     ),
-    "_rings": (
-        "CoalescedRing",
-        "CoalescedWrite",
-        "DirtyPage",
-        "DirtyRing",
-    ),
-    "_stats": (
-        "Stat",
-        "StatType",
-        "StatUnit",
-        "StatsFd",
-    ),
+    "_rings": ("CoalescedRing", "DirtyPage", "DirtyRing", "RingWrite"),
+    "_stats": ("Stat", "StatType", "StatUnit", "StatsFd"),
+    "_trace": ("RunEnd", "TracedExit", "traced_exits"),
     "_memory_flags": (
         "GuestMemfdFlags",
         "MemoryAttributes",

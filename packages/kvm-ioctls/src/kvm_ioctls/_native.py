@@ -10,6 +10,7 @@ from typing import Literal, TypeAlias, final
 import attrs
 
 from kvm_ioctls._ffi import CData, ffi, lib
+from kvm_ioctls._native_ring import Ring, own_eventfd
 
 __all__ = ("Constant", "Counter", "Drop", "Eventfd", "Latch", "NativeExits", "NativeRange")
 
@@ -75,7 +76,7 @@ class Counter(_Cell):
 
 
 ReadAction: TypeAlias = Constant | Latch | Counter | None
-WriteAction: TypeAlias = Drop | Latch | Counter | Eventfd | None
+WriteAction: TypeAlias = Drop | Latch | Counter | Eventfd | Ring | None
 
 
 @attrs.frozen
@@ -115,18 +116,8 @@ _WRITE_KIND = {
     Latch: lib.KVMX_LATCH,
     Counter: lib.KVMX_COUNTER,
     Eventfd: lib.KVMX_EVENTFD,
+    Ring: lib.KVMX_RING,
 }
-
-
-def _own_eventfd(fd: int) -> int:
-    link = f"/proc/self/fd/{fd}"
-    try:
-        target = os.readlink(link)  # noqa: PTH115 - the target is no path
-    except OSError:
-        raise ValueError(f"Eventfd(fd={fd}) is not an open file descriptor") from None
-    if target != "anon_inode:[eventfd]":
-        raise ValueError(f"Eventfd(fd={fd}) is {target}, not an eventfd: a write could block the vCPU")
-    return os.dup(fd)
 
 
 def _close_all(fds: list[int]) -> None:
@@ -201,8 +192,11 @@ class NativeExits:
             # SAFETY: as above.
             entry.write_cell = native.write._cell
         elif isinstance(native.write, Eventfd):
-            self._fds.append(_own_eventfd(native.write.fd))
+            self._fds.append(own_eventfd(native.write.fd, "Eventfd(fd"))
             entry.fd = self._fds[-1]
+        elif isinstance(native.write, Ring):
+            # SAFETY: self.ranges keeps the ring alive.
+            entry.ring = native.write.pointer
 
     def hits(self) -> tuple[int, ...]:
         """Return how many exits each of ``ranges`` answered, in that order."""

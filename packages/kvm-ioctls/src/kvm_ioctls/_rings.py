@@ -1,4 +1,4 @@
-"""Rings that the kernel fills and the host drains: dirty pages, and writes that need no exit."""
+"""Rings that the kernel or the C loop fills and Python drains: dirty pages, and writes that need no exit."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kvm_ioctls._errors import ClosedError, ForkedError
 from kvm_ioctls._fd import generation
 from kvm_ioctls._ffi import CData, check, ffi, lib
 
-__all__ = ("CoalescedRing", "CoalescedWrite", "DirtyPage", "DirtyRing")
+__all__ = ("CoalescedRing", "DirtyPage", "DirtyRing", "RingWrite", "ring_writes")
 
 _COALESCED_PAGE = 2 if HOST_ARCH == "x86_64" else 1  # KVM_COALESCED_MMIO_PAGE_OFFSET
 _DIRTY_PAGE = 64  # KVM_DIRTY_LOG_PAGE_OFFSET
@@ -29,12 +29,20 @@ class DirtyPage:
 
 
 @attrs.frozen
-class CoalescedWrite:
-    """A write of the guest to a coalesced zone: address or port, and 1..8 bytes."""
+class RingWrite:
+    """A write of the guest that a ring kept: address or port, and 1..8 bytes."""
 
     addr: int
     data: bytes
     pio: bool
+
+
+def ring_writes(out: CData, count: int) -> list[RingWrite]:
+    """Return the first `count` of an array of struct kvmx_write."""
+    return [
+        RingWrite(w.addr, w.data.to_bytes(8, "little")[: w.size], bool(w.pio))
+        for w in (out[i] for i in range(count))
+    ]
 
 
 class _Ring:
@@ -108,7 +116,7 @@ class CoalescedRing(_Ring):
         super().__init__(fd, offset, mmap.PAGESIZE, f"coalesced ring of {subject}")
         self._out = ffi.new("struct kvmx_write[]", _MOST_COALESCED)
 
-    def drain(self) -> list[CoalescedWrite]:
+    def drain(self) -> list[RingWrite]:
         """Take all that are there, oldest first.
 
         Raises:
@@ -117,7 +125,4 @@ class CoalescedRing(_Ring):
         """
         ring = self._pointer()
         count = check(lib.kvmx_coalesced_drain(ring, mmap.PAGESIZE, self._out), "drain", self._subject)
-        return [
-            CoalescedWrite(w.addr, w.data.to_bytes(8, "little")[: w.size], bool(w.pio))
-            for w in (self._out[i] for i in range(count))
-        ]
+        return ring_writes(self._out, count)

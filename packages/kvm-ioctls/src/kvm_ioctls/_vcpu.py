@@ -6,7 +6,7 @@ import errno
 import os
 import warnings
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Self, final
 
 import attrs
@@ -32,6 +32,7 @@ __all__ = ("RunStats", "VcpuFd")
 _IO = frozenset((ExitReason.IO, ExitReason.MMIO))
 _INTR = int(ExitReason.INTR)
 _NO_TABLE = ffi.NULL
+_MOST_TRACED = 1 << 20
 # Bound once: an attribute lookup on lib costs a good part of a call.
 _run = lib.kvmx_vcpu_run
 
@@ -73,6 +74,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
         self._nested_size = sizes[Cap.NESTED_STATE]
         self._vcpu: CData = ffi.NULL
         self._open = False
+        self._trace: tuple[Callable[[bytes], object], CData] | None = None
         ret = ffi.new("struct kvmx_vcpu **")
         try:
             install_kick()
@@ -130,8 +132,10 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
                 return ret
             if ret == -errno.EINTR:
                 return _INTR
+            if ret == -errno.ENOBUFS and self._trace is not None:
+                self._hand_over_trace()
             # A signal that is not a kick: back through the interpreter, so that Ctrl-C gets its turn.
-            if ret != -errno.ERESTART:
+            elif ret != -errno.ERESTART:
                 self._fail(ret, lib.KX_RUN)
 
     def complete_pending(self, native: NativeExits | None = None) -> Exit | None:
@@ -148,6 +152,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
             KvmStateError: Closed, forked, or another thread is inside.
         """
         self._check_usable()
+        self._hand_over_trace()  # there has to be room
         ret = lib.kvmx_vcpu_run(self._vcpu, ffi.NULL if native is None else native.pointer, 1)
         if ret >= 0:
             return self.io.exit()
@@ -266,6 +271,41 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
         from kvm_ioctls._rings import CoalescedRing  # noqa: PLC0415 - few need it
 
         return CoalescedRing(self.fileno(), self._subject)
+
+    def trace_exits(self, sink: Callable[[bytes], object] | None, *, room: int = 4096) -> None:
+        """Hand a record of each return of KVM_RUN to `sink`, up to `room` at a time; with None no longer.
+
+        Before ``run`` would enter the guest without room for one more, it calls `sink`, whose exceptions come
+        out of it: nothing is lost. An earlier trace is ended; end the last one before ``close()``.
+
+        Args:
+            sink: Takes whole records, for ``traced_exits``.
+            room: Records, 1..2^20.
+
+        Raises:
+            ValueError: `room` is out of range; nothing was changed.
+            KvmStateError: Closed, forked, or another thread is inside.
+        """
+        if not 1 <= room <= _MOST_TRACED:
+            raise ValueError(f"room={room} is not in 1..{_MOST_TRACED}")
+        self._check_usable()
+        self._hand_over_trace()
+        ret = lib.kvmx_vcpu_trace(self._vcpu, 0 if sink is None else room)
+        if ret:
+            self._fail(ret, "trace_exits")
+        self._trace = None if sink is None else (sink, ffi.new("struct kvmx_traced[]", room))
+
+    def _hand_over_trace(self) -> None:
+        if self._trace is None:
+            return
+        sink, records = self._trace
+        size = ffi.sizeof("struct kvmx_traced")
+        # SAFETY: `records` has the room that C was given for its own.
+        count = lib.kvmx_vcpu_trace_take(self._vcpu, records, len(records))
+        if count < 0:
+            self._fail(count, "trace_exits")
+        if count:
+            sink(bytes(ffi.buffer(records, count * size)))
 
     def stats(self) -> RunStats:
         """Return the counters; from any thread, a moment old when the vCPU is running."""

@@ -18,6 +18,8 @@ from kvm_ioctls._exits import Exit, exit_of
 from kvm_ioctls._ffi import check, ffi, lib
 from kvm_ioctls._kvm import Kvm
 from kvm_ioctls._native import Counter, Drop, Eventfd, Latch, NativeExits, NativeRange
+from kvm_ioctls._native_ring import Ring
+from kvm_ioctls._rings import RingWrite
 from kvm_ioctls._x86_64._state import Regs, Segment
 
 __all__ = ("PAGE_SIZE", "FakeRunPage", "TinyGuest", "TwinNative")
@@ -186,6 +188,7 @@ class TwinNative:
 
     def __init__(self, ranges: tuple[NativeRange, ...]) -> None:
         self.ranges = ranges
+        self._kept: dict[int, list[RingWrite]] = {}
 
     def find(self, space: str, addr: int, size: int) -> NativeRange | None:
         """Return the range that holds the whole access."""
@@ -217,4 +220,17 @@ class TwinNative:
             case Eventfd(fd=fd):
                 os.eventfd_write(fd, len(data) // size)
                 return True
+            case Ring() as ring:
+                return self._keep(ring, space, addr, [data[i : i + size] for i in range(0, len(data), size)])
         return False
+
+    def _keep(self, ring: Ring, space: str, addr: int, elements: list[bytes]) -> bool:
+        kept = self._kept.setdefault(id(ring), [])
+        fits = len(kept) + len(elements) <= ring.capacity
+        if fits:
+            kept += [RingWrite(addr, element, space == "pio") for element in elements]
+        return fits
+
+    def drain(self, ring: Ring) -> list[RingWrite]:
+        """Take what the twin has kept where C would use `ring`, whose capacity counts."""
+        return self._kept.pop(id(ring), [])
