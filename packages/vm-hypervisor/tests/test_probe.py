@@ -1,5 +1,7 @@
 """Measuring a KVM."""
 
+import os
+
 import attrs
 import kvm_ioctls
 import pytest
@@ -9,9 +11,13 @@ from vm_hypervisor.probe import INTERPRETED_NS, KvmReport
 GOOD = KvmReport(0.4, 900.0, True, 254, {"IRQCHIP": 1})
 
 
-@pytest.mark.kvm
-def test_measures_this_machine():
+@pytest.mark.parametrize(
+    "arch",
+    [pytest.param("x86_64", marks=pytest.mark.kvm), pytest.param("aarch64", marks=pytest.mark.arm64)],
+)
+def test_measures_this_machine(arch):
     """The numbers are possible ones, and the verdict follows from them."""
+    assert os.uname().machine == arch
     report = probe.measure()
     assert 0 <= report.ns_per_instruction < 100_000
     assert 100 < report.ns_per_exit < 10_000_000
@@ -54,3 +60,9 @@ def test_no_kvm(monkeypatch):
     monkeypatch.setattr(kvm_ioctls, "Kvm", lambda: kvm("/nonexistent/kvm"))
     with pytest.raises(HypervisorUnavailableError, match="/nonexistent/kvm"):
         probe.measure()
+
+
+def test_another_architecture():
+    """What cannot be measured says so: no guest of another processor is tried."""
+    with pytest.raises(HypervisorUnavailableError, match=r"^KVM of riscv64 .* of x86_64, aarch64$"):
+        probe._guests("riscv64")
