@@ -10,8 +10,8 @@ KERNEL, KERNEL_SUITE = "linux-image-arm64", "trixie:arm64"  # 6.12, an uncompres
 SUITE = "bookworm:arm64"
 PACKAGES = (
     *("python3", "python3-cffi-backend", "python3-attr", "python3-pytest", "python3-hypothesis"),
-    *("bash", "busybox-static", "coreutils", "dash", "findutils", "gawk", "grep", "iproute2", "kmod"),
-    *("mount", "procps", "sed", "util-linux"),
+    *("bash", "busybox-static", "coreutils", "dash", "e2fsprogs", "findutils", "gawk", "grep"),
+    *("iproute2", "kmod", "mount", "procps", "sed", "util-linux"),
 )
 
 
