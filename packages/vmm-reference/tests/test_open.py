@@ -6,6 +6,7 @@ import resource
 from pathlib import Path
 
 import pytest
+from vmm_memory.arch.x86_64 import ram_ranges
 from vmm_reference import ConfigError, MemoryConfig
 from vmm_reference._open import _check_hugepages, guest_ram
 
@@ -24,7 +25,7 @@ GIB = 1 << 30
 )
 def test_where_ram_is(size, expected):
     """What does not fit below the hole from 3 to 4 GiB is above it."""
-    regions = list(guest_ram(MemoryConfig(size)))
+    regions = list(guest_ram(MemoryConfig(size), ram_ranges(size)))
     assert [(region.base, region.size) for region in regions] == expected
     for region in regions:
         region.close()
@@ -56,7 +57,7 @@ def test_a_pool_that_is_too_small(tmp_path, pool, needed, said):
 def test_prefault_has_every_page_there(shared):
     """Touched beforehand, RAM is in memory as a whole; else none of it is."""
     for prefault in (True, False):
-        (region,) = guest_ram(MemoryConfig(32 << 20, shared=shared, prefault=prefault))
+        (region,) = guest_ram(MemoryConfig(32 << 20, shared=shared, prefault=prefault), ram_ranges(32 << 20))
         assert resident(region.host_address) == (32 << 20 if prefault else 0)
         region.close()
 
@@ -75,7 +76,7 @@ def test_what_the_kernel_refuses_is_the_options_error():
     resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
     try:
         with pytest.raises(ConfigError, match=r"^--memory size: .*File too large; ask for less$"):
-            list(guest_ram(MemoryConfig(32 << 20)))
+            list(guest_ram(MemoryConfig(32 << 20), ram_ranges(32 << 20)))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert sorted(os.listdir("/proc/self/fd")) == before

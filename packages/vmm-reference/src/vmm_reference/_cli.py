@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import NoReturn, TypeVar
 
+from vmm_reference._arch import CONSOLE
 from vmm_reference._config import (
     CPUS_KEYS,
     DISK_KEYS,
@@ -115,12 +116,13 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
     add = run.add_argument
     add("-V", "--version", action=_Version, nargs=0, help="show program's version number and exit")
-    add("--kernel", required=True, action=_Once, metavar="PATH", help="bzImage or ELF vmlinux (x86-64)")
+    what = "bzImage or ELF vmlinux (x86-64), Image (AArch64)"
+    add("--kernel", required=True, action=_Once, metavar="PATH", help=what)
     add("--initramfs", action=_Once, metavar="PATH", help="initial RAM disk (default: none)")
     add(
         "--cmdline",
         action=_Once,
-        default="console=ttyS0",
+        default=f"console={CONSOLE}",
         metavar="TEXT",
         help="kernel command line (default: %(default)s)",
     )

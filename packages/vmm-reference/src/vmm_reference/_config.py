@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 
+from vmm_reference._arch import CONSOLE
 from vmm_reference._config_net import NetConfig
 from vmm_reference._config_rings import RING_KEYS, RingConfig
 from vmm_reference._errors import ConfigError
@@ -21,7 +22,7 @@ MAX_MEMORY = 1 << 44
 MAX_VCPUS = 254
 MAX_DISKS = 16
 MAX_NETS = 8
-BUILT_IN_IDS = frozenset({"acpi", "boot-timer", "com1", "i8042", "ioapic", "rtc"})
+BUILT_IN_IDS = frozenset({"acpi", "boot-timer", "com1", "i8042", "ioapic", "pvpanic", "rtc", "uart0"})
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 CPUS_KEYS = {
@@ -264,9 +265,9 @@ class VmConfig:
     """A whole machine.
 
     Args:
-        kernel: ELF vmlinux or bzImage.
+        kernel: ELF vmlinux or bzImage; an Image on AArch64.
         initramfs: loaded as the initial RAM disk.
-        cmdline: the kernel's command line, ASCII.
+        cmdline: the kernel's command line, ASCII; by default the console is this host's serial port.
         boot_protocol: how the kernel is entered.
         cpus, memory, disks, nets, serial, rng, event_monitor: the devices and where their streams end.
         platform: what they are built on.
@@ -274,7 +275,7 @@ class VmConfig:
 
     kernel: Path
     initramfs: Path | None = None
-    cmdline: str = "console=ttyS0"
+    cmdline: str = f"console={CONSOLE}"
     boot_protocol: BootProtocol = BootProtocol.AUTO
     cpus: CpusConfig = CpusConfig()
     memory: MemoryConfig = MemoryConfig()

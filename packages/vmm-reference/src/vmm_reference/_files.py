@@ -12,6 +12,7 @@ from typing import Final
 
 from virtio_devices import DiskImage, ImageError
 
+from vmm_reference._arch import architecture
 from vmm_reference._config import SerialMode, VmConfig
 from vmm_reference._errors import ConfigError, VmmError
 from vmm_reference._open import check_kernel
@@ -100,6 +101,7 @@ def check_inputs(config: VmConfig) -> None:
     _check_source(config.rng.src)
     _check_outputs(config)
     _check_disks(config)
+    architecture().check_options(config)
     check_kernel(config)
 
 

@@ -12,6 +12,7 @@ import attrs
 from vm_hypervisor import HypervisorUnavailableError
 from vm_hypervisor.probe import KvmReport, measure
 
+from vmm_reference._arch import HOST, architecture
 from vmm_reference._errors import HostError
 
 HostName = Literal["kvm", "emulated"]
@@ -95,20 +96,29 @@ def choose(wanted: str) -> HostChoice:
         wanted: "kvm", "emulated", or "auto".
 
     Raises:
-        HostError: "kvm" was asked for, and this machine's KVM is missing or incomplete.
+        HostError: "kvm" was asked for, and this machine's KVM is missing or incomplete; or an emulated
+            host is needed, and there is none for this machine's architecture.
     """
     if wanted == "emulated":
-        return HostChoice("emulated", "asked for")
+        return _emulated("asked for")
     try:
         report = probe()
     except HypervisorUnavailableError as error:
         if wanted == "kvm":
             raise HostError(str(error)) from None
-        return HostChoice("emulated", str(error))
+        return _emulated(str(error))
     if report.complete:
         return HostChoice("kvm", report.summary)
     if wanted == "kvm":
         raise HostError(
             f"--host kvm: {report.summary}; a stock kernel does not run here, use --host emulated"
         )
-    return HostChoice("emulated", report.summary)
+    return _emulated(report.summary)
+
+
+def _emulated(why: str) -> HostChoice:
+    if not architecture().HAS_EMULATED_HOST:
+        raise HostError(
+            f"--host emulated: {why}; on {HOST} guests run on /dev/kvm only: use a machine that has it"
+        )
+    return HostChoice("emulated", why)

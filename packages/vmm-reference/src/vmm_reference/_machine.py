@@ -1,70 +1,41 @@
 """The machine: configuration in, wired objects out. No mechanism lives here.
 
-x86-64 without PCI: RAM with a hole below 4 GiB, interrupt controllers in KVM or half here, a serial port, a
-clock, reset and sleep registers, and virtio devices on virtio-mmio, told to the guest by ACPI.
+What all machines have: RAM, a board of their architecture (`_arch`), virtio devices on virtio-mmio, and
+devices of the caller's.
 """
 
 import os
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from functools import partial
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
-from acpi_tables import build_tables
-from linux_loader import BootProtocol, LoadedKernel, load
 from virtio_devices import RingOptions, VirtioDevice, VirtioMmio
 from vm_device import (
-    I8042,
-    AcpiRegisters,
-    AddressAllocator,
     AllocPolicy,
-    BootTimer,
     BusDevice,
-    CmosRtc,
     DeviceTree,
     DeviceTreeError,
     EventManager,
-    IdAllocator,
     IoManager,
     IoReader,
-    Pvpanic,
-    PvpanicEvent,
-    Serial16550,
-    SystemAllocator,
 )
-from vm_device.platform import (
-    AddressRange,
-    AddressSpace,
-    CpuNode,
-    DeviceNode,
-    InterruptSpec,
-    IoApicNode,
-    MemoryNode,
-    Platform,
-)
-from vm_hypervisor import (
-    Irqchip,
-    KvmHypervisor,
-    KvmVcpu,
-    KvmVm,
-    MemorySlots,
-    UnsupportedFeatureError,
-    unclaimed_ports,
-)
-from vm_hypervisor.arch import x86_64
+from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec, Platform
+from vm_hypervisor import MemorySlots, Vcpu
 from vmm_memory import GuestMemoryAtomic, RegionBusyError
 
+from vmm_reference._arch import architecture
+from vmm_reference._arch.base import GuestRequests, Wiring
 from vmm_reference._config import VmConfig
 from vmm_reference._config_rings import RingConfig
 from vmm_reference._errors import ConfigError
-from vmm_reference._open import BIOS_AREA, guest_ram, loader_protocol, open_disk, open_kernel, open_rng
+from vmm_reference._open import guest_ram, open_disk, open_rng
 
-_ACPI_TABLES: Final = 0xE_0000  # where a guest that is not told looks for the RSDP
-_FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
-_RTC_GSI: Final = 8
-_MMIO_HOLE: Final = AddressRange(AddressSpace.MMIO, 0xD000_0000, 0x1000_0000)
-_SEED_SIZE: Final = 32
+if TYPE_CHECKING:
+    from vmm_reference._arch.base import AnyVcpu, SerialPort
+
+_PAGE = 0x1000
 
 
 class PlatformDevice(BusDevice, Protocol):
@@ -73,25 +44,6 @@ class PlatformDevice(BusDevice, Protocol):
     def describe(self) -> DeviceNode:
         """Return id, ranges and interrupts."""
         ...
-
-
-@attrs.frozen
-class GuestRequests:
-    """What the guest can ask of its machine; called on vCPU threads, must not wait.
-
-    Args:
-        reset: the guest reset the machine.
-        sleep: it entered an ACPI sleep state (SLP_TYP, 5 is soft-off).
-        boot_mark: it wrote to the boot timer (monotonic ns, value).
-        panic: its kernel reported a panic, or another of pvpanic's events.
-        device_event: something happened to a device (id, event, why); not the guest's doing, from any thread.
-    """
-
-    reset: Callable[[], None]
-    sleep: Callable[[int], None]
-    boot_mark: Callable[[int, int], None]
-    panic: Callable[[PvpanicEvent], None]
-    device_event: Callable[[str, str, str], None] = lambda _id, _event, _why: None
 
 
 class Machine:
@@ -114,19 +66,24 @@ class Machine:
             devices: further devices, already placed where no other is.
 
         Raises:
-            ConfigError: a file cannot be used, or a size does not fit.
+            ConfigError: a file cannot be used, a size does not fit, or machines of this host's
+                architecture do not have an option.
+            HostError: there are no machines of this host's architecture.
             vm_hypervisor.HypervisorUnavailableError: no usable KVM.
         """
         self.config = config
         self.io = IoManager()
         self.tree: DeviceTree[object] = DeviceTree()
-        self.serial: Serial16550 | None = None
         self.virtio: list[VirtioMmio] = []
-        self.vcpus: list[KvmVcpu] = []
+        self.vcpus: Sequence[AnyVcpu] = ()
         self._nodes: list[DeviceNode] = []
+        arch = architecture()
+        arch.check_options(config)
+        self._ram_ranges = arch.ram_ranges(config.memory.size)
         with ExitStack() as stack:
             self._stack = stack
-            self.hypervisor = stack.enter_context(KvmHypervisor())
+            self._board = arch.Board(config)
+            self.hypervisor = stack.enter_context(self._board.hypervisor)
             self._check_vcpus()
             self._build(requests, serial_out, devices)
             self._stack = stack.pop_all()
@@ -153,16 +110,19 @@ class Machine:
         self.events = stack.enter_context(EventManager("vmm-devices"))
         self.memory = GuestMemoryAtomic()
         stack.callback(self._close_memory)
-        self.vm = self._create_vm()
+        self.vm = self._board.create_vm()
         stack.callback(self.vm.close)
         slots = MemorySlots(self.vm)
         self.memory.add_listener(slots)
         # A closed VM has no slots: the map must not tell it about its own end.
         stack.callback(self.memory.remove_listener, slots)
-        for region in guest_ram(config.memory):
+        for region in guest_ram(config.memory, self._ram_ranges):
             self.memory.insert_region(region)
-        self.allocator = _allocator()
-        self._add_legacy(requests, serial_out)
+        self.vcpus = self._board.create_vcpus(stack)
+        self.allocator = self._board.allocator()
+        wiring = Wiring(requests, self.events, serial_out)
+        for fixed, node in self._board.devices(wiring):
+            self._add_fixed(fixed, node)
         callers = [device.describe().id for device in devices]
         for device in devices:
             self._add_fixed(device, device.describe())
@@ -172,18 +132,13 @@ class Machine:
             self._add_nets(requests)
         self._add_virtio(open_rng(config.rng), config.rng.rings)
         self._standard = frozenset(node.id for node in self._nodes if node.id not in callers)
-        self._answer_unclaimed_ports()
-        self.loaded = self._load_kernel()
-        self._create_vcpus()
+        self._answer_unclaimed()
+        self.loaded = self._board.load(self.memory.memory(), self.platform)
 
-    def _create_vm(self) -> KvmVm:
-        irqchip = Irqchip(self.config.platform.irqchip.value)
-        try:
-            return self.hypervisor.create_vm(irqchip=irqchip)
-        except UnsupportedFeatureError as error:
-            if irqchip is Irqchip.KERNEL:
-                raise
-            raise ConfigError("--platform irqchip", f"{error} (irqchip=kernel)") from None
+    @property
+    def serial(self) -> "SerialPort | None":
+        """The first serial port, if the machine has one."""
+        return self._board.serial
 
     def _close_memory(self) -> None:
         for region in self.memory.memory():
@@ -204,7 +159,7 @@ class Machine:
             vm_device.VmDeviceError: its place or id is taken; nothing changed.
         """
         self._add_fixed(device, device.describe())
-        self._answer_unclaimed_ports()
+        self._answer_unclaimed()
 
     def remove_device(self, id: str) -> None:  # noqa: A002 - ids are what devices have
         """Take a device out; on return no vCPU is inside one of its methods, nor will be.
@@ -223,12 +178,12 @@ class Machine:
         self._nodes.remove(node)
         self.io.unregister(node.ranges)
         self.allocator.release_owner(id)
-        self._answer_unclaimed_ports()
+        self._answer_unclaimed()
         while not self.io.grace():
             pass  # a method of the device is under way, and a device's methods end
 
-    def _answer_unclaimed_ports(self) -> None:
-        self.vm.set_native_answers(unclaimed_ports(r for node in self._nodes for r in node.ranges))
+    def _answer_unclaimed(self) -> None:
+        self._board.answer_unclaimed(where for node in self._nodes for where in node.ranges)
 
     def _add_fixed(self, device: BusDevice, node: DeviceNode) -> None:
         """Add a device that says itself where it is; what is allocated later keeps clear of it."""
@@ -245,35 +200,11 @@ class Machine:
     def _claim(self, node: DeviceNode) -> None:
         for where in node.ranges:
             pool = self.allocator.pio if where.space is AddressSpace.PIO else self.allocator.mmio_low
-            if where.space is AddressSpace.PIO or _MMIO_HOLE.contains(where.base, where.size):
+            if where.space is AddressSpace.PIO or self._board.window.contains(where.base, where.size):
                 pool.allocate(where.size, policy=AllocPolicy.EXACT, at=where.base, owner=node.id)
         for line in node.interrupts:
-            if line.gsi >= _FIRST_FREE_GSI:
+            if line.gsi >= self._board.first_gsi:
                 self.allocator.gsi.allocate(node.id, at=line.gsi)
-
-    def _add_legacy(self, requests: GuestRequests, serial_out: Callable[[bytes], None] | None) -> None:
-        ram = self.memory.memory()
-        below = sum(region.size for region in ram if region.base < 1 << 32)
-        above = sum(region.size for region in ram if region.base >= 1 << 32)
-        rtc = CmosRtc(
-            interrupt=self.vm.irq_line(_RTC_GSI),
-            call_later=self.events.call_later,
-            memory_below_4g=below,
-            memory_above_4g=above,
-        )
-        self._add_fixed(rtc, rtc.describe(gsi=_RTC_GSI))
-        self.acpi_registers = AcpiRegisters(requests.reset, requests.sleep)
-        timer, pvpanic = BootTimer(requests.boot_mark), Pvpanic(requests.panic)
-        for device in (I8042(requests.reset), timer, pvpanic, self.acpi_registers):
-            self._add_fixed(device, device.describe())
-        if self.vm.ioapic is not None:
-            self._add_fixed(self.vm.ioapic, self.vm.ioapic.describe(base=x86_64.IO_APIC_BASE))
-        if serial_out is not None:
-            node = Serial16550.describe()
-            self.serial = Serial16550(
-                serial_out, self.vm.irq_line(node.interrupts[0].gsi), defer=_soon(self.events)
-            )
-            self._add_fixed(self.serial, node)
 
     def _add_nets(self, requests: GuestRequests) -> None:
         # A machine without a card starts without the code for it.
@@ -287,12 +218,12 @@ class Machine:
         # The transport closes it too, which is harmless; before there is one, the image's lock would stay.
         self._stack.callback(device.close)
         position = len(self.virtio)
-        where = self.allocator.mmio_low.allocate(0x1000, align=0x1000, owner=device.id)
+        where = self.allocator.mmio_low.allocate(_PAGE, align=_PAGE, owner=device.id)
         line = InterruptSpec(self.allocator.gsi.allocate(device.id))
         transport = VirtioMmio(
             device,
             base=where.base,
-            interrupt=self.vm.irq_line(line.gsi),
+            interrupt=self._board.line(line.gsi),
             memory=self.memory,
             spec=line,
             uid=position,
@@ -311,51 +242,10 @@ class Machine:
 
     @property
     def platform(self) -> Platform:
-        """The one description of the machine, from which its ACPI tables are made."""
-        control, status, reset = self.acpi_registers.registers()
-        return Platform(
-            "x86_64",
-            cpus=tuple(CpuNode(index, index) for index in range(self.config.cpus.boot)),
-            memory=tuple(MemoryNode(region.base, region.size) for region in self.memory.memory()),
-            devices=tuple(self._nodes),
-            ioapics=(IoApicNode(0, x86_64.IO_APIC_BASE),),
-            lapic_address=x86_64.LOCAL_APIC_BASE,
-            reset=reset,
-            sleep_control=control,
-            sleep_status=status,
-        )
+        """The one description of the machine, from which its ACPI tables or its device tree are made."""
+        return self._board.platform(self.memory.memory(), self._nodes)
 
-    def _load_kernel(self) -> LoadedKernel:
-        config, memory = self.config, self.memory.memory()
-        tables = build_tables(self.platform, _ACPI_TABLES)
-        protocol = loader_protocol(config.boot_protocol)
-        with open_kernel(config.kernel) as image:
-            loaded = load(
-                memory,
-                image,
-                ram_ranges=[(region.base, region.size) for region in memory],
-                protocol=protocol,
-                cmdline=config.cmdline,
-                initrd=config.initramfs,
-                reserved=(BIOS_AREA,),
-                rsdp_addr=tables.rsdp_address,
-                rng_seed=None if protocol is BootProtocol.PVH else os.urandom(_SEED_SIZE),
-            )
-        memory.write(tables.address, tables.blob)
-        memory.write(*self.acpi_registers.reset_vector())
-        return loaded
-
-    def _create_vcpus(self) -> None:
-        cpuid = self.hypervisor.supported_cpuid()
-        count = self.config.cpus.boot
-        for index in range(count):
-            vcpu = self.vm.create_vcpu(index)
-            self._stack.callback(vcpu.close)
-            x86_64.prepare_vcpu(vcpu, cpuid, index=index, count=count)
-            self.vcpus.append(vcpu)
-        self.vcpus[0].set_entry_state(self.loaded.entry)
-
-    def io_reader(self, vcpu: KvmVcpu) -> IoReader:
+    def io_reader(self, vcpu: Vcpu) -> IoReader:
         """Return a vCPU thread's own way to the buses."""
         reader = self.io.reader(f"vcpu{vcpu.index}")
         self._stack.callback(reader.close)
@@ -372,16 +262,3 @@ class Machine:
         if self.serial is not None:
             self.serial.flush()
         self._stack.close()
-
-
-def _allocator() -> SystemAllocator:
-    return SystemAllocator(
-        pio=AddressAllocator(0, 1 << 16, AddressSpace.PIO),
-        mmio_low=AddressAllocator(_MMIO_HOLE.base, _MMIO_HOLE.size),
-        mmio_high=AddressAllocator(1 << 40, 1 << 40),
-        gsi=IdAllocator(_FIRST_FREE_GSI, x86_64.IO_APIC_PINS - 1),
-    )
-
-
-def _soon(events: EventManager) -> Callable[[Callable[[], None]], None]:
-    return lambda flush: events.call_later(0.005, flush)

@@ -1,42 +1,31 @@
 """What a configuration names, opened: memory, kernel, images, sources; refusals with the option's name."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from linux_loader import BootProtocol as LoaderProtocol
-from linux_loader import (
-    CmdlineError,
-    CmdlineTooLongError,
-    E820Entry,
-    E820Type,
-    KernelImage,
-    LoaderError,
-    PlacementError,
-    check,
-)
+from linux_loader import CmdlineError, CmdlineTooLongError, KernelImage, LoaderError, PlacementError
 from virtio_devices import EntropySource, ImageError, SourceError, VirtioRng
-from vmm_memory import GuestRegionMmap, MappingError
-from vmm_memory.arch.x86_64 import ram_ranges
+from vmm_memory import GuestAddress, GuestRegionMmap, MappingError
 
-from vmm_reference._config import BootProtocol, DiskConfig, MemoryConfig, RngConfig, VmConfig
+from vmm_reference._arch import architecture
+from vmm_reference._config import DiskConfig, MemoryConfig, RngConfig, VmConfig
 from vmm_reference._errors import ConfigError
 
 if TYPE_CHECKING:
     from virtio_devices import VirtioBlk
 
-BIOS_AREA: Final = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
 _SERIAL_SIZE: Final = 20
 _SHOWN: Final = 60  # of a command line that is too long
 _HUGE_PAGE: Final = 2 << 20
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
 
 
-def guest_ram(memory: MemoryConfig) -> Iterator[GuestRegionMmap]:
-    """Yield the regions of RAM, each made when it is asked for."""
+def guest_ram(memory: MemoryConfig, ranges: Sequence[tuple[GuestAddress, int]]) -> Iterator[GuestRegionMmap]:
+    """Yield the regions of RAM at `ranges`, each made when it is asked for."""
     if memory.hugepages:
         _check_hugepages(memory.size // _HUGE_PAGE)
-    for base, size in ram_ranges(memory.size):
+    for base, size in ranges:
         try:
             yield _region(base, size, memory)
         except MappingError as error:
@@ -76,23 +65,11 @@ def open_kernel(path: Path) -> KernelImage:
         raise ConfigError("--kernel", f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
-def loader_protocol(wanted: BootProtocol) -> LoaderProtocol:
-    """Return the loader's name for a boot protocol."""
-    return LoaderProtocol(wanted.value)
-
-
 def check_kernel(config: VmConfig) -> None:
     """Refuse a kernel, initramfs or command line that loading would refuse, in the options' words."""
     with open_kernel(config.kernel) as image:
         try:
-            check(
-                image,
-                ram_ranges=ram_ranges(config.memory.size),
-                protocol=loader_protocol(config.boot_protocol),
-                cmdline=config.cmdline,
-                initrd=config.initramfs,
-                reserved=(BIOS_AREA,),
-            )
+            architecture().check_kernel(config, image)
         except (LoaderError, OSError) as error:
             raise _kernel_refusal(config, error) from error
 

@@ -22,10 +22,11 @@ from vm_hypervisor import (
     VcpuStop,
 )
 
+from vmm_reference._arch.base import GuestRequests
 from vmm_reference._config import VmConfig
 from vmm_reference._errors import StateError
 from vmm_reference._events import EventMonitor
-from vmm_reference._machine import GuestRequests, Machine, PlatformDevice
+from vmm_reference._machine import Machine, PlatformDevice
 
 _log = logging.getLogger(__name__)
 

@@ -1,0 +1,33 @@
+"""What the architecture of a machine decides: a module each, with the same names in it.
+
+A guest has its host's architecture, so the module is chosen once, and only that one is loaded.
+"""
+
+import os
+from importlib import import_module
+from typing import TYPE_CHECKING, Final
+
+from vmm_reference._errors import HostError
+
+if TYPE_CHECKING:
+    from vmm_reference._arch.base import Architecture
+
+__all__ = ("CONSOLE", "HOST", "architecture")
+
+HOST: Final = os.uname().machine
+"""This host's architecture, as `uname -m` gives it."""
+_CONSOLES: Final = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
+CONSOLE: Final = _CONSOLES.get(HOST, "ttyS0")
+"""What Linux calls the serial port of a machine here."""
+
+
+def architecture(name: str = HOST) -> "Architecture":
+    """Return the module of an architecture.
+
+    Raises:
+        HostError: there are no machines of that architecture.
+    """
+    if name not in _CONSOLES:
+        raise HostError(f"this machine is {name}; guests run on {' and '.join(_CONSOLES)}, use one of those")
+    module: Architecture = import_module(f"vmm_reference._arch.{name}")
+    return module
