@@ -19,7 +19,7 @@ from types import FrameType
 import guest
 from vmm_testhost import SetupError
 
-CMDLINE = "console=ttyS0 quiet panic=-1 pci=off rdinit=/vmm-init"
+CMDLINE = f"console={guest.CONSOLE} quiet panic=-1 pci=off rdinit=/vmm-init"
 
 
 def parse() -> argparse.Namespace:

@@ -1,7 +1,8 @@
 """Guests for `make boot`, the tests and the benchmarks: a kernel, an initramfs of ours, a disk.
 
 Nothing here is shipped. The kernel is a stock one (Debian's by default); the initramfs holds one
-static C program (guest_init.c) and the modules it needs; the disk is made by mke2fs.
+static C program (guest_init.c) and the modules it needs; the disk is made by mke2fs. Guests have the
+architecture of the machine this runs on, unless one is named.
 """
 
 import hashlib
@@ -21,14 +22,22 @@ from vmm_testhost.debian import DebianKernel, kernel, later_kernel, read_module
 HERE = Path(__file__).resolve().parent
 MODULES = ("crc32c_generic", "virtio_mmio", "virtio_blk", "virtio_rng", "ext4")
 INIT = "/vmm-init"
+_PACKAGES = {"gcc": "gcc", "aarch64-linux-gnu-gcc": "gcc-aarch64-linux-gnu"}
 _MOUNTS = {"devtmpfs": "/dev", "proc": "/proc", "sysfs": "/sys"}
+ARCH = os.uname().machine
+CONSOLE = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}.get(ARCH, "")
+DEFAULT = "6.12-cloud"
 LATER = "later-cloud"  # newer than 6.17, from a suite that the machine's apt does not follow
 KERNELS = {
     "6.1-generic": "linux-image-amd64",
     "6.1-cloud": "linux-image-cloud-amd64",
     "6.12-generic": "linux-image-6.12-amd64",
-    "6.12-cloud": "linux-image-6.12-cloud-amd64",
+    DEFAULT: "linux-image-6.12-cloud-amd64",
     LATER: "linux-image-cloud-amd64",
+}
+ARM64_KERNELS = {  # package and suite
+    DEFAULT: ("linux-image-cloud-arm64", "trixie:arm64"),
+    "6.12-generic": ("linux-image-arm64", "trixie:arm64"),  # the emulated host's own
 }
 
 
@@ -53,18 +62,24 @@ def cache() -> Path:
     return path
 
 
-def debian_guest(metapackage: str = "linux-image-6.12-cloud-amd64", *, elf: bool = True) -> Guest:
-    """Return Debian's kernel, as an uncompressed ELF image (the fastest to boot) or as its bzImage."""
-    found = kernel(metapackage)
-    return Guest(found.vmlinux() if elf else found.bzimage, found.version, found)
+def debian_guest(*, elf: bool = True) -> Guest:
+    """Return the kernel that most tests take, by default in the form that is the fastest to boot."""
+    return known_guest(DEFAULT, elf=elf)
 
 
 def known_guest(name: str, *, elf: bool = True) -> Guest:
-    """Return one of KERNELS."""
-    if name != LATER:
-        return debian_guest(KERNELS[name], elf=elf)
-    found = later_kernel(KERNELS[name])
+    """Return one of KERNELS, its ELF image or its bzImage; one of ARM64_KERNELS on such a machine."""
+    if ARCH == "aarch64":
+        return arm64_guest(name)
+    found = later_kernel(KERNELS[name]) if name == LATER else kernel(KERNELS[name])
     return Guest(found.vmlinux() if elf else found.bzimage, found.version, found)
+
+
+def arm64_guest(name: str = DEFAULT) -> Guest:
+    """Return one of ARM64_KERNELS, an uncompressed Image."""
+    package, suite = ARM64_KERNELS[name]
+    found = kernel(package, suite=suite)
+    return Guest(found.bzimage, found.version, found)
 
 
 def given_guest(image: Path) -> Guest:
@@ -122,6 +137,13 @@ def prepare() -> list[Guest]:
     return [known_guest(name, elf=False) for name in KERNELS]
 
 
+def prepare_arm64() -> None:
+    """Fetch and build what the tests' guests need in an arm64 host, with a cross compiler."""
+    init_program("aarch64")
+    for name in ARM64_KERNELS:
+        arm64_guest(name)
+
+
 def _given(name: str, path: Path) -> bytes:
     try:
         return path.read_bytes()
@@ -148,14 +170,15 @@ def with_sbin() -> dict[str, str]:
     return {**os.environ, "PATH": f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"}
 
 
-def init_program() -> bytes:
+def init_program(arch: str = ARCH) -> bytes:
     """Return guest_init.c compiled to a static program, cached by its source."""
     source = HERE / "guest_init.c"
-    target = cache() / f"init-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
+    target = cache() / f"init-{arch}-{hashlib.sha256(source.read_bytes()).hexdigest()[:16]}"
     if not target.exists():
         scratch = Path(tempfile.mkdtemp(dir=cache()))
+        compiler = "gcc" if arch == ARCH else f"{arch}-linux-gnu-gcc"
         command = [
-            "gcc",
+            compiler,
             "-std=c11",
             "-Wall",
             "-Wextra",
@@ -169,7 +192,7 @@ def init_program() -> bytes:
         try:
             subprocess.run(command, check=True)
         except FileNotFoundError:
-            raise GuestError("gcc is missing: apt-get install gcc") from None
+            raise GuestError(f"{compiler} is missing: apt-get install {_PACKAGES[compiler]}") from None
         (scratch / "init").rename(target)
         scratch.rmdir()
     return target.read_bytes()
@@ -202,7 +225,7 @@ def busybox_image(script: str) -> bytes:
     prologue += ["mkdir -p /dev /proc /sys"]
     prologue += [f"mount -t {kind} {kind} {where}" for kind, where in _MOUNTS.items()]
     # `poweroff -f` does not wait for the serial port; stty does (TCSADRAIN).
-    prologue.append('poweroff() { stty -F /dev/ttyS0 -echo; /bin/poweroff "$@"; }')
+    prologue.append(f'poweroff() {{ stty -F /dev/{CONSOLE} -echo; /bin/poweroff "$@"; }}')
     archive.file("/init", "\n".join([*prologue, script, ""]).encode(), 0o755)
     return archive.build()
 

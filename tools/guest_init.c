@@ -28,7 +28,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#ifdef __x86_64__
 #include <sys/io.h>
+#endif
 #include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/reboot.h>
@@ -41,6 +43,7 @@
 #include <unistd.h>
 
 #define BOOT_TIMER_PORT 0x5F0
+#define BOOT_TIMER_ADDRESS 0x9030000 /* where there are no ports */
 #define USERSPACE_REACHED 0x7B
 #define RAMFS_MAGIC 0x858458F6
 #define TMPFS_MAGIC 0x01021994
@@ -87,10 +90,29 @@ static const char *option(const char *key, char *value, size_t size)
 	return NULL;
 }
 
+/* The page of registers at a physical address, or NULL. */
+static volatile void *map_page(uint64_t page)
+{
+	static const char node[] = "/vmm-mem"; /* /dev may not be mounted yet */
+	mknod(node, S_IFCHR | 0600, makedev(1, 1));
+	int fd = open(node, O_RDWR | O_SYNC | O_CLOEXEC);
+	unlink(node);
+	void *map = fd < 0 ? MAP_FAILED : mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)page);
+	if (fd >= 0)
+		close(fd);
+	return map == MAP_FAILED ? NULL : map;
+}
+
 static void boot_timer(void)
 {
+#ifdef __x86_64__
 	if (ioperm(BOOT_TIMER_PORT, 1, 1) == 0)
 		outb(USERSPACE_REACHED, BOOT_TIMER_PORT);
+#else
+	volatile uint8_t *timer = map_page(BOOT_TIMER_ADDRESS);
+	if (timer != NULL)
+		*timer = USERSPACE_REACHED;
+#endif
 }
 
 static void load_modules(const char *folder)
@@ -281,11 +303,8 @@ static void count_interrupts(void)
 static void poke_register(const char *where)
 {
 	uint64_t address = strtoull(where, NULL, 0), page = address & ~UINT64_C(4095);
-	mknod("/dev/mem", S_IFCHR | 0600, makedev(1, 1));
-	int fd = open("/dev/mem", O_RDWR | O_SYNC | O_CLOEXEC);
-	volatile uint32_t *map = fd < 0 ? MAP_FAILED
-	    : mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED, fd, (off_t)page);
-	if (map == MAP_FAILED)
+	volatile uint32_t *map = map_page(page);
+	if (map == NULL)
 		fail("reg", where);
 	volatile uint32_t *reg = map + (address - page) / 4;
 	uint32_t value = *reg;
