@@ -2,7 +2,7 @@
 
 Usage: python tools/kvm_coverage.py [--check | --record]   (`make kvm-coverage` records and writes)
 
---record runs the package's tests on this machine's /dev/kvm and in the emulated host, and notes which test
+--record runs the package's tests on this machine's /dev/kvm and in the emulated hosts, and notes which test
 executes what. The names and numbers of the header are committed data (tools/kvm_uapi.py).
 """
 
@@ -14,12 +14,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+import arm64
 import kvm_ioctls
 from kvm_ioctls import Cap, ExitReason
+from kvm_missing import MISSING
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs/kvm-coverage.md"
 TESTS = ROOT / "packages/kvm-ioctls/tests"
+UAPI = json.loads((TESTS / "uapi.json").read_text())
+RECORD = json.loads((TESTS / "executed.json").read_text())
 SOURCES = Path(kvm_ioctls.__file__).parent
 ARCHES = ("x86_64", "aarch64", "riscv64")
 FOLDERS = {"_x86_64": "x86_64", "_aarch64": "aarch64", "_riscv64": "riscv64"}
@@ -34,6 +38,8 @@ ONLY = (
         re.compile(
             r"KVM_(EXIT_|CAP_)?(X86_|HYPERV|XEN|TDX|SNP_|AP_RESET|TPR_|SET_TPR|IOAPIC|IO$|NMI|IRQ_WINDOW|NOTIFY|HLT$)"
             r"|KVM_(CREATE_PIT|REINJECT|TPR_|SET_VAPIC|SMI|SET_TSS|SET_IDENTITY|.*_TSC_KHZ|KVMCLOCK|MEMORY_ENCRYPT)"
+            # These stand in the part of the header that all architectures share, and nowhere else.
+            r"|KVM_([GS]ET_(IRQCHIP|CLOCK|REGS|SREGS|FPU|NR_MMU_PAGES)|SET_BOOT_CPU_ID|TRANSLATE|SET_PMU_EVENT_FILTER)$"
         ),
     ),
 )
@@ -51,58 +57,63 @@ def wrapped() -> dict[str, set[str]]:
 
 def belongs(name: str, arch: str) -> bool:
     """Whether an architecture of ours can have it."""
-    if ELSEWHERE.match(name):
+    if ELSEWHERE.match(name) or (arch, name) == ("aarch64", "KVM_INTERRUPT"):
         return False
     return all(arch == only for only, pattern in ONLY if pattern.match(name))
 
 
-def status(
-    name: str, arch: str, numbers: dict[str, int], known: set[str], executed: dict[str, list[str]]
-) -> str:
+def status(name: str, arch: str, numbers: dict[str, int], known: set[str]) -> str:
     """One cell of the table."""
     if not belongs(name, arch) or arch not in numbers:
         return "–"
-    if arch == "x86_64" and name in executed:
+    if name in RECORD.get(arch, ()):
         return "executed"
     return "layout" if arch in known else "raw"
 
 
-def rows(
-    data: dict[str, dict[str, int]], known: dict[str, set[str]], executed: dict[str, list[str]]
-) -> list[str]:
+def why(name: str, cells: dict[str, str]) -> str:
+    """Who executes it, and why nobody does."""
+    parts = []
+    for arch, what in cells.items():
+        if what == "executed":
+            test, host = RECORD[arch][name]
+            parts.append(f"`{test}`, {host}")
+        elif what in ("layout", "raw") and (reason := MISSING.get(arch, {}).get(name)):
+            text = f"no `{reason}`" if reason.startswith("KVM_") else reason
+            parts.append(f"{arch}: {text}")
+    return "; ".join(parts)
+
+
+def rows(data: dict[str, dict[str, int]], known: dict[str, set[str]]) -> list[str]:
     """The lines of one table."""
-    lines = ["| name | x86_64 | aarch64 | riscv64 | executed by |", "|---|---|---|---|---|"]
+    lines = ["| name | x86_64 | aarch64 | riscv64 | executed by, or why not |", "|---|---|---|---|---|"]
     for name, numbers in data.items():
-        cells = [status(name, arch, numbers, known.get(name, set()), executed) for arch in ARCHES]
-        test, host = executed.get(name, ["", ""])
-        where = f"`{test}`, {host}" if cells[0] == "executed" else ""
-        lines.append(f"| `{name}` | {' | '.join(cells)} | {where} |")
+        cells = {arch: status(name, arch, numbers, known.get(name, set())) for arch in ARCHES}
+        lines.append(f"| `{name}` | {' | '.join(cells.values())} | {why(name, cells)} |")
     return lines
 
 
 def page() -> str:
     """The whole page."""
-    uapi = json.loads((TESTS / "uapi.json").read_text())
-    executed = json.loads((TESTS / "executed.json").read_text())
     every = set(ARCHES)
     exits = {f"KVM_EXIT_{reason.name}": every for reason in ExitReason}
     caps = {f"KVM_CAP_{cap.name}": every for cap in Cap}
-    parts = [HEAD.format(kernel=uapi["kernel"], counts=counts(uapi, executed))]
+    parts = [HEAD.format(kernel=UAPI["kernel"], x86_64=counts("x86_64"), aarch64=counts("aarch64"))]
     for key, title, known in (
-        ("ioctls", "ioctls", wrapped()),
+        ("ioctls", "Ioctls", wrapped()),
         ("exits", "Exits", exits),
         ("caps", "Capabilities", caps),
     ):
-        parts.append("\n".join([f"## {title[0].upper()}{title[1:]}", "", *rows(uapi[key], known, executed)]))
+        parts.append("\n".join([f"## {title}", "", *rows(UAPI[key], known)]))
     return "\n\n".join(parts) + "\n"
 
 
-def counts(uapi: dict[str, dict[str, dict[str, int]]], executed: dict[str, list[str]]) -> str:
-    """How many of each kind are executed."""
-    kinds = (("ioctls", "ioctls"), ("exits", "exits"), ("caps", "capabilities"))
-    texts = [
-        f"{sum(name in executed for name in uapi[key])} of {len(uapi[key])} {text}" for key, text in kinds
-    ]
+def counts(arch: str) -> str:
+    """How many of each kind that the architecture has are executed."""
+    texts = []
+    for key, title in (("ioctls", "ioctls"), ("exits", "exits"), ("caps", "capabilities")):
+        had = [name for name, numbers in UAPI[key].items() if belongs(name, arch) and arch in numbers]
+        texts.append(f"{sum(name in RECORD.get(arch, ()) for name in had)} of {len(had)} {title}")
     return ", ".join(texts)
 
 
@@ -110,40 +121,50 @@ HEAD = """# What of KVM is covered
 
 Every ioctl, exit and capability of Linux {kernel}'s `<linux/kvm.h>`, by architecture. `tools/kvm_coverage.py`
 makes this page of the code, of the committed names and numbers of the header, and of the record of which
-test executes what; do not edit it. Executed on x86-64: {counts}.
+test executes what; do not edit it. Executed on x86-64: {x86_64};
+on arm64: {aarch64}.
 
 - **executed**: a test in `packages/kvm-ioctls/tests` does it and the kernel does not refuse; for a
   capability, the host reports it. The test fails when it does not.
 - **layout**: there is a method, class or name; sizes, offsets and numbers are proven by compilers against the
-  headers of several kernels, and hand-made bytes go both ways. No test of this package executes it:
-  on x86-64 neither the machine's `/dev/kvm` (kvm_pvm) nor the emulated host (Debian's kernel on QEMU's SVM)
-  reports the capability or gives the occasion; no arm64 or riscv64 host runs these tests.
+  headers of several kernels, and hand-made bytes go both ways. No test of this package executes it: no host
+  at hand reports the capability or gives the occasion, as the last column says. A capability with this
+  status is one that no host reports. There is no riscv64 host.
 - **raw**: reachable by number: `raw_ioctl`, a plain int for `check_extension`, `Unknown` with its payload for
   an exit.
 - **–**: the architecture has no such thing.
 
 Hosts: *any KVM* is whatever `/dev/kvm` the machine has, *complete KVM* the emulated host of
-`vmm-testhost`."""
+`vmm-testhost` (Debian's kernel on QEMU's SVM), *arm64* that of `vmm-testhost --arch aarch64`."""
 
 
 def record() -> None:
-    """Run the tests on both hosts and note for each name the first test that executes it."""
+    """Run the tests on all hosts and note for each name the first test that executes it."""
+    arm64.prepare()
     with tempfile.TemporaryDirectory() as scratch:
-        pytest = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", str(TESTS), "-m"]
+        pytest = ["-m", "pytest", "-q", "-p", "no:cacheprovider"]
+        ours = [sys.executable, *pytest, str(TESTS), "-m"]
         inside = [sys.executable, "-m", "vmm_testhost", "--writable", scratch, "--"]
-        here = _names_by_test([], [*pytest, "kvm and not kvm_full"], Path(scratch, "here"))
-        there = _names_by_test(inside, [*pytest, "kvm_full"], Path(scratch, "full"))
-        again = _names_by_test(inside, [*pytest, "kvm and not kvm_full"], Path(scratch, "again"))
-    executed: dict[str, list[str]] = {}
-    for test, names in here.items():
-        # What only this machine's KVM did must not be asked of others; a test that was skipped there may.
-        for name in sorted(names & again.get(test, names)):
-            executed.setdefault(name, [test, "any KVM"])
-    for test, names in there.items():
-        for name in sorted(names):
-            executed.setdefault(name, [test, "complete KVM"])
-    ordered = dict(sorted(executed.items()))
-    (TESTS / "executed.json").write_text(json.dumps(ordered, indent=0) + "\n")
+        foreign = [*arm64.arguments(memory=2048, writable=[Path(scratch)]), "--"]
+        here = _names_by_test([], [*ours, "kvm and not kvm_full"], Path(scratch, "here"))
+        there = _names_by_test(inside, [*ours, "kvm_full"], Path(scratch, "full"))
+        again = _names_by_test(inside, [*ours, "kvm and not kvm_full"], Path(scratch, "again"))
+        aarch64 = ["python3", *pytest, str(TESTS / "test_aarch64.py"), "-m", "arm64"]
+        arm = _names_by_test(foreign, aarch64, Path(scratch, "arm64"))
+    # What only this machine's KVM did must not be asked of others; a test that was skipped there may.
+    common = {test: names & again.get(test, names) for test, names in here.items()}
+    x86_64 = _first("complete KVM", there) | _first("any KVM", common)
+    ordered = {"x86_64": x86_64, "aarch64": _first("arm64", arm)}
+    (TESTS / "executed.json").write_text(json.dumps(ordered, indent=0, sort_keys=True) + "\n")
+
+
+def _first(host: str, names_by_test: dict[str, set[str]]) -> dict[str, list[str]]:
+    """Return the first test of each name, with the host."""
+    found: dict[str, list[str]] = {}
+    for test, names in names_by_test.items():
+        for name in names:
+            found.setdefault(name, [test, host])
+    return found
 
 
 def _names_by_test(prefix: list[str], command: list[str], log: Path) -> dict[str, set[str]]:
@@ -158,10 +179,11 @@ def main() -> int:
     parser.add_argument(
         "--check", action="store_true", help="change nothing; exit 1 when the page is out of date"
     )
-    parser.add_argument("--record", action="store_true", help="run the tests first, on both hosts")
+    parser.add_argument("--record", action="store_true", help="run the tests first, on all hosts")
     options = parser.parse_args()
     if options.record:
         record()
+        RECORD.update(json.loads((TESTS / "executed.json").read_text()))
     if options.check:
         return int(PAGE.read_text() != page())
     PAGE.write_text(page())

@@ -71,6 +71,21 @@ def test_pit_needs_the_irqchip(vm):
         vm.create_pit2()
 
 
+def test_old_forms_are_reached_by_their_numbers(vm):
+    """`raw_ioctl` does KVM_CREATE_PIT, _GET_PIT, _SET_PIT and _SET_CPUID, which newer calls replace."""
+    vm.create_irq_chip()
+    vm.raw_ioctl(0xAE64)
+    state = bytearray(72)
+    vm.raw_ioctl(0xC048_AE65, state)
+    vm.raw_ioctl(0x8048_AE66, bytearray(state))
+    with vm.create_vcpu(0) as vcpu:
+        vcpu.raw_ioctl(0x4008_AE8A, bytearray(8))
+        assert vcpu.get_cpuid2() == []
+
+    again = vm.get_pit2()
+    assert [again[at : at + 4] for at in (0, 24, 48)] == [state[at : at + 4] for at in (0, 24, 48)]  # counts
+
+
 def test_clock_goes_on_from_where_it_was_set(vm):
     """A clock that was set counts on from there."""
     clock = vm.get_clock()

@@ -8,6 +8,7 @@ from __future__ import annotations
 import mmap
 import os
 import struct
+from collections.abc import Callable
 from contextlib import ExitStack
 from typing import Self, final
 
@@ -20,6 +21,7 @@ from kvm_ioctls._kvm import Kvm
 from kvm_ioctls._native import Counter, Drop, Eventfd, Latch, NativeExits, NativeRange
 from kvm_ioctls._native_ring import Ring
 from kvm_ioctls._rings import RingWrite
+from kvm_ioctls._vm import VmFd
 from kvm_ioctls._x86_64._state import Regs, Segment
 
 __all__ = ("PAGE_SIZE", "FakeRunPage", "TinyGuest", "TwinNative")
@@ -41,6 +43,7 @@ class TinyGuest:
         long_mode: Start in 64-bit mode with the first GiB mapped one to one, instead of real mode.
         irqchip: Create the in-kernel interrupt controllers.
         flags: Of the memory slot (``MemFlags``), which has id 0.
+        prepare: Called with the VM before it gets a vCPU, for capabilities that must come first.
 
     Raises:
         KvmError: KVM refuses any step.
@@ -56,6 +59,7 @@ class TinyGuest:
         long_mode: bool = False,
         irqchip: bool = False,
         flags: int = 0,
+        prepare: Callable[[VmFd], object] | None = None,
     ) -> None:
         self._stack = ExitStack()
         with ExitStack() as stack:
@@ -64,6 +68,8 @@ class TinyGuest:
             self.vm = stack.enter_context(self.kvm.create_vm())
             if irqchip:
                 self.vm.create_irq_chip()
+            if prepare is not None:
+                prepare(self.vm)
             # SAFETY: the mapping is closed after vCPU and VM; the pointer object goes away at once, its
             # number stays valid until then.
             address = int(ffi.cast("uintptr_t", ffi.from_buffer(self.memory)))
