@@ -70,7 +70,7 @@ class Machine:
 
         self.vcpu = self.vm.create_vcpu(0)
         stack.callback(self.vcpu.close)
-        x86_64.prepare_vcpu(self.vcpu, hypervisor.supported_cpuid(), index=0, count=1)
+        x86_64.prepare_vcpu(self.vcpu, hypervisor.supported_cpuid(), index=0)
         self.vcpu.set_entry_state(loaded.entry)
 
     def platform(self) -> Platform:

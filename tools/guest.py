@@ -211,16 +211,19 @@ def module_files(guest: Guest, names: Iterable[str]) -> list[Path]:
     return list(files)
 
 
-def busybox_image(script: str) -> bytes:
+def busybox_image(script: str, programs: Sequence[str] = ()) -> bytes:
     """Return an initramfs of busybox that runs `script` as its /init: all applets, /proc, /sys, /dev.
 
-    To be laid below our own init, which loads the modules first: `vmm.end=exec`.
+    To be laid below our own init, which loads the modules first: `vmm.end=exec`. `programs` of this machine
+    come along with their libraries.
     """
     program = shutil.which("busybox", path=with_sbin()["PATH"])
     if program is None:
         raise GuestError("busybox is missing: apt-get install busybox-static")
     archive = Archive()
     archive.file("/bin/busybox", Path(program).read_bytes(), 0o755)
+    for path in dict.fromkeys(path for name in programs for path in _with_libraries(name)):
+        archive.file(path, Path(path).read_bytes(), 0o755)
     prologue = ["#!/bin/busybox sh", "/bin/busybox --install -s /bin"]
     prologue += ["mkdir -p /dev /proc /sys"]
     prologue += [f"mount -t {kind} {kind} {where}" for kind, where in _MOUNTS.items()]
@@ -228,6 +231,16 @@ def busybox_image(script: str) -> bytes:
     prologue.append(f'poweroff() {{ stty -F /dev/{CONSOLE} -echo; /bin/poweroff "$@"; }}')
     archive.file("/init", "\n".join([*prologue, script, ""]).encode(), 0o755)
     return archive.build()
+
+
+def _with_libraries(name: str) -> list[str]:
+    program = shutil.which(name, path=with_sbin()["PATH"])
+    if program is None:
+        raise GuestError(f"{name} is missing: apt-get install util-linux")
+    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    # "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)", and the loader alone.
+    words = [word for line in listed.splitlines() for word in line.split()]
+    return [program, *(word for word in words if word.startswith("/"))]
 
 
 def initramfs(

@@ -31,6 +31,7 @@ FOLDERS = ("packages", "tests", "bench")
 TOOLS = {
     "iasl": "acpica-tools",
     "dtc": "device-tree-compiler",
+    "cpuid": "cpuid",
     "busybox": "busybox-static",
     "mke2fs": "e2fsprogs",
     "debugfs": "e2fsprogs",

@@ -81,12 +81,13 @@ def boot(tmp_path: Path) -> Callable[..., object]:
         devices: Sequence[PlatformDevice] = (),
         disks: Sequence[DiskConfig] = (),
         script: str | None = None,
+        programs: Sequence[str] = (),
         prepare: Callable[[Vmm], object] = lambda _: None,
         **config: object,
     ) -> Iterator[Running]:
         chosen = kernel or guest.debian_guest()
         image = tmp_path / "initramfs"
-        below = b"" if script is None else guest.busybox_image(script)
+        below = b"" if script is None else guest.busybox_image(script, programs)
         image.write_bytes(guest.initramfs(chosen, modules=modules, image=below))
         words = [CMDLINE, jobs] if script is None else [CMDLINE, jobs, "vmm.end=exec"]
         console = Console()

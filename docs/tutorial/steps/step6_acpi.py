@@ -59,7 +59,7 @@ class Machine:
         ram.write(*self.acpi.reset_vector())  # where a guest without EFI jumps to reboot
         self.vcpu = self.vm.create_vcpu(0)
         stack.callback(self.vcpu.close)
-        x86_64.prepare_vcpu(self.vcpu, hypervisor.supported_cpuid(), index=0, count=1)
+        x86_64.prepare_vcpu(self.vcpu, hypervisor.supported_cpuid(), index=0)
         self.vcpu.set_entry_state(loaded.entry)
 
     def add(self, device: BusDevice, node: DeviceNode) -> None:

@@ -24,10 +24,11 @@ from vm_device.platform import (
 )
 from vm_hypervisor import KvmHypervisor, MemorySlots, VcpuManager, unclaimed_ports
 from vm_hypervisor.arch import x86_64
+from vm_hypervisor.cpuid import Topology
 from vmm_memory import GuestMemoryAtomic, GuestRegionMmap
 from vmm_memory.arch.x86_64 import ram_ranges
 
-MEMORY, CPUS, ACPI = 256 << 20, 2, 0xE_0000  # bytes of RAM; vCPUs; where a guest looks for the tables
+MEMORY, CPUS, ACPI = 256 << 20, Topology(cores=2), 0xE_0000  # bytes of RAM; vCPUs; where a guest looks
 VIRTIO, FIRST_GSI = 0xD000_0000, 5  # where the virtio devices are, and their interrupt lines
 BIOS_AREA = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
 CMDLINE = f"console=ttyS0 quiet panic=-1 pci=off {stock.INIT}"
@@ -85,10 +86,10 @@ class Machine:
         )
         ram.write(tables.address, tables.blob)
         ram.write(*self.acpi.reset_vector())  # where a guest without EFI jumps to reboot
-        self.vcpus = [self.vm.create_vcpu(index) for index in range(CPUS)]
+        self.vcpus = [self.vm.create_vcpu(index) for index in range(CPUS.cpus)]
         for index, vcpu in enumerate(self.vcpus):
             stack.callback(vcpu.close)
-            x86_64.prepare_vcpu(vcpu, hypervisor.supported_cpuid(), index=index, count=CPUS)
+            x86_64.prepare_vcpu(vcpu, hypervisor.supported_cpuid(), index=index, topology=CPUS)
         self.vcpus[0].set_entry_state(loaded.entry)  # the guest starts the others itself
         self.manager = VcpuManager(
             self.vcpus,
@@ -126,7 +127,7 @@ class Machine:
         control, status, reset = self.acpi.registers()
         return Platform(
             "x86_64",
-            cpus=tuple(CpuNode(index, index) for index in range(CPUS)),
+            cpus=tuple(CpuNode(index, index) for index in range(CPUS.cpus)),
             memory=tuple(MemoryNode(region.base, region.size) for region in self.memory.memory()),
             devices=tuple(self.nodes),
             ioapics=(IoApicNode(0, x86_64.IO_APIC_BASE),),

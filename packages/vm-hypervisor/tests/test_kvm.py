@@ -229,6 +229,15 @@ def test_vcpus_exist_once(machine):
         machine.vm.create_vcpu(0)
 
 
+def test_an_apic_id_can_be_another_number(machine):
+    """The VMM knows a vCPU by its index, KVM by its APIC id, which is its local APIC's; each exists once."""
+    vcpu = machine.vm.create_vcpu(1, apic_id=6)
+    assert (vcpu.index, vcpu.fd.id, vcpu.fd.get_lapic()[0x23]) == (1, 6, 6)
+    with pytest.raises(kvm.KvmOSError, match=r"File exists"):
+        machine.vm.create_vcpu(2, apic_id=6)
+    vcpu.close()
+
+
 def test_entry_state_is_what_was_asked(machine):
     """Segments, tables, control and general registers read back as set."""
     flat = SimpleNamespace(
@@ -264,12 +273,11 @@ def test_first_state_of_a_vcpu(machine):
     from vm_hypervisor.arch import x86_64
 
     vcpu = machine.vcpu("f4")
-    x86_64.prepare_vcpu(vcpu, machine.hypervisor.supported_cpuid(), index=0, count=1)
+    x86_64.prepare_vcpu(vcpu, machine.hypervisor.supported_cpuid(), index=0)
     assert vcpu.fd.get_fpu().fcw == 0x37F
     lapic = vcpu.fd.get_lapic()
     assert (lapic[0x351] & 7, lapic[0x361] & 7) == (7, 4)
-    (leaf,) = [leaf for leaf in machine.hypervisor.supported_cpuid() if leaf.function == 1]
-    assert leaf.ecx >> 24 & 1, "the TSC deadline timer is offered"
+    assert machine.hypervisor.supported_cpuid().value(1, "ecx") >> 24 & 1, "the TSC deadline timer is offered"
 
 
 @pytest.mark.parametrize("path", ["/nonexistent/kvm", "/dev/null"])

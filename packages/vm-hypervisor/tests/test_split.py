@@ -155,7 +155,7 @@ def test_without_an_ioapic_of_ours_the_eoi_is_an_exit(split_machine):
 def test_first_state_of_a_vcpu(split_machine):
     """Without a PIC nothing is wired to LINT0, which stays masked; LINT1 is the NMI."""
     vcpu = split_machine.vcpu("f4")
-    x86_64.prepare_vcpu(vcpu, split_machine.hypervisor.supported_cpuid(), index=0, count=1)
+    x86_64.prepare_vcpu(vcpu, split_machine.hypervisor.supported_cpuid(), index=0)
     lapic = vcpu.fd.get_lapic()
     assert (lapic[0x351] & 7, lapic[0x352] & 1) == (0, 1)
     assert lapic[0x361] & 7 == 4

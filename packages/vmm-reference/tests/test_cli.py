@@ -96,7 +96,10 @@ def test_version(vmm):
     ("words", "problem"),
     [
         ([], "the following arguments are required: COMMAND"),
-        (["fly"], "argument COMMAND: invalid choice: 'fly' (choose from 'run', 'doctor', 'testhost')"),
+        (
+            ["fly"],
+            "argument COMMAND: invalid choice: 'fly' (choose from 'run', 'doctor', 'cpuid', 'testhost')",
+        ),
         (["run"], "the following arguments are required: --kernel"),
         (["run", "--kernel", "k", "--kernel", "l"], "--kernel: given twice"),
         (["run", "--kernel", "k", "--cpus", "boot=1", "--cpus", "boot=2"], "--cpus: given twice"),
@@ -131,7 +134,15 @@ def test_mistakes_of_grammar(vmm, words, problem):
     ("words", "line"),
     [
         (["--cpus", "boot=2,boot=3"], "--cpus boot: given twice ('2' and '3')"),
-        (["--cpus", "cores=2"], "--cpus cores: unknown key; --cpus takes boot, max, affinity"),
+        (
+            ["--cpus", "cores=2"],
+            "--cpus cores: unknown key; --cpus takes boot, max, topology, template, affinity",
+        ),
+        (
+            ["--cpus", "template=t3"],
+            "--cpus template: CPU template 't3' is not built in; there are host, t2, "
+            "or give a file: ./t3.toml",
+        ),
         (["--memory", "size=99999T"], "--memory size: 109950063265972224 bytes is not within 16M … 16T"),
         (
             ["--memory", "size=many"],

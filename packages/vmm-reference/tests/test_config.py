@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from virtio_devices import RingOptions
+from vm_hypervisor.cpuid import Topology
 from vmm_reference import (
     ConfigError,
     CpusConfig,
@@ -31,6 +32,8 @@ GOOD = [
     (PlatformConfig, "irqchip=kernel", PlatformConfig()),
     (CpusConfig, "boot=2,max=2,affinity=[0@[1],1@[2-3]]", CpusConfig(2, 2, {0: {1}, 1: {2, 3}})),
     (CpusConfig, "boot=254", CpusConfig(254, 254)),
+    (CpusConfig, "boot=8,topology=2:2:1:2", CpusConfig(8, 8, topology=Topology(2, 2, 1, 2))),
+    (CpusConfig, "topology=1:3:1:1,template=t2", CpusConfig(3, 3, {}, Topology(cores=3), "t2")),
     (MemoryConfig, "size=16M", MemoryConfig(16 * M)),
     (MemoryConfig, "size=2G,shared=off", MemoryConfig(2 * G, shared=False)),
     (MemoryConfig, "hugepages=on,prefault=true", MemoryConfig(512 * M, hugepages=True, prefault=True)),
@@ -70,7 +73,26 @@ BAD = [
     (CpusConfig, "boot=two", "--cpus boot: 'two' is not a number"),
     (CpusConfig, "boot=1,max=2", "--cpus max: 2 differs from boot=1; CPUs cannot be hotplugged yet"),
     (CpusConfig, "affinity=[1@[0]]", "--cpus affinity: vCPU 1 does not exist; boot=1"),
-    (CpusConfig, "cores=2", "--cpus cores: unknown key; --cpus takes boot, max, affinity"),
+    (
+        CpusConfig,
+        "topology=2:2",
+        "--cpus topology: topology '2:2' is not THREADS:CORES:DIES:SOCKETS (threads of a core, cores of a "
+        "die, dies of a socket, sockets), such as 2:4:1:1",
+    ),
+    (CpusConfig, "boot=3,topology=2:1:1:1", "--cpus topology: 2:1:1:1 is 2 vCPUs, boot=3; make them equal"),
+    (
+        CpusConfig,
+        "topology=3:3:3:6",
+        "--cpus topology: 3:3:3:6 needs APIC id 362, at most 254 can be used; counts that are powers of two "
+        "leave no holes between ids",
+    ),
+    (CpusConfig, "topology=2:256:1:1", "--cpus boot: 512 is not within 1 … 254"),
+    (CpusConfig, "template=", "--cpus template: it is empty; give host, t2 or a file"),
+    (
+        CpusConfig,
+        "cores=2",
+        "--cpus cores: unknown key; --cpus takes boot, max, topology, template, affinity",
+    ),
     (MemoryConfig, "size=1M", "--memory size: 1048576 bytes is not within 16M … 16T"),
     (MemoryConfig, "size=17T", "--memory size: 18691697672192 bytes is not within 16M … 16T"),
     (

@@ -14,6 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from virtio_devices import DiskImage
+from vm_hypervisor.cpuid import BUILT_IN, Topology
 from vmm_reference import (
     BootProtocol,
     ConfigError,
@@ -43,13 +44,19 @@ IDS = st.lists(st.from_regex(r"[A-Za-z0-9._-]{1,12}", fullmatch=True), min_size=
 RINGS = st.builds(RingConfig, *[st.booleans()] * len(attrs.fields(RingConfig)))
 
 
+TOPOLOGIES = st.builds(Topology, *[st.sampled_from([1, 2, 3])] * 4) | st.builds(
+    Topology, cores=st.integers(1, 254)
+)
+
+
 @st.composite
 def configs(draw):
     """Any machine whose paths are absolute and whose devices have ids."""
     ids = [f"x{id_}" for id_ in draw(IDS)]
-    boot = draw(st.integers(1, 254))
+    topology = draw(TOPOLOGIES)
+    template = draw(st.sampled_from(BUILT_IN) | PATHS.map(str))
     cpus = st.frozensets(st.integers(0, 4095), min_size=1, max_size=4)
-    affinity = draw(st.dictionaries(st.integers(0, boot - 1), cpus, max_size=4))
+    affinity = draw(st.dictionaries(st.integers(0, topology.cpus - 1), cpus, max_size=4))
     shared = draw(st.booleans())
     disk = st.builds(
         DiskConfig,
@@ -67,7 +74,9 @@ def configs(draw):
         initramfs=draw(st.none() | PATHS),
         cmdline=draw(ASCII),
         boot_protocol=draw(st.sampled_from(BootProtocol)),
-        cpus=CpusConfig(boot, boot, affinity),
+        cpus=CpusConfig(
+            topology.cpus, topology.cpus, affinity, draw(st.none() | st.just(topology)), template
+        ),
         memory=MemoryConfig(
             draw(st.integers(8, 1 << 16)) << 21, shared, shared and draw(st.booleans()), draw(st.booleans())
         ),

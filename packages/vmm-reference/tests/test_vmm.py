@@ -214,6 +214,9 @@ def test_a_guest_cannot_write_events_without_end(config, tmp_path):
     assert path.read_text().count("userspace-reached") == 64
 
 
+FOREIGN = Path(__file__).parent / "data/foreign.toml"
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -227,6 +230,10 @@ def test_a_guest_cannot_write_events_without_end(config, tmp_path):
             r"^--cpus affinity: vCPU 0 shall run on host CPUs \[\d+, .*4095\]; usable are \[",
         ),
         ({"rng": RngConfig("/nonexistent/rng")}, r"^--rng src: .*/nonexistent/rng"),
+        (
+            {"cpus": CpusConfig(template=str(FOREIGN))},
+            r"^--cpus template: CPU template .*/foreign\.toml is for TransmetaCPU, this processor is ",
+        ),
     ],
 )
 def test_what_cannot_be_built(config, options, message):

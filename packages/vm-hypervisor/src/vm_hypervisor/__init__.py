@@ -1,6 +1,7 @@
 """What a VMM needs of any hypervisor, and KVM behind it."""
 
 from vm_hypervisor._errors import (
+    CpuidError,
     HypervisorError,
     HypervisorUnavailableError,
     RouteError,
@@ -30,6 +31,7 @@ from vm_hypervisor._slots import MemorySlots
 from vm_hypervisor._vcpu_manager import VcpuManager, VcpuStop
 
 __all__ = (
+    "CpuidError",
     "DebugStop",
     "Exit",
     "Failure",

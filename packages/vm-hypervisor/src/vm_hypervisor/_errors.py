@@ -7,7 +7,7 @@ HypervisorError                      every error this package raises itself
 ├── SlotError                        a memory slot that the hypervisor refused or that is unknown
 ├── RouteError                       an interrupt route that is unknown, doubled or out of range
 ├── VcpuStateError                   a vCPU call that its state forbids; nothing changed
-└── VcpuFailedError                  the hypervisor could not run the vCPU (entry failure, internal error)
+└── CpuidError (ValueError)          a topology, CPUID dump or CPU template that is impossible or does not fit
 ```
 
 Plain argument mistakes are `ValueError`s. A vCPU that the hypervisor cannot run on is no error of the
@@ -42,3 +42,7 @@ class RouteError(HypervisorError):
 
 class VcpuStateError(HypervisorError):
     """A call that the vCPU threads' state forbids; nothing changed."""
+
+
+class CpuidError(HypervisorError, ValueError):
+    """A topology, CPUID dump or CPU template is impossible, or does not fit this processor."""

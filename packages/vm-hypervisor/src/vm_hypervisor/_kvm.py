@@ -15,6 +15,7 @@ from vm_hypervisor._protocols import Irqchip
 from vm_hypervisor._split import SplitLine, SplitLines
 from vm_hypervisor.arch import x86_64
 from vm_hypervisor.arch._x86_64_state import EntryState
+from vm_hypervisor.cpuid import CpuidLeaf, CpuTable
 
 _EOI: Final = int(kvm.ExitReason.IOAPIC_EOI)
 _TSC_DEADLINE: Final = 1 << 24  # CPUID.1:ECX
@@ -32,10 +33,18 @@ _LVT_MASKED: Final = 1 << 16
 class KvmHypervisor(KvmHypervisorCore):
     """KVM of an x86-64 host."""
 
-    def supported_cpuid(self) -> tuple[x86_64.CpuidLeaf, ...]:
+    def supported_cpuid(self) -> CpuTable:
         """Return what KVM can show a guest (KVM_GET_SUPPORTED_CPUID and the TSC deadline capability)."""
         deadline = _TSC_DEADLINE if self._kvm.check_extension(kvm.Cap.TSC_DEADLINE_TIMER) else 0
-        return tuple(neutral_leaf(entry, deadline) for entry in self._kvm.get_supported_cpuid())
+        return CpuTable(neutral_leaf(entry, deadline) for entry in self._kvm.get_supported_cpuid())
+
+    def feature_msrs(self) -> dict[int, int]:
+        """Return the feature MSRs (KVM_GET_MSR_FEATURE_INDEX_LIST and KVM_GET_MSRS, Linux 4.17)."""
+        if not self._kvm.check_extension(kvm.Cap.GET_MSR_FEATURES):
+            return {}
+        return {
+            entry.index: entry.data for entry in self._kvm.get_msrs(self._kvm.get_msr_feature_index_list())
+        }
 
     def create_vm(self, *, irqchip: Irqchip = Irqchip.KERNEL) -> "KvmVm":
         """Create a VM.
@@ -84,11 +93,16 @@ class KvmVm(KvmVmCore):
         """The I/O APIC of a split irqchip, to be put on the MMIO bus; None when it is in the kernel."""
         return None if self._split is None else self._split.ioapic
 
-    def create_vcpu(self, index: int) -> "KvmVcpu":
-        """Create vCPU `index`, whose APIC id is the same number."""
+    def create_vcpu(self, index: int, *, apic_id: int | None = None) -> "KvmVcpu":
+        """Create vCPU `index`, whose APIC id is the same number unless another is given (32 bits).
+
+        Raises:
+            ValueError: vCPU `index` exists.
+            kvm_ioctls.KvmOSError: KVM refused; EEXIST when another has this APIC id.
+        """
         if index in self._vcpus:
             raise ValueError(f"vCPU {index} exists already")
-        vcpu = KvmVcpu(self, self._vm.create_vcpu(index))
+        vcpu = KvmVcpu(self, self._vm.create_vcpu(index if apic_id is None else apic_id), index)
         self._vcpus[index] = vcpu
         return vcpu
 
@@ -111,9 +125,9 @@ class KvmVm(KvmVmCore):
 class KvmVcpu(KvmVcpuCore):
     """One vCPU on KVM, x86."""
 
-    def __init__(self, vm: KvmVm, fd: kvm.VcpuFd) -> None:
-        """Run `fd`, a vCPU of `vm`."""
-        super().__init__(vm, fd)
+    def __init__(self, vm: KvmVm, fd: kvm.VcpuFd, index: int) -> None:
+        """Run `fd`, vCPU `index` of `vm`."""
+        super().__init__(vm, fd, index)
         self._ioapic = vm.ioapic
 
     def _answered(self, reason: int) -> bool:
@@ -124,7 +138,7 @@ class KvmVcpu(KvmVcpuCore):
         self._ioapic.end_of_interrupt(exit_.vector)
         return True
 
-    def set_cpuid(self, leaves: Sequence[x86_64.CpuidLeaf]) -> None:
+    def set_cpuid(self, leaves: Sequence[CpuidLeaf]) -> None:
         """Fix CPUID (KVM_SET_CPUID2)."""
         self._fd.set_cpuid2([cpuid_entry(leaf) for leaf in leaves])
 

@@ -141,15 +141,15 @@ class KvmVmCore:
 class KvmVcpuCore:
     """Running a vCPU and answering what it asks."""
 
-    def __init__(self, vm: KvmVmCore, fd: kvm.VcpuFd) -> None:
-        """Run `fd`, a vCPU of `vm`."""
-        self._vm, self._fd = vm, fd
+    def __init__(self, vm: KvmVmCore, fd: kvm.VcpuFd, index: int) -> None:
+        """Run `fd`, vCPU `index` of `vm`."""
+        self._vm, self._fd, self._index = vm, fd, index
         self._io = fd.io
 
     @property
     def index(self) -> int:
-        """Position and APIC id."""
-        return self._fd.id
+        """Position in the VM."""
+        return self._index
 
     @property
     def fd(self) -> kvm.VcpuFd:

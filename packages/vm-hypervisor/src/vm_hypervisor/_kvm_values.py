@@ -4,18 +4,18 @@ import kvm_ioctls as kvm
 from vm_device.platform import AddressSpace
 
 from vm_hypervisor._protocols import NativeAnswer
-from vm_hypervisor.arch import x86_64
 from vm_hypervisor.arch._x86_64_state import DescriptorTable, Segment
+from vm_hypervisor.cpuid import CpuidLeaf
 
 
-def neutral_leaf(entry: kvm.CpuidEntry, deadline: int) -> x86_64.CpuidLeaf:
+def neutral_leaf(entry: kvm.CpuidEntry, deadline: int) -> CpuidLeaf:
     """Make KVM's CPUID entry neutral; `deadline` is or-ed into leaf 1's ECX."""
     ecx = entry.ecx | deadline if entry.function == 1 else entry.ecx
     significant = bool(entry.flags & 1)  # KVM_CPUID_FLAG_SIGNIFCANT_INDEX
-    return x86_64.CpuidLeaf(entry.function, entry.index, significant, entry.eax, entry.ebx, ecx, entry.edx)
+    return CpuidLeaf(entry.function, entry.index, significant, entry.eax, entry.ebx, ecx, entry.edx)
 
 
-def cpuid_entry(leaf: x86_64.CpuidLeaf) -> kvm.CpuidEntry:
+def cpuid_entry(leaf: CpuidLeaf) -> kvm.CpuidEntry:
     """Make a CPUID leaf KVM's."""
     return kvm.CpuidEntry(
         function=leaf.function,

@@ -83,7 +83,7 @@ class KvmArm64Vm(KvmVmCore):
         except BaseException:
             fd.close()
             raise
-        vcpu = KvmArm64Vcpu(self, fd)
+        vcpu = KvmArm64Vcpu(self, fd, index)
         self._vcpus[index] = vcpu
         return vcpu
 

@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING
 
 from vmm_reference._config import (
     BootProtocol,
-    CpusConfig,
     DiskConfig,
     EventMonitorConfig,
     Irqchip,
@@ -16,6 +15,7 @@ from vmm_reference._config import (
     SerialMode,
     VmConfig,
 )
+from vmm_reference._config_cpus import CpusConfig
 from vmm_reference._config_net import NetConfig
 from vmm_reference._config_rings import RingConfig
 from vmm_reference._errors import ConfigError, HostError, StateError, VmmError

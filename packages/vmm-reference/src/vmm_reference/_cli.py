@@ -1,4 +1,4 @@
-"""The command `vmm`: `run`, `doctor`, `testhost`."""
+"""The command `vmm`: `run`, `doctor`, `cpuid`, `testhost`."""
 
 import argparse
 import gc
@@ -10,14 +10,12 @@ from typing import NoReturn, TypeVar
 
 from vmm_reference._arch import CONSOLE
 from vmm_reference._config import (
-    CPUS_KEYS,
     DISK_KEYS,
     EVENT_MONITOR_KEYS,
     MEMORY_KEYS,
     PLATFORM_KEYS,
     RNG_KEYS,
     BootProtocol,
-    CpusConfig,
     DiskConfig,
     EventMonitorConfig,
     MemoryConfig,
@@ -26,6 +24,7 @@ from vmm_reference._config import (
     SerialConfig,
     VmConfig,
 )
+from vmm_reference._config_cpus import CPUS_KEYS, CpusConfig
 from vmm_reference._config_net import NET_KEYS, NetConfig
 from vmm_reference._errors import ConfigError, VmmError
 from vmm_reference._grammar import meant
@@ -163,6 +162,46 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
     )
 
 
+_CPUID_EPILOG = """\
+Will a guest be able to move from this host to another? Compare what they can show:
+  vmm cpuid dump >host-a.txt          (on each of them; `cpuid -1 -r` of Debian's package makes one as well)
+  vmm cpuid diff host-a.txt host-b.txt
+Give guests of both the same processor: `vmm run --cpus boot=2,template=t2`, or a template of your own.
+What would the guest's processors answer?
+  vmm cpuid dump --template t2 --topology 2:2:1:1 --leaves-only >guest.txt; cpuid -f guest.txt
+
+FILE is a dump, or the word host: what this machine's KVM can show a guest (the default).
+Exit status: 0; of diff 1 when there are differences; 2 wrong options, files that are none, no KVM.
+"""
+
+
+def _add_cpuid(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    cpuid = commands.add_parser(
+        "cpuid",
+        help="what guests see of this processor; compare two hosts",
+        description="Print and compare what processors say of themselves: CPUID leaves and feature MSRs.",
+        epilog=_CPUID_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    verbs = cpuid.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=_Parser)
+    dump = verbs.add_parser("dump", help="print every leaf and MSR, to be kept or read by other programs")
+    dump.add_argument("file", nargs="?", default="host", metavar="FILE", help="a dump, or host (default)")
+    dump.add_argument("--template", metavar="NAME", help="as guests with this template see it")
+    dump.add_argument("--topology", metavar="T:C:D:S", help="as each processor of such a machine sees it")
+    dump.add_argument(
+        "--leaves-only", action="store_true", help="without MSRs, as the program cpuid reads it"
+    )
+    show = verbs.add_parser("show", help="print the features by name")
+    show.add_argument("file", nargs="?", default="host", metavar="FILE", help="a dump, or host (default)")
+    compare = verbs.add_parser("diff", help="print in what two processors differ")
+    compare.add_argument("first", metavar="FILE", help="a dump, or host")
+    compare.add_argument(
+        "second", nargs="?", default="host", metavar="FILE", help="a dump, or host (default)"
+    )
+    verbs.add_parser("templates", help="list the built-in templates")
+
+
 def _parser() -> _Parser:
     parser = _Parser(
         prog="vmm",
@@ -186,6 +225,7 @@ def _parser() -> _Parser:
     doctor.add_argument(
         "--format", choices=["text", "json"], default="text", help="how to print the findings"
     )
+    _add_cpuid(commands)
     commands.add_parser(
         "testhost", help="run a command in the emulated host (see `vmm testhost --help`)", add_help=False
     )
@@ -283,6 +323,10 @@ def _main(argv: Sequence[str] | None) -> int:
             from vmm_reference import _doctor  # noqa: PLC0415
 
             return _doctor.main(arguments.format)
+        if arguments.command == "cpuid":
+            from vmm_reference import _cpuid  # noqa: PLC0415
+
+            return _cpuid.main(arguments)
         return _run(arguments)
     except VmmError as error:
         print(f"vmm: {_one_line(str(error))}", file=sys.stderr)

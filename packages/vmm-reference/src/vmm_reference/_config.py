@@ -6,30 +6,25 @@ The keys and defaults are those of Cloud Hypervisor's command line. Checks that 
 
 import enum
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
 
 from vmm_reference._arch import CONSOLE
+from vmm_reference._config_cpus import CpusConfig
 from vmm_reference._config_net import NetConfig
 from vmm_reference._config_rings import RING_KEYS, RingConfig
 from vmm_reference._errors import ConfigError
-from vmm_reference._grammar import Options, parse_affinity, parse_count, parse_size, parse_toggle
+from vmm_reference._grammar import Options, parse_count, parse_size, parse_toggle
 
 MIN_MEMORY = 16 << 20
 MAX_MEMORY = 1 << 44
-MAX_VCPUS = 254
 MAX_DISKS = 16
 MAX_NETS = 8
 BUILT_IN_IDS = frozenset({"acpi", "boot-timer", "com1", "i8042", "ioapic", "pvpanic", "rtc", "uart0"})
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
-CPUS_KEYS = {
-    "boot": "vCPUs at boot",
-    "max": "most vCPUs ever (equal to boot until CPUs can be hotplugged)",
-    "affinity": "host CPUs a vCPU may run on, [0@[1],1@[2-3]]",
-}
 MEMORY_KEYS = {
     "size": "guest RAM: 512M, 2G",
     "shared": "map it shared (default on: RAM is a memfd that other processes can map)",
@@ -76,37 +71,6 @@ class BootProtocol(enum.Enum):
     AUTO = "auto"
     LINUX64 = "linux64"
     PVH = "pvh"
-
-
-@attrs.frozen
-class CpusConfig:
-    """Virtual CPUs: `boot` of them (1 … 254), each pinned as `affinity` says (vCPU → host CPUs)."""
-
-    boot: int = 1
-    max: int = 1
-    affinity: Mapping[int, frozenset[int]] = attrs.field(factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> "CpusConfig":
-        """Read "boot=2,max=2,affinity=[0@[1]]"; raises `ConfigError`."""
-        options = Options("--cpus", text)
-        boot = options.take("boot", parse_count, 1)
-        config = cls(
-            boot, options.take("max", parse_count, boot), options.take("affinity", parse_affinity, {})
-        )
-        options.finish(CPUS_KEYS)
-        return config
-
-    def __attrs_post_init__(self) -> None:
-        if not 1 <= self.boot <= MAX_VCPUS:
-            raise ConfigError("--cpus boot", f"{self.boot} is not within 1 … {MAX_VCPUS}")
-        if self.max != self.boot:
-            raise ConfigError(
-                "--cpus max", f"{self.max} differs from boot={self.boot}; CPUs cannot be hotplugged yet"
-            )
-        for vcpu in self.affinity:
-            if vcpu >= self.boot:
-                raise ConfigError("--cpus affinity", f"vCPU {vcpu} does not exist; boot={self.boot}")
 
 
 @attrs.frozen
@@ -277,7 +241,7 @@ class VmConfig:
     initramfs: Path | None = None
     cmdline: str = f"console={CONSOLE}"
     boot_protocol: BootProtocol = BootProtocol.AUTO
-    cpus: CpusConfig = CpusConfig()
+    cpus: CpusConfig = attrs.Factory(CpusConfig)
     memory: MemoryConfig = MemoryConfig()
     disks: Sequence[DiskConfig] = ()
     nets: Sequence[NetConfig] = ()

@@ -21,8 +21,10 @@ from pathlib import Path
 import vmm_testhost
 from virtio_devices import DiskImage, ImageError
 from vm_device import EventManager, start_masked
+from vm_hypervisor.cpuid import BUILT_IN
 
 from vmm_reference._config import EventMonitorConfig, SerialConfig, SerialMode, VmConfig
+from vmm_reference._config_cpus import CpusConfig
 from vmm_reference._config_net import DEFAULT_ADDRESS, NetConfig
 from vmm_reference._errors import ConfigError, HostError
 from vmm_reference._events import EventMonitor
@@ -150,14 +152,13 @@ def _make_captures(config: VmConfig) -> None:
 
 def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
     """Return the command line of the inner `vmm run` for the same machine."""
-    affinity = ",".join(f"{vcpu}@[{_numbers(cpus)}]" for vcpu, cpus in config.cpus.affinity.items())
     memory = config.memory
     words = [
         *("--kernel", str(config.kernel.absolute())),
         # In one word: a command line may begin with a dash.
         f"--cmdline={config.cmdline}",
         *("--boot-protocol", config.boot_protocol.value),
-        *("--cpus", f"boot={config.cpus.boot}" + (f",affinity=[{affinity}]" if affinity else "")),
+        *("--cpus", _cpus_words(config.cpus)),
         "--memory",
         f"size={memory.size},shared={_toggle(memory.shared)},hugepages={_toggle(memory.hugepages)}"
         f",prefault={_toggle(memory.prefault)}",
@@ -181,6 +182,14 @@ def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
     if events is not None:
         words += ["--event-monitor", f"path={quote(str(events))}"]
     return [*words, *["-v"] * verbose]
+
+
+def _cpus_words(cpus: CpusConfig) -> str:
+    affinity = ",".join(f"{vcpu}@[{_numbers(allowed)}]" for vcpu, allowed in cpus.affinity.items())
+    template = cpus.template if cpus.template in BUILT_IN else str(Path(cpus.template).absolute())
+    words = f"boot={cpus.boot},template={quote(template)}"
+    words += "" if cpus.topology is None else f",topology={cpus.topology}"
+    return words + (f",affinity=[{affinity}]" if affinity else "")
 
 
 def _net_words(name: str, net: NetConfig) -> str:

@@ -38,6 +38,7 @@ from vmm_memory.arch.aarch64 import ram_ranges
 
 from vmm_reference._arch.base import Wiring
 from vmm_reference._config import BootProtocol, Irqchip, VmConfig
+from vmm_reference._config_cpus import HOST
 from vmm_reference._errors import ConfigError
 from vmm_reference._open import open_kernel
 
@@ -65,6 +66,11 @@ def check_options(config: VmConfig) -> None:
             "--platform irqchip",
             f"{config.platform.irqchip.value}: an AArch64 machine has its GIC in KVM; leave it out",
         )
+    for key, given in (("topology", config.cpus.topology), ("template", config.cpus.template)):
+        if given not in (None, HOST):
+            raise ConfigError(
+                f"--cpus {key}", f"{given}: it is told by CPUID, which AArch64 lacks; leave it out"
+            )
     if config.boot_protocol is not BootProtocol.AUTO:
         raise ConfigError(
             "--boot-protocol",

@@ -32,18 +32,29 @@ from vm_device.platform import (
     MemoryNode,
     Platform,
 )
-from vm_hypervisor import Irqchip, KvmHypervisor, KvmVcpu, KvmVm, UnsupportedFeatureError, unclaimed_ports
+from vm_hypervisor import (
+    CpuidError,
+    Irqchip,
+    KvmHypervisor,
+    KvmVcpu,
+    KvmVm,
+    UnsupportedFeatureError,
+    unclaimed_ports,
+)
 from vm_hypervisor.arch import x86_64
+from vm_hypervisor.cpuid import CpuTable, Topology
 from vmm_memory import GuestMemoryMmap
 from vmm_memory.arch.x86_64 import ram_ranges
 
 from vmm_reference._arch.base import Wiring
 from vmm_reference._config import VmConfig
+from vmm_reference._config_cpus import HOST
 from vmm_reference._errors import ConfigError
 from vmm_reference._open import open_kernel
 
 if TYPE_CHECKING:
     from linux_loader import KernelImage
+    from vm_hypervisor.cpuid import Template
 
 __all__ = ("HAS_EMULATED_HOST", "Board", "check_kernel", "check_options", "ram_ranges")
 
@@ -57,7 +68,19 @@ _SEED_SIZE: Final = 32
 
 
 def check_options(config: VmConfig) -> None:
-    """Refuse nothing: what an option cannot be here, it cannot be anywhere."""
+    """Refuse a CPU template that cannot be read; whether it fits is found out with KVM."""
+    _template(config)
+
+
+def _template(config: VmConfig) -> "Template | None":
+    if config.cpus.template == HOST:
+        return None
+    from vm_hypervisor.cpuid import Template  # noqa: PLC0415 - a machine without one starts without
+
+    try:
+        return Template.load(config.cpus.template)
+    except CpuidError as error:
+        raise ConfigError("--cpus template", str(error)) from None
 
 
 def check_kernel(config: VmConfig, image: "KernelImage") -> None:
@@ -83,6 +106,7 @@ class Board:
         self.hypervisor = KvmHypervisor()
         self.serial: Serial16550 | None = None
         self._vcpus: list[KvmVcpu] = []
+        self._topology = config.cpus.topology or Topology(cores=config.cpus.boot)
 
     def create_vm(self) -> KvmVm:
         """Create the VM with the irqchip that was asked for."""
@@ -97,14 +121,23 @@ class Board:
 
     def create_vcpus(self, stack: ExitStack) -> Sequence[KvmVcpu]:
         """Create the vCPUs and set their CPUID, MSRs and LINT pins."""
-        cpuid = self.hypervisor.supported_cpuid()
-        count = self._config.cpus.boot
-        for index in range(count):
-            vcpu = self._vm.create_vcpu(index)
+        cpuid = self._cpuid()
+        for index in range(self._topology.cpus):
+            vcpu = self._vm.create_vcpu(index, apic_id=self._topology.apic_id(index))
             stack.callback(vcpu.close)
-            x86_64.prepare_vcpu(vcpu, cpuid, index=index, count=count)
+            x86_64.prepare_vcpu(vcpu, cpuid, index=index, topology=self._topology)
             self._vcpus.append(vcpu)
         return self._vcpus
+
+    def _cpuid(self) -> CpuTable:
+        """What guests shall see of this host's processor."""
+        table, template = self.hypervisor.supported_cpuid(), _template(self._config)
+        if template is None:
+            return table
+        try:
+            return template.apply(CpuTable(table.leaves, self.hypervisor.feature_msrs()))
+        except CpuidError as error:
+            raise ConfigError("--cpus template", str(error)) from None
 
     def allocator(self) -> SystemAllocator:
         """Return allocators of ports, the hole below 4 GiB, addresses above, and pins."""
@@ -151,7 +184,7 @@ class Board:
         control, status, reset = self._acpi.registers()
         return Platform(
             "x86_64",
-            cpus=tuple(CpuNode(index, index) for index in range(self._config.cpus.boot)),
+            cpus=tuple(CpuNode(index, self._topology.apic_id(index)) for index in range(self._topology.cpus)),
             memory=tuple(MemoryNode(region.base, region.size) for region in memory),
             devices=tuple(nodes),
             ioapics=(IoApicNode(0, x86_64.IO_APIC_BASE),),

@@ -1,0 +1,95 @@
+"""The processors of a machine: how many, grouped how, showing what, on which threads of the host."""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import attrs
+
+from vmm_reference._errors import ConfigError
+from vmm_reference._grammar import Options, parse_affinity, parse_count
+
+if TYPE_CHECKING:
+    from vm_hypervisor.cpuid import Topology
+
+MAX_VCPUS = 254
+LAST_APIC_ID = 254  # 255 is all of them while the APICs are in xAPIC mode, as they start
+HOST = "host"  # the template that changes nothing
+
+CPUS_KEYS = {
+    "boot": "vCPUs at boot",
+    "max": "most vCPUs ever (equal to boot until CPUs can be hotplugged)",
+    "topology": "threads of a core, cores of a die, dies of a socket, sockets: 2:4:1:1",
+    "template": "what guests see of the processor: host (default), t2, or a file; `vmm cpuid templates`",
+    "affinity": "host CPUs a vCPU may run on, [0@[1],1@[2-3]]",
+}
+
+
+def _topology(text: str) -> "Topology":
+    from vm_hypervisor.cpuid import Topology  # noqa: PLC0415 - a refused option needs no hypervisor
+
+    return Topology.parse(text)
+
+
+@attrs.frozen
+class CpusConfig:
+    """Virtual CPUs.
+
+    Args:
+        boot: how many, 1 … 254.
+        max: the same.
+        affinity: vCPU → host CPUs that it is pinned to.
+        topology: how they are grouped; None makes them cores of one socket.
+        template: a name of `vm_hypervisor.cpuid.BUILT_IN`, or the path of a file.
+
+    Raises:
+        ConfigError: a number is out of range, or two of them contradict each other.
+    """
+
+    boot: int = 1
+    max: int = 1
+    affinity: Mapping[int, frozenset[int]] = attrs.field(factory=dict)
+    topology: "Topology | None" = None
+    template: str = HOST
+
+    @classmethod
+    def parse(cls, text: str) -> "CpusConfig":
+        """Read "boot=4,topology=2:2:1:1"; `boot` may be left to the topology. Raises `ConfigError`."""
+        options = Options("--cpus", text)
+        topology = options.take("topology", _topology, None)
+        boot = options.take("boot", parse_count, 1 if topology is None else topology.cpus)
+        config = cls(
+            boot,
+            options.take("max", parse_count, boot),
+            options.take("affinity", parse_affinity, {}),
+            topology,
+            options.take("template", str, HOST),
+        )
+        options.finish(CPUS_KEYS)
+        return config
+
+    def __attrs_post_init__(self) -> None:
+        if not 1 <= self.boot <= MAX_VCPUS:
+            raise ConfigError("--cpus boot", f"{self.boot} is not within 1 … {MAX_VCPUS}")
+        if self.max != self.boot:
+            raise ConfigError(
+                "--cpus max", f"{self.max} differs from boot={self.boot}; CPUs cannot be hotplugged yet"
+            )
+        for vcpu in self.affinity:
+            if vcpu >= self.boot:
+                raise ConfigError("--cpus affinity", f"vCPU {vcpu} does not exist; boot={self.boot}")
+        if not self.template:
+            raise ConfigError("--cpus template", "it is empty; give host, t2 or a file")
+        if self.topology is not None:
+            self._check_topology(self.topology)
+
+    def _check_topology(self, topology: "Topology") -> None:
+        if topology.cpus != self.boot:
+            raise ConfigError(
+                "--cpus topology", f"{topology} is {topology.cpus} vCPUs, boot={self.boot}; make them equal"
+            )
+        if topology.last_apic_id > LAST_APIC_ID:
+            raise ConfigError(
+                "--cpus topology",
+                f"{topology} needs APIC id {topology.last_apic_id}, at most {LAST_APIC_ID} can be used; "
+                "counts that are powers of two leave no holes between ids",
+            )
