@@ -2,12 +2,14 @@
 
 Usage: python tools/gen_cffi.py [--check]
 
+A function that core.cdef.h calls one that "keeps the GIL" does: cffi releases it around every call.
 Also copies the public headers (vmm_access.h and vmm_atomic.h of vmm-memory, virtio_batch.h of
 virtio-queue) to where they are shipped, and to the packages that commit a copy: isolated builds do not see
 sibling folders.
 """
 
 import argparse
+import re
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,27 @@ COPIES = {
 }
 
 
+KEEPS_GIL = re.compile(r"^\w+ \**(\w+)\([^;]*\); /\* keeps the GIL \*/$", re.M)
+RELEASE = (
+    "  Py_BEGIN_ALLOW_THREADS\n",
+    "  _cffi_restore_errno();\n",
+    "  _cffi_save_errno();\n",
+    "  Py_END_ALLOW_THREADS\n",
+)
+
+
+def keep_gil(text: str, name: str) -> str:
+    """Let a function that ends at once, and has no errno, be called with the interpreter's lock held."""
+    start = text.index(f"\n_cffi_f_{name}(")
+    end = text.index("#else", start)
+    body = text[start:end]
+    for line in RELEASE:
+        if body.count(line) != 1:
+            raise SystemExit(f"gen_cffi: cffi writes calls in another way now, without {line.strip()}")
+        body = body.replace(line, "")
+    return text[:start] + body + text[end:]
+
+
 def generate(package: Path, output: Path) -> None:
     module = f"{package.name.replace('-', '_')}._core"
     command = [sys.executable, "-m", "cffi.gen_src", "read-sources", module]
@@ -34,6 +57,10 @@ def generate(package: Path, output: Path) -> None:
         check=True,
         stdout=subprocess.DEVNULL,
     )
+    text = output.read_text()
+    for name in KEEPS_GIL.findall((package / "csrc/core.cdef.h").read_text()):
+        text = keep_gil(text, name)
+    output.write_text(text)
 
 
 def pairs(scratch: Path) -> list[tuple[bytes, Path]]:

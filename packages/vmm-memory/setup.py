@@ -19,7 +19,7 @@ ext = Extension(
     ["csrc/_core_cffi.c", "csrc/core.c", "csrc/bits.c", "csrc/bulk.c", "csrc/vector.c"],
     include_dirs=["csrc"],
     depends=["csrc/core.h", "csrc/vmm_access.h", "csrc/vmm_atomic.h"],
-    extra_compile_args=["-std=c11", *flags, *strict],
+    extra_compile_args=["-std=c11", "-fvisibility=hidden", *flags, *strict],
     extra_link_args=SANITIZE[:1] if os.environ.get("VMM_SANITIZE") else [],
     py_limited_api=True,
 )

@@ -580,16 +580,25 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 
 #include "core.h"
 
-/* One argument, and no tuple for it: of a call for few addresses the crossing is the larger part.
- * SAFETY: the caller keeps both that the pair names as long as the call lasts. */
+/* One argument, and no tuple for it: of a call for few addresses the crossing is the larger part. For the same reason
+ * the interpreter's lock is kept, whose release costs as much as forty accesses; so it may not take long: 1 to 7 us. */
+enum { SHORT_VECTOR = 1024 };
+
+static int is_short(struct vmm_vector *v)
+{
+    v->done = 0;
+    return v->count <= SHORT_VECTOR;
+}
+
+/* SAFETY: the caller keeps both that the pair names as long as the call lasts. */
 static int mem_load_relaxed(const struct vmm_vector_call *call)
 {
-    return vmm_mem_load_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0);
+    return is_short(call->vector) ? vmm_mem_load_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0) : -EAGAIN;
 }
 
 static int mem_store_relaxed(const struct vmm_vector_call *call)
 {
-    return vmm_mem_store_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0);
+    return is_short(call->vector) ? vmm_mem_store_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0) : -EAGAIN;
 }
 
 
@@ -812,11 +821,7 @@ _cffi_f_mem_load_relaxed(PyObject *self, PyObject *arg0)
       return NULL;
   }
 
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
   { result = mem_load_relaxed(x0); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
   pyresult = _cffi_from_c_int(result, int);
@@ -850,11 +855,7 @@ _cffi_f_mem_store_relaxed(PyObject *self, PyObject *arg0)
       return NULL;
   }
 
-  Py_BEGIN_ALLOW_THREADS
-  _cffi_restore_errno();
   { result = mem_store_relaxed(x0); }
-  _cffi_save_errno();
-  Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
   pyresult = _cffi_from_c_int(result, int);

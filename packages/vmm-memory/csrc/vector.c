@@ -90,7 +90,25 @@ static inline int window_move(struct window *w, const struct vmm_map *map, uint6
     return rc;
 }
 
-/* SAFETY: offset < span says that all bytes of the access lie in the region; alignment of the address is tested, and that
+struct four {
+    uint64_t a, b, c, d; /* one by one: of an array the compiler makes vectors, at twice the cost */
+};
+
+/* Where the next four accesses go; 0 unless all of them are in the window and aligned. Each address is read once: another
+ * thread may write there. */
+static inline int window_has_four(const struct window *w, const uint64_t *gpa, uint64_t size, struct four *at)
+{
+    uint64_t a = __atomic_load_n(gpa, __ATOMIC_RELAXED), b = __atomic_load_n(gpa + 1, __ATOMIC_RELAXED),
+             c = __atomic_load_n(gpa + 2, __ATOMIC_RELAXED), d = __atomic_load_n(gpa + 3, __ATOMIC_RELAXED);
+
+    *at = (struct four){a - w->base, b - w->base, c - w->base, d - w->base};
+    return !((at->a >= w->span) | (at->b >= w->span) | (at->c >= w->span) | (at->d >= w->span) |
+             (((a | b | c | d) & (size - 1)) != 0));
+}
+
+/* Relaxed accesses go four at a time while they stay in one region, stores if no page is to be marked: with one branch for
+ * four, and no store between loads, they take half the time.
+ * SAFETY: offset < span says that all bytes of the access lie in the region; alignment of the address is tested, and that
  * of the host address is the same (enter). */
 #define DEFINE_VECTOR(bits, alias)                                                                               \
     static inline int loads##bits(const struct vmm_map *map, struct vmm_vector *v, int relaxed)                  \
@@ -99,15 +117,28 @@ static inline int window_move(struct window *w, const struct vmm_map *map, uint6
         uint##bits##_t *values = (uint##bits##_t *)v->values;                                                    \
         struct window w = {0};                                                                                   \
         uint64_t i = v->done;                                                                                    \
-        int rc = 0;                                                                                              \
+        int rc = 0, streak = 0;                                                                                  \
         while (i < count) {                                                                                      \
-            uint64_t at = gpa[i], offset = at - w.base;                                                          \
+            struct four part;                                                                                    \
+            while (streak >= 2 && count - i >= 4 && window_has_four(&w, gpa + i, bits / 8, &part)) {             \
+                uint##bits##_t a = __atomic_load_n((const alias *)(w.host + part.a), __ATOMIC_RELAXED),          \
+                               b = __atomic_load_n((const alias *)(w.host + part.b), __ATOMIC_RELAXED),          \
+                               c = __atomic_load_n((const alias *)(w.host + part.c), __ATOMIC_RELAXED),          \
+                               d = __atomic_load_n((const alias *)(w.host + part.d), __ATOMIC_RELAXED);          \
+                values[i] = a, values[i + 1] = b, values[i + 2] = c, values[i + 3] = d;                          \
+                i += 4;                                                                                          \
+            }                                                                                                    \
+            if (i == count)                                                                                      \
+                break;                                                                                           \
+            uint64_t at = __atomic_load_n(gpa + i, __ATOMIC_RELAXED), offset = at - w.base;                      \
             if (__builtin_expect(offset >= w.span || (at & (bits / 8 - 1)), 0)) {                                \
                 rc = window_move(&w, map, at, bits / 8, VMM_READ, v->hints + i);                                 \
                 if (rc != 0)                                                                                     \
                     break;                                                                                       \
                 offset = at - w.base;                                                                            \
+                streak = 0;                                                                                      \
             }                                                                                                    \
+            streak += relaxed;                                                                                   \
             if (relaxed)                                                                                         \
                 values[i++] = __atomic_load_n((const alias *)(w.host + offset), __ATOMIC_RELAXED);               \
             else                                                                                                 \
@@ -123,15 +154,27 @@ static inline int window_move(struct window *w, const struct vmm_map *map, uint6
         struct window w = {0};                                                                                   \
         struct marks m = {0};                                                                                    \
         uint64_t i = v->done;                                                                                    \
-        int rc = 0;                                                                                              \
+        int rc = 0, streak = 0;                                                                                  \
         while (i < count) {                                                                                      \
-            uint64_t at = gpa[i], offset = at - w.base;                                                          \
+            struct four part;                                                                                    \
+            while (streak >= 2 && count - i >= 4 && window_has_four(&w, gpa + i, bits / 8, &part)) {             \
+                __atomic_store_n((alias *)(w.host + part.a), values[i], __ATOMIC_RELAXED);                       \
+                __atomic_store_n((alias *)(w.host + part.b), values[i + 1], __ATOMIC_RELAXED);                   \
+                __atomic_store_n((alias *)(w.host + part.c), values[i + 2], __ATOMIC_RELAXED);                   \
+                __atomic_store_n((alias *)(w.host + part.d), values[i + 3], __ATOMIC_RELAXED);                   \
+                i += 4;                                                                                          \
+            }                                                                                                    \
+            if (i == count)                                                                                      \
+                break;                                                                                           \
+            uint64_t at = __atomic_load_n(gpa + i, __ATOMIC_RELAXED), offset = at - w.base;                      \
             if (__builtin_expect(offset >= w.span || (at & (bits / 8 - 1)), 0)) {                                \
                 rc = window_move(&w, map, at, bits / 8, VMM_WRITE, v->hints + i);                                \
                 if (rc != 0)                                                                                     \
                     break;                                                                                       \
                 offset = at - w.base;                                                                            \
+                streak = 0;                                                                                      \
             }                                                                                                    \
+            streak += order == VMM_ORDER_RELAXED && w.region->dirty == NULL;                                     \
             if (order == VMM_ORDER_RELAXED)                                                                      \
                 __atomic_store_n((alias *)(w.host + offset), values[i++], __ATOMIC_RELAXED);                     \
             else if (order == VMM_ORDER_RELEASE)                                                                 \

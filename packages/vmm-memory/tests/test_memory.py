@@ -1,5 +1,6 @@
 """Typed read-modify-writes, vectors and short transfers, against the twin and under threads."""
 
+import itertools
 import random
 import threading
 
@@ -231,6 +232,29 @@ def test_vector_outlives_its_maps(scenes, places):
         del real, ours
         for region in regions:
             region.close()  # the vector does not keep it
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("length", [13, 1025])  # with the interpreter's lock held, and released
+def test_vector_stops_at_a_bad_access_wherever_it_is(size, length):
+    """What goes several at a time goes no further than one at a time: a hole, the end, a wrong alignment."""
+    spans = [(PAGE, PAGE), (3 * PAGE, PAGE)]
+    bad = [2 * PAGE, 5 * PAGE, (1 << 64) - size, 0] + ([PAGE + 1] if size > 1 else [])
+    for at in (*range(13), length - 1):
+        for place, dirty in itertools.product(bad, (False, True)):
+            real, twin = GuestMemoryMmap.from_ranges(spans, dirty=dirty), ByteArrayMemory(spans)
+            good = [(PAGE if i % 7 else 3 * PAGE) + i * size % PAGE for i in range(length)]
+            mine, theirs = (AccessVector([*good[:at], place, *good[at + 1 :]], size) for _ in range(2))
+            for vector in (mine, theirs):
+                vector.values[:] = memoryview(bytes(i % 251 for i in range(length * size))).cast(
+                    vector.values.format
+                )
+            for _ in range(2):  # the second time bound
+                assert outcome(real.store_vector, mine) == outcome(twin.store_vector, theirs)
+                assert mine.done == at
+                assert outcome(real.load_vector, mine) == outcome(twin.load_vector, theirs)
+                assert mine.values.tolist() == theirs.values.tolist()
+            assert all(real.read(*span) == twin.read(*span) for span in spans)
 
 
 def test_vector_between_two_maps():

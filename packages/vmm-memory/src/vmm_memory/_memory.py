@@ -164,29 +164,29 @@ class CheckedMemory:
 
     def load_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.load_vector."""
-        table = self._access or self._renew()
+        table = self._access
+        if table is None:
+            table = self._renew()
         bound, call = vector.bound
-        if bound is not table.map:
-            call = vector.bind(table.map)
-        if order is _RELAXED:
-            rc = _load_relaxed(call)
-        else:
-            rc = lib.vmm_mem_load_vector(table.map, vector.vector, order, 0)
-        if rc:
-            self._continue(lib.vmm_mem_load_vector, table, rc, vector, order, access=READ)
+        first = 0
+        if bound is table.map and order is _RELAXED:
+            if not _load_relaxed(call):
+                return
+            first = vector.done
+        self._go_on(lib.vmm_mem_load_vector, vector, order, first, access=READ)
 
     def store_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.store_vector."""
-        table = self._access or self._renew()
+        table = self._access
+        if table is None:
+            table = self._renew()
         bound, call = vector.bound
-        if bound is not table.map:
-            call = vector.bind(table.map)
-        if order is _RELAXED:
-            rc = _store_relaxed(call)
-        else:
-            rc = lib.vmm_mem_store_vector(table.map, vector.vector, order, 0)
-        if rc:
-            self._continue(lib.vmm_mem_store_vector, table, rc, vector, order, access=WRITE)
+        first = 0
+        if bound is table.map and order is _RELAXED:
+            if not _store_relaxed(call):
+                return
+            first = vector.done
+        self._go_on(lib.vmm_mem_store_vector, vector, order, first, access=WRITE)
 
     def read_struct(self, addr: int, layout: struct.Struct) -> tuple[int | float | bytes, ...]:
         """Copy a structure out once and unpack the copy.
@@ -293,28 +293,31 @@ class CheckedMemory:
             raise typed_error(rc, addr, size, value)
         self._refused(table, rc, addr, size, access)
 
-    def _continue(
+    def _go_on(
         self,
         call: Callable[[CData, CData, int, int], int],
-        table: AccessMap,
-        rc: int,
         vector: AccessVector,
         order: MemoryOrder,
+        first: int,
         *,
         access: int,
     ) -> None:
-        """Go on with a vector whose access number `done` was refused with rc."""
+        """Make the accesses of a vector from number `first` on, which the short way did not."""
         if order not in (LOAD_ORDERS if access == READ else STORE_ORDERS):
             raise ValueError(ORDERS)
-        while rc:
-            done = vector.done
-            try:
-                self._typed_refused(table, rc, vector.addresses[done], vector.size, access)
-            except GuestAccessError as error:
-                error.completed = done
-                raise
+        while True:
             table = self._access or self._renew()
-            rc = call(table.map, vector.vector, order, done)
+            if vector.bound[0] is not table.map:
+                vector.bind(table.map)
+            rc = call(table.map, vector.vector, order, first)
+            if not rc:
+                return
+            first = vector.done
+            try:
+                self._typed_refused(table, rc, vector.addresses[first], vector.size, access)
+            except GuestAccessError as error:
+                error.completed = first
+                raise
 
     def _copy(self, call: Callable[..., int], addr: int, buf: CData | bytes, access: int) -> None:
         while True:

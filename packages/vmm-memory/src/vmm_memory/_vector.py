@@ -16,7 +16,9 @@ class AccessVector:
     """Addresses and values of many loads or stores of one size: what `load_vector` and `store_vector` take.
 
     Made once and used again and again: nothing is allocated or converted per call. Not for two threads at
-    once.
+    once. A relaxed call for at most 1024 accesses keeps the interpreter's lock, as a memoryview does: a page
+    that another thread of this interpreter would have to bring in (userfaultfd) never comes; have a process
+    of its own for that.
 
     Args:
         addresses: Guest addresses, each a multiple of `size`, 0 .. 2^64 - 1; or how many there will be.
