@@ -262,7 +262,7 @@ class Vmm:
             case SystemEvent(SystemEventKind.SHUTDOWN, _):
                 self.request_end(EndReason.POWEROFF)
             case SystemEvent(SystemEventKind.RESET, _):
-                self.request_end(EndReason.RESET)
+                self._on_reset()
             case SystemEvent(_, code):
                 self.request_end(EndReason.CRASH, f"system event {code} on vCPU {stop.index}")
             case Halt():
