@@ -28,7 +28,7 @@ ARCH = os.uname().machine
 CONSOLE = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}.get(ARCH, "")
 DEFAULT = "6.12-cloud"
 LATER = "later-cloud"  # newer than 6.17, from a suite that the machine's apt does not follow
-KERNELS = {
+X86_KERNELS = {
     "6.1-generic": "linux-image-amd64",
     "6.1-cloud": "linux-image-cloud-amd64",
     "6.12-generic": "linux-image-6.12-amd64",
@@ -39,6 +39,7 @@ ARM64_KERNELS = {  # package and suite
     DEFAULT: ("linux-image-cloud-arm64", "trixie:arm64"),
     "6.12-generic": ("linux-image-arm64", "trixie:arm64"),  # the emulated host's own
 }
+KERNELS = tuple(ARM64_KERNELS if ARCH == "aarch64" else X86_KERNELS)
 
 
 class GuestError(Exception):
@@ -68,10 +69,10 @@ def debian_guest(*, elf: bool = True) -> Guest:
 
 
 def known_guest(name: str, *, elf: bool = True) -> Guest:
-    """Return one of KERNELS, its ELF image or its bzImage; one of ARM64_KERNELS on such a machine."""
+    """Return one of KERNELS: on x86 its ELF image or its bzImage."""
     if ARCH == "aarch64":
         return arm64_guest(name)
-    found = later_kernel(KERNELS[name]) if name == LATER else kernel(KERNELS[name])
+    found = later_kernel(X86_KERNELS[name]) if name == LATER else kernel(X86_KERNELS[name])
     return Guest(found.vmlinux() if elf else found.bzimage, found.version, found)
 
 

@@ -223,6 +223,7 @@ def main() -> int:
         guests = guest.prepare()
         if arm64_shard().foreign:
             arm64.prepare()
+            guest.prepare_arm64()
     except (vmm_testhost.SetupError, guest.GuestError, arm64.CrossBuildError) as error:
         sys.exit(f"test: {error}")
     results = empty_folder("test-results")

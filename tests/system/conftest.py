@@ -66,11 +66,18 @@ class Running:
 
 
 @pytest.fixture
-def boot(tmp_path: Path) -> Callable[..., object]:
+def arch() -> str:
+    """Return this host's architecture: that of the guests, which `both_hosts` makes instances for."""
+    return guest.ARCH
+
+
+@pytest.fixture
+def boot(tmp_path: Path, arch: str) -> Callable[..., object]:
     """Return a context manager that boots a guest with our init, and then a busybox shell script.
 
     `prepare` is called with the machine just before it runs.
     """
+    assert arch == guest.ARCH
 
     @contextmanager
     def booted(

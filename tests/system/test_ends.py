@@ -18,8 +18,10 @@ import guest
 import pytest
 import tiny_guest
 
+ON_X86, ON_ARM64 = pytest.mark.kvm_full, pytest.mark.arm64
+PVPANIC, PANIC_ROW = ("pvpanic_mmio",), "guest panics, pvpanic driver loaded"
 README = (Path(__file__).parents[2] / "README.md").read_text()
-CMDLINE = "console=ttyS0 quiet panic=-1 pci=off rdinit=/vmm-init"
+CMDLINE = f"console={guest.CONSOLE} quiet panic=-1 pci=off rdinit=/vmm-init"
 
 
 @attrs.frozen
@@ -261,19 +263,19 @@ def stock(
     return [*run, *files, "--cmdline", f"{CMDLINE} {jobs}", *words]
 
 
-@pytest.mark.kvm_full
 @pytest.mark.parametrize(
-    ("job", "modules", "row"),
+    ("arch", "job", "modules", "row"),
     [
-        ("reboot", (), "guest reboots"),
-        ("panic", ("pvpanic_mmio",), "guest panics, pvpanic driver loaded"),
-        ("panic", (), "guest panics without it, `panic=-1`"),
-        ("poweroff", (), "guest powers off"),
+        pytest.param("x86_64", "reboot", (), "guest reboots", marks=ON_X86, id="reboot"),
+        pytest.param("x86_64", "panic", PVPANIC, PANIC_ROW, marks=ON_X86, id="panic-pvpanic"),
+        pytest.param("x86_64", "panic", (), "guest panics without it", marks=ON_X86, id="panic-no-driver"),
+        pytest.param("x86_64", "poweroff", (), "guest powers off", marks=ON_X86, id="poweroff"),
+        pytest.param("aarch64", "reboot", (), "guest reboots", marks=ON_ARM64, id="reboot-aarch64"),
     ],
-    ids=["reboot", "panic-pvpanic", "panic-no-driver", "poweroff"],
 )
-def test_linux_ends_it(tmp_path, job, modules, row):
+def test_linux_ends_it(tmp_path, arch, job, modules, row):
     """Debian's kernel and its own pvpanic driver, to the same table."""
+    assert arch == guest.ARCH
     with on_terminal(stock(tmp_path, f"vmm.end={job}", modules=modules), tmp_path) as terminal:
         check(terminal.outcome(), row)
 

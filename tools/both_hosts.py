@@ -1,0 +1,17 @@
+"""Marks for tests whose body runs on hosts of both architectures: an instance for each, where it can run."""
+
+import os
+
+import pytest
+
+LONG = bool(os.environ.get("VMM_TEST_LONG"))
+X86_64 = pytest.param("x86_64", marks=pytest.mark.kvm_full)
+AARCH64 = pytest.param("aarch64", marks=pytest.mark.arm64)
+
+
+def both_hosts(*, aarch64: bool = True) -> pytest.MarkDecorator:
+    """Return the mark; without `aarch64` that instance exists in long runs only.
+
+    The test, or a fixture it uses, takes `arch`.
+    """
+    return pytest.mark.parametrize("arch", [X86_64, AARCH64] if aarch64 or LONG else [X86_64])
