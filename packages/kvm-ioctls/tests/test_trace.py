@@ -9,6 +9,7 @@ from collections import Counter as Tally
 
 import pytest
 from kvm_ioctls import (
+    TRACED_EXIT_BYTES,
     ClosedError,
     Constant,
     Drop,
@@ -23,7 +24,6 @@ from kvm_ioctls import (
     traced_exits,
 )
 from kvm_ioctls._ffi import ffi, lib
-from kvm_ioctls._trace import _RECORD
 from kvm_ioctls.testing import TinyGuest
 
 SPIN = bytes.fromhex("ebfe")
@@ -64,7 +64,7 @@ def test_record_has_the_layout_of_c():
     struct.reason, struct.count, struct.how, struct.is_write, struct.size = 4, 5, 6, 7, 8
     (record,) = traced_exits(bytes(ffi.buffer(struct)))
 
-    assert _RECORD.size == ffi.sizeof("struct kvmx_traced")
+    assert ffi.sizeof("struct kvmx_traced") == TRACED_EXIT_BYTES
     assert tuple(record) == (1, 2, 3, 4, 5, 6, 7, 8)
     assert list(RunEnd) == [lib.KVMX_TO_CALLER, lib.KVMX_IN_C, lib.KVMX_KICK, lib.KVMX_SIGNAL, lib.KVMX_WAIT]
 

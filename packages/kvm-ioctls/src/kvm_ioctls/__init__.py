@@ -142,7 +142,7 @@ if TYPE_CHECKING:
     )
     from kvm_ioctls._rings import CoalescedRing, DirtyPage, DirtyRing, RingWrite
     from kvm_ioctls._stats import Stat, StatsFd, StatType, StatUnit
-    from kvm_ioctls._trace import RunEnd, TracedExit, traced_exits
+    from kvm_ioctls._trace import TRACED_EXIT_BYTES, RunEnd, TracedExit, traced_exits
     from kvm_ioctls._x86_64._filters import (
         MsrExits,
         MsrFilterFlags,
@@ -160,6 +160,7 @@ if TYPE_CHECKING:
 __all__ = (
     "API_VERSION",
     "KICK_SIGNAL",
+    "TRACED_EXIT_BYTES",
     "ApResetHold",
     "Arm64Debug",
     "Arm64GuestDebug",
@@ -346,7 +347,7 @@ _LATER = {
     ),
     "_rings": ("CoalescedRing", "DirtyPage", "DirtyRing", "RingWrite"),
     "_stats": ("Stat", "StatType", "StatUnit", "StatsFd"),
-    "_trace": ("RunEnd", "TracedExit", "traced_exits"),
+    "_trace": ("TRACED_EXIT_BYTES", "RunEnd", "TracedExit", "traced_exits"),
     "_memory_flags": (
         "GuestMemfdFlags",
         "MemoryAttributes",

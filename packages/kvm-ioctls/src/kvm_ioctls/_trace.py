@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
-__all__ = ("RunEnd", "TracedExit", "traced_exits")
+__all__ = ("TRACED_EXIT_BYTES", "RunEnd", "TracedExit", "traced_exits")
 
 # struct kvmx_traced of csrc/core.h
 _RECORD = struct.Struct("<QQQIIBBB5x")
+TRACED_EXIT_BYTES = _RECORD.size
+"""Bytes of a record."""
 
 
 class RunEnd(IntEnum):
