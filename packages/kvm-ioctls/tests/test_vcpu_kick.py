@@ -161,9 +161,9 @@ def test_other_signal_resumes_the_guest():
 
             def disturb():
                 _wait_until_busy(guest.vcpu)
-                signal.pthread_kill(main, signal.SIGUSR1)
-                while not seen:
-                    time.sleep(0.001)
+                while not guest.vcpu.stats().interrupted:  # one just before KVM_RUN would be seen at the next
+                    signal.pthread_kill(main, signal.SIGUSR1)
+                    time.sleep(0.01)
                 guest.vcpu.kick()
 
             helper = threading.Thread(target=disturb)
@@ -174,7 +174,7 @@ def test_other_signal_resumes_the_guest():
     finally:
         signal.signal(signal.SIGUSR1, old)
 
-    assert seen == [1]
+    assert seen
 
 
 def test_worker_with_blocked_signals_can_be_kicked():

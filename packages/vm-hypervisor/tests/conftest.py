@@ -77,13 +77,18 @@ class Machine:
             # mov al, vector; out 0x80, al; mov dword es:[0xb0], 0 (EOI); iret
             code = f"b0 {vector:02x} e6 80 66 26 c7 06 b0 00 00 00 00 00 cf"
             self.memory.write(place, bytes.fromhex(code))
+        self.use_local_apic(vcpu)
+        return vcpu
+
+    @staticmethod
+    def use_local_apic(vcpu):
+        """Switch the local APIC on, and show it to the guest through es."""
         sregs = vcpu.fd.get_sregs()
         sregs.es.base = LOCAL_APIC
         vcpu.fd.set_sregs(sregs)
         lapic = bytearray(vcpu.fd.get_lapic())
         lapic[0xF0:0xF4] = (0x1FF).to_bytes(4, "little")  # spurious vector register: enabled
         vcpu.fd.set_lapic(bytes(lapic))
-        return vcpu
 
     def interrupts(self, vcpu, expected, on_interrupt=lambda _count: None):
         """Run until `expected` interrupts came and no further one for a while; return their vectors."""
