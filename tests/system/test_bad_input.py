@@ -522,6 +522,10 @@ ROWS = {
         [*K, "--event-monitor", "path={}/new,fd=1"],
         r"--event-monitor: path=.*/new and fd=1 was given; give exactly one",
     ),
+    "trace nowhere": ([*K, "--trace", ""], r"--trace: the path is empty$"),
+    "trace in no folder": ([*K, "--trace", "{}/no/t"], r"--trace: .*: there is no folder .*/no; "),
+    "trace to a fifo": ([*K, "--trace", "{}/fifo"], r"--trace: .*/fifo: is a FIFO, not a file; give another"),
+    "trace over its kernel": ([*K, "--trace", "{}/kernel"], r"--trace: .*: is what --kernel names too; give"),
     "events to a word": ([*K, "--event-monitor", "fd=x"], r"--event-monitor fd: 'x' is not a number"),
 }
 

@@ -11,6 +11,7 @@ import threading
 import time
 from pathlib import Path
 
+import exits
 import guest
 import pytest
 
@@ -36,8 +37,8 @@ def vmm(initramfs: Path, jobs: str, *options: str) -> list[str]:
     ]
 
 
-def test_disk_serial_file_and_event_fifo_cross(tmp_path, initramfs):
-    """What the guest synced is in the image, its console in the file, the events in the FIFO, in order."""
+def test_files_and_event_fifo_cross(tmp_path, initramfs):
+    """What the guest synced is in the image, its console in its file, exits in theirs, events in the FIFO."""
     disk, nonce = tmp_path / "disk.raw", secrets.token_hex(8)
     guest.root_disk(disk, 16 << 20)
     fifo, console = tmp_path / "events", tmp_path / "console.txt"
@@ -45,7 +46,9 @@ def test_disk_serial_file_and_event_fifo_cross(tmp_path, initramfs):
     lines: list[str] = []
     reader = threading.Thread(target=lambda: lines.extend(fifo.read_text().splitlines()))
     reader.start()
+    trace = tmp_path / "exits.pftrace"
     options = [f"path={disk}", "--serial", f"file={console}", "--event-monitor", f"path={fifo}"]
+    options += ["--trace", str(trace)]
     command = vmm(initramfs, f"vmm.nonce={nonce}", "--disk", *options)
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     reader.join(60)
@@ -57,6 +60,7 @@ def test_disk_serial_file_and_event_fifo_cross(tmp_path, initramfs):
         "starting", "booting", "booted", "userspace-reached", "shutdown", "shutdown",
     ]  # fmt: skip
     assert events[0]["properties"]["host"] == "emulated"
+    assert sum(one.details.get("port") == 0x600 for one in exits.slices(trace)) == 1  # the power button
 
 
 def test_serial_socket_is_relayed_both_ways(tmp_path, initramfs):

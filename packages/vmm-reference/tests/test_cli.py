@@ -73,6 +73,7 @@ def test_help(vmm):
         "--platform",
         "irqchip=",
         "--event-monitor",
+        "--trace",
         "--boot-protocol",
         "--host",
         "-v",
@@ -183,6 +184,7 @@ OPTIONS = (
     "rng",
     "serial",
     "event-monitor",
+    "trace",
     "host",
 )
 KEYS = (

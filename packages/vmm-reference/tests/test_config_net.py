@@ -182,6 +182,8 @@ def test_a_fifo_does_not_cross(tmp_path):
     os.mkfifo(fifo)
     with pytest.raises(ConfigError, match=f"^--net pcap: {fifo}: a FIFO does not reach"):
         _emulated.run(VmConfig(tmp_path / "kernel", nets=[NetConfig(pcap=fifo)]))
+    with pytest.raises(ConfigError, match=r"^--trace: /dev/shm/x: the emulated host has its own /dev;"):
+        _emulated.run(VmConfig(tmp_path / "kernel", trace=Path("/dev/shm/x")))
 
 
 @pytest.mark.parametrize(

@@ -85,6 +85,7 @@ def configs(draw):
         rng=RngConfig(draw(PATHS), ids[4], draw(RINGS)),
         event_monitor=draw(st.none() | PATHS.map(EventMonitorConfig)),
         platform=PlatformConfig(draw(st.sampled_from(Irqchip))),
+        trace=draw(st.none() | PATHS),
     )
 
 

@@ -56,6 +56,18 @@ def test_exit_status(kernel, end, status, err):
     assert (done.returncode, done.stdout, done.stderr) == (status, b"hello\n", err)
 
 
+def test_a_trace_of_the_whole_run(kernel, tmp_path):
+    """Written when the machine ends, for its owner alone."""
+    path = tmp_path / "t.pftrace"
+    line = command(kernel("poweroff"), "--trace", path)
+    done = subprocess.run(line, capture_output=True, stdin=subprocess.DEVNULL, timeout=WAIT)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
+    assert path.stat().st_mode & 0o777 == 0o600
+    trace = path.read_bytes()
+    assert trace.count(b"vcpu0") == 1
+    assert trace.count(b"IO") >= 2  # the text and the end
+
+
 @pytest.mark.parametrize(
     ("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 )

@@ -12,6 +12,7 @@ NOT_NEEDED = frozenset(
         *("zstandard", "lz4"),
         *("dataclasses", "socket", "asyncio", "multiprocessing", "xml", "email", "http", "unittest"),
         *("acpi_tables._reader", "acpi_tables.aml", "kvm_ioctls._exits", "kvm_ioctls.testing"),
+        *("kvm_ioctls._trace", "vm_hypervisor.trace", "tempfile"),
         *("virtio_devices._blk", "virtio_devices._ffi"),
         *("virtio_devices._net", "virtio_devices._pcap", "virtio_devices._tap"),
         *("vmm_reference._doctor", "vmm_reference._emulated", "vmm_reference._open_net"),

@@ -139,6 +139,7 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help="the console: off, null, tty, pty, file=PATH, socket=PATH (default: %(default)s)",
     )
     add("--event-monitor", action=_Once, metavar="path=PATH", help=_keys(EVENT_MONITOR_KEYS, "none"))
+    add("--trace", action=_Once, metavar="PATH", help="a trace of the vCPUs' exits, for ui.perfetto.dev")
     add(
         "--boot-protocol",
         action=_Once,
@@ -249,7 +250,7 @@ def config_from(arguments: argparse.Namespace) -> VmConfig:
     def parse(kind: Callable[[str], _T], text: str, default: _T) -> _T:
         return kind(text) if text else default
 
-    for option in ("kernel", "initramfs"):
+    for option in ("kernel", "initramfs", "trace"):
         if getattr(arguments, option) == "":
             raise ConfigError(f"--{option}", "the path is empty")
     monitor: str | None = arguments.event_monitor
@@ -266,6 +267,7 @@ def config_from(arguments: argparse.Namespace) -> VmConfig:
         rng=parse(RngConfig.parse, arguments.rng, RngConfig()),
         platform=parse(PlatformConfig.parse, arguments.platform, PlatformConfig()),
         event_monitor=None if monitor is None else EventMonitorConfig.parse(monitor),
+        trace=Path(arguments.trace) if arguments.trace else None,
     )
 
 

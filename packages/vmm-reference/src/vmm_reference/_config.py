@@ -235,6 +235,7 @@ class VmConfig:
         boot_protocol: how the kernel is entered.
         cpus, memory, disks, nets, serial, rng, event_monitor: the devices and where their streams end.
         platform: what they are built on.
+        trace: where a trace of the vCPUs' exits goes.
     """
 
     kernel: Path
@@ -249,6 +250,7 @@ class VmConfig:
     rng: RngConfig = RngConfig()
     event_monitor: EventMonitorConfig | None = None
     platform: PlatformConfig = PlatformConfig()
+    trace: Path | None = None
 
     def __attrs_post_init__(self) -> None:
         if len(self.disks) > MAX_DISKS:

@@ -28,7 +28,7 @@ from vmm_reference._config_cpus import CpusConfig
 from vmm_reference._config_net import DEFAULT_ADDRESS, NetConfig
 from vmm_reference._errors import ConfigError, HostError
 from vmm_reference._events import EventMonitor
-from vmm_reference._files import new_outputs_removed
+from vmm_reference._files import new_outputs_removed, written_inside
 from vmm_reference._grammar import quote
 from vmm_reference._serial import SerialBackend, open_backend
 from vmm_reference._serial_input import ConsoleInput
@@ -86,6 +86,10 @@ def _check_crossing(config: VmConfig) -> None:
             )
     for net in config.nets:
         _check_net(net)
+    for option, path in written_inside(config):
+        _check_place(option, path)
+        if path.is_fifo():
+            raise ConfigError(option, f"{path}: a FIFO does not reach into the emulated host; give a file")
     # The host of the guest is a process of this machine: what it may not have, QEMU cannot give it.
     have = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") >> 20
     need = _host_memory(config)
@@ -105,12 +109,6 @@ def _check_net(net: NetConfig) -> None:
             f"{what} of this machine does not exist in the emulated host; leave tap= and fd= out (the "
             f"guest reaches its emulated host at {net.address or DEFAULT_ADDRESS}), or take --host kvm",
         )
-    if net.pcap is not None:
-        _check_place("--net pcap", net.pcap)
-        if net.pcap.is_fifo():
-            raise ConfigError(
-                "--net pcap", f"{net.pcap}: a FIFO does not reach into the emulated host; give a file"
-            )
 
 
 def _check_place(option: str, path: Path) -> None:
@@ -140,14 +138,13 @@ def _lock_disks(config: VmConfig, stack: ExitStack) -> None:
             raise ConfigError("--disk path", str(error)) from None
 
 
-def _make_captures(config: VmConfig) -> None:
-    """Make the capture files: only what exists can be shared with the emulated host."""
-    for net in config.nets:
-        if net.pcap is not None:
-            try:
-                net.pcap.touch(0o600)
-            except OSError as error:
-                raise ConfigError("--net pcap", f"{net.pcap}: {error.strerror}") from None
+def _make_outputs(config: VmConfig) -> None:
+    """Make the files that the VMM inside writes: only what exists can be shared with the emulated host."""
+    for option, path in written_inside(config):
+        try:
+            path.touch(0o600)
+        except OSError as error:
+            raise ConfigError(option, f"{path}: {error.strerror}") from None
 
 
 def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
@@ -179,6 +176,8 @@ def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
         ]
     for name, net in zip(config.net_ids(), config.nets, strict=True):
         words += ["--net", _net_words(name, net)]
+    if config.trace is not None:
+        words += ["--trace", str(config.trace.absolute())]
     if events is not None:
         words += ["--event-monitor", f"path={quote(str(events))}"]
     return [*words, *["-v"] * verbose]
@@ -346,7 +345,7 @@ def _run(config: VmConfig, verbose: int, early: EarlySignals | None) -> int:
     command = [sys.executable, "-m", "vmm_reference", "run", "--host", "kvm"]
     with new_outputs_removed(config, only_empty=True), ExitStack() as stack:
         _lock_disks(config, stack)
-        _make_captures(config)
+        _make_outputs(config)
         serial, events = stack.enter_context(_streams(config))
         try:
             # Until the host is there and hands signals on, its parts may have to be fetched.
@@ -368,5 +367,5 @@ def _run(config: VmConfig, verbose: int, early: EarlySignals | None) -> int:
 
 def _writable(config: VmConfig, events: Path | None) -> Sequence[Path]:
     disks = [disk.path for disk in config.disks if not disk.readonly]
-    captures = [net.pcap for net in config.nets if net.pcap is not None]
-    return [*disks, *captures, *([events] if events is not None else [])]
+    outputs = [path for _, path in written_inside(config)]
+    return [*disks, *outputs, *([events] if events is not None else [])]

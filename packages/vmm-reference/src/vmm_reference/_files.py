@@ -174,8 +174,13 @@ def _outputs(config: VmConfig) -> Sequence[tuple[str, Path]]:
         found.append(("--serial file", config.serial.path))
     if config.event_monitor is not None and config.event_monitor.path is not None:
         found.append(("--event-monitor path", config.event_monitor.path))
-    found += [("--net pcap", net.pcap) for net in config.nets if net.pcap is not None]
-    return found
+    return found + written_inside(config)
+
+
+def written_inside(config: VmConfig) -> list[tuple[str, Path]]:
+    """The outputs that are written next to the guest, in an emulated host too, with their options."""
+    found = [("--net pcap", net.pcap) for net in config.nets if net.pcap is not None]
+    return found + ([] if config.trace is None else [("--trace", config.trace)])
 
 
 def _check_outputs(config: VmConfig) -> None:
@@ -185,6 +190,8 @@ def _check_outputs(config: VmConfig) -> None:
     taken = {_key(path): option for option, path in inputs}
     for option, path in _outputs(config):
         _check_new(option, path)
+        if option == "--trace" and path.is_fifo():  # the machine's end would wait for its reader
+            raise ConfigError(option, f"{path}: is a FIFO, not a file; give another path")
         key = _key(path)
         if key in taken:
             raise ConfigError(option, f"{path}: is what {taken[key]} names too; give another path")

@@ -6,8 +6,9 @@ import select
 import threading
 import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from types import TracebackType
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 from vm_device import BootTimer, EventFd, Lifecycle, LifecycleState, PvpanicEvent
@@ -27,6 +28,9 @@ from vmm_reference._config import VmConfig
 from vmm_reference._errors import StateError
 from vmm_reference._events import EventMonitor
 from vmm_reference._machine import Machine, PlatformDevice
+
+if TYPE_CHECKING:
+    from vm_hypervisor.trace import ExitTrace
 
 _log = logging.getLogger(__name__)
 
@@ -98,6 +102,7 @@ class Vmm:
                 self._on_device_event,
             )
             self.machine = Machine(config, requests, serial_out=serial_out, devices=devices)
+            self._trace = None if config.trace is None else _trace(config.trace, self.machine)
         except BaseException:
             self._monitor.close()
             self._ended.close()
@@ -198,6 +203,8 @@ class Vmm:
             return
         self.request_end(EndReason.STOPPED)
         self._vcpus.stop()
+        if self._trace is not None:
+            self._trace.close()
         if self.state is LifecycleState.RUNNING:
             self._lifecycle.to(LifecycleState.PAUSED)
         self._lifecycle.to(LifecycleState.CLOSED)
@@ -275,3 +282,14 @@ class Vmm:
                     _log.debug("%s", "".join(traceback.format_exception(stop.error)))
                     detail = f"vCPU {stop.index}: {type(stop.error).__name__}: {stop.error}"
                 self.request_end(EndReason.FAILED, detail)
+
+
+def _trace(path: Path, machine: Machine) -> "ExitTrace":
+    """Trace a machine from its first exit on; when that fails it is closed."""
+    from vm_hypervisor.trace import ExitTrace  # noqa: PLC0415 - few need it
+
+    try:
+        return ExitTrace(path, machine.vcpus)
+    except BaseException:
+        machine.close()
+        raise
