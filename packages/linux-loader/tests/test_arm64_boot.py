@@ -9,6 +9,7 @@ import pytest
 from linux_loader import GuestRange, load_image
 from linux_loader.fdt import platform_tree
 from linux_loader.testing import RecordingMemory
+from linux_loader.uefi import tables_address, uefi_handover
 from vm_device import Pl011, Pl031
 from vm_device.platform import AddressRange, AddressSpace, CpuNode, GicNode, MemoryNode, Platform
 from vmm_testhost import SetupError
@@ -44,9 +45,8 @@ def start_code(loaded):
     return struct.pack("<8I2Q", *code, loaded.fdt_range.base, loaded.entry)
 
 
-@pytest.mark.testhost
-def test_a_stock_kernel_starts(tmp_path):
-    """It finds model, processors, PSCI, GIC and ITS, timer, console, clock, command line and initrd."""
+def run(tmp_path, prepare):
+    """Start the kernel on the board, and return what it says; `prepare` writes tables and returns a tree."""
     if shutil.which("qemu-system-aarch64") is None:
         pytest.skip("qemu-system-aarch64 (qemu-system-arm) is not installed")
     try:
@@ -54,38 +54,71 @@ def test_a_stock_kernel_starts(tmp_path):
     except SetupError as error:
         pytest.skip(f"Debian's arm64 kernel cannot be had: {error}")
     memory = RecordingMemory([(BASE, SIZE)])
-    tree = attrs.evolve(platform_tree(virt_board()), reservations=(START, OCCUPIED))
-    initrd = b"070701" + b"0" * 104
+    fdt, tables = prepare(memory)
+    reserved = attrs.evolve(fdt, reservations=(*fdt.reservations, START, OCCUPIED))
     loaded = load_image(
         memory,
         kernel,
         ram_ranges=[(BASE, SIZE)],
-        fdt=tree,
+        fdt=reserved,
         cmdline=CMDLINE,
-        initrd=initrd,
+        initrd=b"070701" + b"0" * 104,
         rng_seed=bytes(32),
     )
     memory.write(START.base, start_code(loaded))
     command = "qemu-system-aarch64 -M virt,gic-version=3 -cpu cortex-a57 -smp 2 -m 512 -nodefaults -no-reboot"
     command += f" -display none -serial stdio -device loader,addr={START.base:#x},cpu-num=0"
-    for number, part in enumerate([loaded.kernel_range, loaded.initrd_range, loaded.fdt_range, START]):
+    parts = [loaded.kernel_range, loaded.initrd_range, loaded.fdt_range, START, *tables]
+    for number, part in enumerate(parts):
         file = tmp_path / str(number)
         file.write_bytes(memory.read(part.base, part.size))
         command += f" -device loader,file={file},addr={part.base:#x},force-raw=on"
     done = subprocess.run(command.split(), capture_output=True, timeout=240, check=True)
-    said = done.stdout.decode(errors="replace")
+    return done.stdout.decode(errors="replace")
+
+
+SAID = (
+    f"Kernel command line: {CMDLINE}",
+    "psci: PSCIv1.",
+    "GICv3:",
+    "arch_timer: cp15 timer(s) running",
+    "smp: Brought up 1 node, 2 CPUs",
+    "random: crng init done",
+    "Trying to unpack rootfs image as initramfs",
+    "Kernel panic - not syncing: VFS: Unable to mount root fs",
+)
+
+
+@pytest.mark.testhost
+def test_a_stock_kernel_starts(tmp_path):
+    """It finds model, processors, PSCI, GIC and ITS, timer, console, clock, command line and initrd."""
+    said = run(tmp_path, lambda _memory: (platform_tree(virt_board()), ()))
     for words in (
+        *SAID,
         "Machine model: linux,dummy-virt",
-        f"Kernel command line: {CMDLINE}",
-        "psci: PSCIv1.",
-        "GICv3:",
         "ITS [mem 0x08080000-0x0809ffff]",
-        "arch_timer: cp15 timer(s) running",
-        "smp: Brought up 1 node, 2 CPUs",
         "9000000.serial: ttyAMA0 at MMIO 0x9000000",
         "rtc-pl031 9010000.rtc: registered as rtc0",
-        "random: crng init done",
-        "Trying to unpack rootfs image as initramfs",
-        "Kernel panic - not syncing: VFS: Unable to mount root fs",
     ):
         assert words in said, said
+
+
+@pytest.mark.testhost
+def test_a_stock_kernel_finds_acpi_tables(tmp_path):
+    """The system table leads it to tables of the same board, of which it complains about nothing."""
+    acpi_tables = pytest.importorskip("acpi_tables")
+
+    def prepare(memory):
+        place = OCCUPIED.end
+        tables = acpi_tables.build_tables(virt_board(), tables_address(place))
+        behind = GuestRange(tables.address, len(tables.blob))
+        handover = uefi_handover(place, behind, tables.rsdp_address, [(BASE, SIZE)])
+        memory.write(handover.address, handover.blob)
+        memory.write(tables.address, tables.blob)
+        return handover.fdt, [GuestRange(place, len(handover.blob)), behind]
+
+    said = run(tmp_path, prepare)
+    for words in (*SAID, "efi: EFI v2.10 by linux-loader", "ARMH0011:00: ttyAMA0 at MMIO 0x9000000"):
+        assert words in said, said
+    assert "WARNING" not in said, said
+    assert "BUG" not in said, said
