@@ -54,6 +54,7 @@ def until(condition, what):
     end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, f"never: {what}"
+        time.sleep(0.0002)  # on one processor the guest has to have it
 
 
 class CountingOps(RecordingOps):
