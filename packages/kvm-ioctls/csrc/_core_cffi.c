@@ -584,172 +584,179 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint32_t, struct kvmx_vcpu * *)
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int)
 /*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/*  2 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/*  3 */ _CFFI_OP(_CFFI_OP_POINTER, 34), // struct kvmx_vcpu * *
-/*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  5 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t)
-/*  6 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/*  7 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/*  8 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, void *)
-/* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 13 */ _CFFI_OP(_CFFI_OP_POINTER, 165), // void *
-/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 15 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_ring *, struct kvmx_exit const *, uint8_t const *)
-/* 16 */ _CFFI_OP(_CFFI_OP_POINTER, 145), // struct kvmx_ring *
-/* 17 */ _CFFI_OP(_CFFI_OP_POINTER, 142), // struct kvmx_exit const *
-/* 18 */ _CFFI_OP(_CFFI_OP_POINTER, 160), // uint8_t const *
-/* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_ring *, struct kvmx_write *, uint32_t)
-/* 21 */ _CFFI_OP(_CFFI_OP_NOOP, 16),
-/* 22 */ _CFFI_OP(_CFFI_OP_POINTER, 153), // struct kvmx_write *
-/* 23 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_table *, struct kvmx_exit const *, uint8_t *)
-/* 26 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // struct kvmx_table *
-/* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 17),
-/* 28 */ _CFFI_OP(_CFFI_OP_POINTER, 160), // uint8_t *
-/* 29 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 30 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_table const *)
-/* 31 */ _CFFI_OP(_CFFI_OP_POINTER, 150), // struct kvmx_table const *
-/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 33 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *)
-/* 34 */ _CFFI_OP(_CFFI_OP_POINTER, 152), // struct kvmx_vcpu *
-/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 36 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int)
-/* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint32_t, struct kvmx_vcpu * *)
+/*  4 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
+/*  6 */ _CFFI_OP(_CFFI_OP_POINTER, 41), // struct kvmx_vcpu * *
+/*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t *)
+/*  9 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 10 */ _CFFI_OP(_CFFI_OP_POINTER, 14), // uint64_t *
+/* 11 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, uint64_t)
+/* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 15 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t, void *)
+/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 20 */ _CFFI_OP(_CFFI_OP_POINTER, 172), // void *
+/* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 22 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_ring *, struct kvmx_exit const *, uint8_t const *)
+/* 23 */ _CFFI_OP(_CFFI_OP_POINTER, 152), // struct kvmx_ring *
+/* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 149), // struct kvmx_exit const *
+/* 25 */ _CFFI_OP(_CFFI_OP_POINTER, 167), // uint8_t const *
+/* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_ring *, struct kvmx_write *, uint32_t)
+/* 28 */ _CFFI_OP(_CFFI_OP_NOOP, 23),
+/* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 160), // struct kvmx_write *
+/* 30 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_table *, struct kvmx_exit const *, uint8_t *)
+/* 33 */ _CFFI_OP(_CFFI_OP_POINTER, 157), // struct kvmx_table *
+/* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 24),
+/* 35 */ _CFFI_OP(_CFFI_OP_POINTER, 167), // uint8_t *
+/* 36 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 37 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_table const *)
+/* 38 */ _CFFI_OP(_CFFI_OP_POINTER, 157), // struct kvmx_table const *
 /* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int, uint32_t, uint8_t *, uint32_t)
-/* 41 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
-/* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 40 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *)
+/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 159), // struct kvmx_vcpu *
+/* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 43 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int)
+/* 44 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 46 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int, uint64_t)
-/* 48 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
+/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int, uint32_t, uint8_t *, uint32_t)
+/* 48 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
 /* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 52 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, struct kvmx_table *, int)
-/* 53 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 54 */ _CFFI_OP(_CFFI_OP_NOOP, 26),
-/* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 56 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 57 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, struct kvmx_traced *, uint32_t)
-/* 58 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 59 */ _CFFI_OP(_CFFI_OP_POINTER, 151), // struct kvmx_traced *
-/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 62 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint32_t)
-/* 63 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 65 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 66 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t)
-/* 67 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 68 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t, uint64_t)
-/* 71 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 75 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t, void *)
-/* 76 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 77 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 79 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 80 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint8_t *, uint64_t)
-/* 81 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 82 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
-/* 83 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 85 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint8_t const *, uint64_t)
-/* 86 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 87 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
-/* 88 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 89 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 90 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, char const * *, char const * *, uint32_t *, uint32_t *)
-/* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 92 */ _CFFI_OP(_CFFI_OP_POINTER, 136), // char const * *
-/* 93 */ _CFFI_OP(_CFFI_OP_NOOP, 92),
-/* 94 */ _CFFI_OP(_CFFI_OP_POINTER, 2), // uint32_t *
-/* 95 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
+/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 51 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, int, uint64_t)
+/* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 57 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 58 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 59 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, struct kvmx_table *, int)
+/* 60 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 61 */ _CFFI_OP(_CFFI_OP_NOOP, 33),
+/* 62 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, struct kvmx_traced *, uint32_t)
+/* 65 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 66 */ _CFFI_OP(_CFFI_OP_POINTER, 158), // struct kvmx_traced *
+/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 69 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint32_t)
+/* 70 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 71 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 72 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t)
+/* 74 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 75 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t, uint64_t)
+/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 81 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 82 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint64_t, void *)
+/* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
+/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint8_t *, uint64_t)
+/* 88 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 89 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 90 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 91 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct kvmx_vcpu *, uint8_t const *, uint64_t)
+/* 93 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 94 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
+/* 95 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 96 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, uint64_t)
-/* 98 */ _CFFI_OP(_CFFI_OP_NOOP, 28),
-/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 102 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t const *, uint64_t, struct kvmx_exit *)
-/* 103 */ _CFFI_OP(_CFFI_OP_NOOP, 18),
-/* 104 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 142), // struct kvmx_exit *
-/* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, struct kvmx_write *)
-/* 108 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 110 */ _CFFI_OP(_CFFI_OP_NOOP, 22),
-/* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, uint32_t *, struct kvmx_dirty *)
-/* 113 */ _CFFI_OP(_CFFI_OP_NOOP, 13),
-/* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 94),
-/* 116 */ _CFFI_OP(_CFFI_OP_POINTER, 141), // struct kvmx_dirty *
-/* 117 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
-/* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION, 105), // struct kvmx_exit *()(struct kvmx_vcpu *)
-/* 121 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 122 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 123 */ _CFFI_OP(_CFFI_OP_FUNCTION, 148), // struct kvmx_stats *()(struct kvmx_vcpu *)
-/* 124 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION, 7), // uint64_t()(uint64_t const *)
-/* 127 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // uint64_t const *
-/* 128 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION, 165), // void()(struct kvmx_vcpu *)
-/* 130 */ _CFFI_OP(_CFFI_OP_NOOP, 34),
-/* 131 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 132 */ _CFFI_OP(_CFFI_OP_FUNCTION, 165), // void()(uint64_t *, uint64_t)
-/* 133 */ _CFFI_OP(_CFFI_OP_POINTER, 7), // uint64_t *
-/* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint32_t, char const * *, char const * *, uint32_t *, uint32_t *)
+/* 98 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 99 */ _CFFI_OP(_CFFI_OP_POINTER, 143), // char const * *
+/* 100 */ _CFFI_OP(_CFFI_OP_NOOP, 99),
+/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 5), // uint32_t *
+/* 102 */ _CFFI_OP(_CFFI_OP_NOOP, 101),
+/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, uint64_t)
+/* 105 */ _CFFI_OP(_CFFI_OP_NOOP, 35),
+/* 106 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 107 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 108 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 109 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t const *, uint64_t, struct kvmx_exit *)
+/* 110 */ _CFFI_OP(_CFFI_OP_NOOP, 25),
+/* 111 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 112 */ _CFFI_OP(_CFFI_OP_POINTER, 149), // struct kvmx_exit *
+/* 113 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 114 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, struct kvmx_write *)
+/* 115 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
+/* 116 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 117 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 118 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 119 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void *, uint32_t, uint32_t *, struct kvmx_dirty *)
+/* 120 */ _CFFI_OP(_CFFI_OP_NOOP, 20),
+/* 121 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
+/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 101),
+/* 123 */ _CFFI_OP(_CFFI_OP_POINTER, 148), // struct kvmx_dirty *
+/* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
+/* 126 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 127 */ _CFFI_OP(_CFFI_OP_FUNCTION, 112), // struct kvmx_exit *()(struct kvmx_vcpu *)
+/* 128 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 155), // struct kvmx_stats *()(struct kvmx_vcpu *)
+/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 132 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 133 */ _CFFI_OP(_CFFI_OP_FUNCTION, 14), // uint64_t()(uint64_t const *)
+/* 134 */ _CFFI_OP(_CFFI_OP_POINTER, 14), // uint64_t const *
 /* 135 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 136 */ _CFFI_OP(_CFFI_OP_POINTER, 137), // char const *
-/* 137 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
-/* 138 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum kvmx_action
-/* 139 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum kvmx_how
-/* 140 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
-/* 141 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct kvmx_dirty
-/* 142 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct kvmx_exit
-/* 143 */ _CFFI_OP(_CFFI_OP_POINTER, 144), // struct kvmx_range *
-/* 144 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct kvmx_range
-/* 145 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct kvmx_ring
-/* 146 */ _CFFI_OP(_CFFI_OP_POINTER, 147), // struct kvmx_slot *
-/* 147 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct kvmx_slot
-/* 148 */ _CFFI_OP(_CFFI_OP_POINTER, 149), // struct kvmx_stats *
-/* 149 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct kvmx_stats
-/* 150 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct kvmx_table
-/* 151 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct kvmx_traced
-/* 152 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct kvmx_vcpu
-/* 153 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct kvmx_write
-/* 154 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[32]
-/* 155 */ (_cffi_opcode_t)(32),
-/* 156 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[48]
-/* 157 */ (_cffi_opcode_t)(48),
-/* 158 */ _CFFI_OP(_CFFI_OP_ARRAY, 7), // uint64_t[7]
-/* 159 */ (_cffi_opcode_t)(7),
-/* 160 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 161 */ _CFFI_OP(_CFFI_OP_ARRAY, 160), // uint8_t[2]
-/* 162 */ (_cffi_opcode_t)(2),
-/* 163 */ _CFFI_OP(_CFFI_OP_ARRAY, 160), // uint8_t[5]
-/* 164 */ (_cffi_opcode_t)(5),
-/* 165 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(struct kvmx_vcpu *)
+/* 137 */ _CFFI_OP(_CFFI_OP_NOOP, 41),
+/* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 172), // void()(uint64_t *, uint64_t)
+/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 10),
+/* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 142 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 143 */ _CFFI_OP(_CFFI_OP_POINTER, 144), // char const *
+/* 144 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 2), // char
+/* 145 */ _CFFI_OP(_CFFI_OP_ENUM, 0), // enum kvmx_action
+/* 146 */ _CFFI_OP(_CFFI_OP_ENUM, 1), // enum kvmx_how
+/* 147 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 21), // int32_t
+/* 148 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct kvmx_dirty
+/* 149 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct kvmx_exit
+/* 150 */ _CFFI_OP(_CFFI_OP_POINTER, 151), // struct kvmx_range *
+/* 151 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct kvmx_range
+/* 152 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct kvmx_ring
+/* 153 */ _CFFI_OP(_CFFI_OP_POINTER, 154), // struct kvmx_slot *
+/* 154 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct kvmx_slot
+/* 155 */ _CFFI_OP(_CFFI_OP_POINTER, 156), // struct kvmx_stats *
+/* 156 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct kvmx_stats
+/* 157 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct kvmx_table
+/* 158 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 7), // struct kvmx_traced
+/* 159 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 8), // struct kvmx_vcpu
+/* 160 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 9), // struct kvmx_write
+/* 161 */ _CFFI_OP(_CFFI_OP_ARRAY, 14), // uint64_t[32]
+/* 162 */ (_cffi_opcode_t)(32),
+/* 163 */ _CFFI_OP(_CFFI_OP_ARRAY, 14), // uint64_t[48]
+/* 164 */ (_cffi_opcode_t)(48),
+/* 165 */ _CFFI_OP(_CFFI_OP_ARRAY, 14), // uint64_t[7]
+/* 166 */ (_cffi_opcode_t)(7),
+/* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 168 */ _CFFI_OP(_CFFI_OP_ARRAY, 167), // uint8_t[2]
+/* 169 */ (_cffi_opcode_t)(2),
+/* 170 */ _CFFI_OP(_CFFI_OP_ARRAY, 167), // uint8_t[5]
+/* 171 */ (_cffi_opcode_t)(5),
+/* 172 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_const_KVMX_NONE(unsigned long long *o)
@@ -877,10 +884,10 @@ _cffi_f_kvmx_cell_load(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(127), arg0, (char **)&x0);
+      _cffi_type(134), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(127), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(134), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -919,10 +926,10 @@ _cffi_f_kvmx_cell_store(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(133), arg0, (char **)&x0);
+      _cffi_type(10), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(133), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(10), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -969,10 +976,10 @@ _cffi_f_kvmx_coalesced_drain(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg0, (char **)&x0);
+      _cffi_type(20), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(20), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -982,10 +989,10 @@ _cffi_f_kvmx_coalesced_drain(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg2, (char **)&x2);
+      _cffi_type(29), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct kvmx_write *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1003,6 +1010,54 @@ _cffi_f_kvmx_coalesced_drain(PyObject *self, PyObject *args)
 }
 #else
 #  define _cffi_f_kvmx_coalesced_drain _cffi_d_kvmx_coalesced_drain
+#endif
+
+static int _cffi_d_kvmx_core_cookie(int x0, uint64_t * x1)
+{
+  return kvmx_core_cookie(x0, x1);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_kvmx_core_cookie(PyObject *self, PyObject *args)
+{
+  int x0;
+  uint64_t * x1;
+  Py_ssize_t datasize;
+  struct _cffi_freeme_s *large_args_free = NULL;
+  int result;
+  PyObject *pyresult;
+  PyObject *arg0;
+  PyObject *arg1;
+
+  if (!PyArg_UnpackTuple(args, "kvmx_core_cookie", 2, 2, &arg0, &arg1))
+    return NULL;
+
+  x0 = _cffi_to_c_int(arg0, int);
+  if (x0 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(10), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(10), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = kvmx_core_cookie(x0, x1); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
+  return pyresult;
+}
+#else
+#  define _cffi_f_kvmx_core_cookie _cffi_d_kvmx_core_cookie
 #endif
 
 static int _cffi_d_kvmx_decode(uint8_t const * x0, uint64_t x1, struct kvmx_exit * x2)
@@ -1028,10 +1083,10 @@ _cffi_f_kvmx_decode(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(18), arg0, (char **)&x0);
+      _cffi_type(25), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(18), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(25), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1041,10 +1096,10 @@ _cffi_f_kvmx_decode(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg2, (char **)&x2);
+      _cffi_type(112), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct kvmx_exit *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(112), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1089,10 +1144,10 @@ _cffi_f_kvmx_dirty_harvest(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg0, (char **)&x0);
+      _cffi_type(20), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(20), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1102,19 +1157,19 @@ _cffi_f_kvmx_dirty_harvest(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg2, (char **)&x2);
+      _cffi_type(101), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(101), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(116), arg3, (char **)&x3);
+      _cffi_type(123), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (struct kvmx_dirty *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(116), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(123), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1191,10 +1246,10 @@ _cffi_f_kvmx_ioctl(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg2, (char **)&x2);
+      _cffi_type(20), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(20), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1291,37 +1346,37 @@ _cffi_f_kvmx_layout(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(92), arg1, (char **)&x1);
+      _cffi_type(99), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (char const * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(92), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(99), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(92), arg2, (char **)&x2);
+      _cffi_type(99), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (char const * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(92), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(99), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg3, (char **)&x3);
+      _cffi_type(101), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(101), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(94), arg4, (char **)&x4);
+      _cffi_type(101), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint32_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(94), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(101), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1364,28 +1419,28 @@ _cffi_f_kvmx_native(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg0, (char **)&x0);
+      _cffi_type(33), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_table *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(33), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg1, (char **)&x1);
+      _cffi_type(24), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct kvmx_exit const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(24), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(28), arg2, (char **)&x2);
+      _cffi_type(35), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(28), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(35), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1428,10 +1483,10 @@ _cffi_f_kvmx_reply(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(28), arg0, (char **)&x0);
+      _cffi_type(35), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(28), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(35), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1482,28 +1537,28 @@ _cffi_f_kvmx_ring_put(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(16), arg0, (char **)&x0);
+      _cffi_type(23), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(16), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(17), arg1, (char **)&x1);
+      _cffi_type(24), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct kvmx_exit const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(17), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(24), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(18), arg2, (char **)&x2);
+      _cffi_type(25), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(18), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(25), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1546,19 +1601,19 @@ _cffi_f_kvmx_ring_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(16), arg0, (char **)&x0);
+      _cffi_type(23), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_ring *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(16), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(23), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(22), arg1, (char **)&x1);
+      _cffi_type(29), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct kvmx_write *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(22), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(29), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1608,6 +1663,36 @@ _cffi_f_kvmx_selftest_overrun(PyObject *self, PyObject *noarg)
 #  define _cffi_f_kvmx_selftest_overrun _cffi_d_kvmx_selftest_overrun
 #endif
 
+static int _cffi_d_kvmx_share_core(int x0)
+{
+  return kvmx_share_core(x0);
+}
+#ifndef PYPY_VERSION
+static PyObject *
+_cffi_f_kvmx_share_core(PyObject *self, PyObject *arg0)
+{
+  int x0;
+  int result;
+  PyObject *pyresult;
+
+  x0 = _cffi_to_c_int(arg0, int);
+  if (x0 == (int)-1 && PyErr_Occurred())
+    return NULL;
+
+  Py_BEGIN_ALLOW_THREADS
+  _cffi_restore_errno();
+  { result = kvmx_share_core(x0); }
+  _cffi_save_errno();
+  Py_END_ALLOW_THREADS
+
+  (void)self; /* unused */
+  pyresult = _cffi_from_c_int(result, int);
+  return pyresult;
+}
+#else
+#  define _cffi_f_kvmx_share_core _cffi_d_kvmx_share_core
+#endif
+
 static int _cffi_d_kvmx_table_check(struct kvmx_table const * x0)
 {
   return kvmx_table_check(x0);
@@ -1623,10 +1708,10 @@ _cffi_f_kvmx_table_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(31), arg0, (char **)&x0);
+      _cffi_type(38), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_table const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(31), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(38), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1659,10 +1744,10 @@ _cffi_f_kvmx_vcpu_abandon(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1697,10 +1782,10 @@ _cffi_f_kvmx_vcpu_close(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1751,10 +1836,10 @@ _cffi_f_kvmx_vcpu_create(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(3), arg2, (char **)&x2);
+      _cffi_type(6), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu * *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(3), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(6), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1787,10 +1872,10 @@ _cffi_f_kvmx_vcpu_destroy(PyObject *self, PyObject *arg0)
   struct _cffi_freeme_s *large_args_free = NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1825,10 +1910,10 @@ _cffi_f_kvmx_vcpu_exit(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1840,7 +1925,7 @@ _cffi_f_kvmx_vcpu_exit(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(105));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(112));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -1871,19 +1956,19 @@ _cffi_f_kvmx_vcpu_get_data(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(28), arg1, (char **)&x1);
+      _cffi_type(35), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(28), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(35), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1930,10 +2015,10 @@ _cffi_f_kvmx_vcpu_ioctl(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1943,10 +2028,10 @@ _cffi_f_kvmx_vcpu_ioctl(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(13), arg2, (char **)&x2);
+      _cffi_type(20), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(13), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(20), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1989,10 +2074,10 @@ _cffi_f_kvmx_vcpu_ioctl_value(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2035,10 +2120,10 @@ _cffi_f_kvmx_vcpu_kick(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2073,10 +2158,10 @@ _cffi_f_kvmx_vcpu_ready(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2119,10 +2204,10 @@ _cffi_f_kvmx_vcpu_reply(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2173,10 +2258,10 @@ _cffi_f_kvmx_vcpu_reply_msr(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2225,10 +2310,10 @@ _cffi_f_kvmx_vcpu_request_window(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2275,19 +2360,19 @@ _cffi_f_kvmx_vcpu_run(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(26), arg1, (char **)&x1);
+      _cffi_type(33), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct kvmx_table *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(26), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(33), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2334,19 +2419,19 @@ _cffi_f_kvmx_vcpu_set_data(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(18), arg1, (char **)&x1);
+      _cffi_type(25), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(18), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(25), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2391,10 +2476,10 @@ _cffi_f_kvmx_vcpu_set_value(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2433,10 +2518,10 @@ _cffi_f_kvmx_vcpu_stats(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2448,7 +2533,7 @@ _cffi_f_kvmx_vcpu_stats(PyObject *self, PyObject *arg0)
   Py_END_ALLOW_THREADS
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(148));
+  pyresult = _cffi_from_c_pointer((char *)result, _cffi_type(155));
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -2483,10 +2568,10 @@ _cffi_f_kvmx_vcpu_sync_copy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2500,10 +2585,10 @@ _cffi_f_kvmx_vcpu_sync_copy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(28), arg3, (char **)&x3);
+      _cffi_type(35), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(28), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(35), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2550,10 +2635,10 @@ _cffi_f_kvmx_vcpu_sync_masks(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2602,10 +2687,10 @@ _cffi_f_kvmx_vcpu_trace(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2652,19 +2737,19 @@ _cffi_f_kvmx_vcpu_trace_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(59), arg1, (char **)&x1);
+      _cffi_type(66), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct kvmx_traced *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(59), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(66), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2703,10 +2788,10 @@ _cffi_f_kvmx_vcpu_user(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(34), arg0, (char **)&x0);
+      _cffi_type(41), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct kvmx_vcpu *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(34), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(41), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3763,244 +3848,246 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "KX_XEN_HVM_SET_ATTR", (void *)_cffi_const_KX_XEN_HVM_SET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_XEN_VCPU_GET_ATTR", (void *)_cffi_const_KX_XEN_VCPU_GET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "KX_XEN_VCPU_SET_ATTR", (void *)_cffi_const_KX_XEN_VCPU_SET_ATTR, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "kvmx_block_signals", (void *)_cffi_f_kvmx_block_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 118), (void *)_cffi_d_kvmx_block_signals },
-  { "kvmx_cell_load", (void *)_cffi_f_kvmx_cell_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 126), (void *)_cffi_d_kvmx_cell_load },
-  { "kvmx_cell_store", (void *)_cffi_f_kvmx_cell_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 132), (void *)_cffi_d_kvmx_cell_store },
-  { "kvmx_coalesced_drain", (void *)_cffi_f_kvmx_coalesced_drain, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_kvmx_coalesced_drain },
-  { "kvmx_decode", (void *)_cffi_f_kvmx_decode, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 102), (void *)_cffi_d_kvmx_decode },
-  { "kvmx_dirty_harvest", (void *)_cffi_f_kvmx_dirty_harvest, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_kvmx_dirty_harvest },
-  { "kvmx_install_kick", (void *)_cffi_f_kvmx_install_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 118), (void *)_cffi_d_kvmx_install_kick },
-  { "kvmx_ioctl", (void *)_cffi_f_kvmx_ioctl, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_kvmx_ioctl },
-  { "kvmx_ioctl_value", (void *)_cffi_f_kvmx_ioctl_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 5), (void *)_cffi_d_kvmx_ioctl_value },
-  { "kvmx_layout", (void *)_cffi_f_kvmx_layout, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 90), (void *)_cffi_d_kvmx_layout },
-  { "kvmx_native", (void *)_cffi_f_kvmx_native, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 25), (void *)_cffi_d_kvmx_native },
-  { "kvmx_reply", (void *)_cffi_f_kvmx_reply, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 97), (void *)_cffi_d_kvmx_reply },
-  { "kvmx_ring_put", (void *)_cffi_f_kvmx_ring_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 15), (void *)_cffi_d_kvmx_ring_put },
-  { "kvmx_ring_take", (void *)_cffi_f_kvmx_ring_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 20), (void *)_cffi_d_kvmx_ring_take },
-  { "kvmx_selftest_overrun", (void *)_cffi_f_kvmx_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 118), (void *)_cffi_d_kvmx_selftest_overrun },
-  { "kvmx_table_check", (void *)_cffi_f_kvmx_table_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 30), (void *)_cffi_d_kvmx_table_check },
-  { "kvmx_vcpu_abandon", (void *)_cffi_f_kvmx_vcpu_abandon, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 129), (void *)_cffi_d_kvmx_vcpu_abandon },
-  { "kvmx_vcpu_close", (void *)_cffi_f_kvmx_vcpu_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 33), (void *)_cffi_d_kvmx_vcpu_close },
-  { "kvmx_vcpu_create", (void *)_cffi_f_kvmx_vcpu_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_kvmx_vcpu_create },
-  { "kvmx_vcpu_destroy", (void *)_cffi_f_kvmx_vcpu_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 129), (void *)_cffi_d_kvmx_vcpu_destroy },
-  { "kvmx_vcpu_exit", (void *)_cffi_f_kvmx_vcpu_exit, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 120), (void *)_cffi_d_kvmx_vcpu_exit },
-  { "kvmx_vcpu_get_data", (void *)_cffi_f_kvmx_vcpu_get_data, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 80), (void *)_cffi_d_kvmx_vcpu_get_data },
-  { "kvmx_vcpu_ioctl", (void *)_cffi_f_kvmx_vcpu_ioctl, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 75), (void *)_cffi_d_kvmx_vcpu_ioctl },
-  { "kvmx_vcpu_ioctl_value", (void *)_cffi_f_kvmx_vcpu_ioctl_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_kvmx_vcpu_ioctl_value },
-  { "kvmx_vcpu_kick", (void *)_cffi_f_kvmx_vcpu_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 33), (void *)_cffi_d_kvmx_vcpu_kick },
-  { "kvmx_vcpu_ready", (void *)_cffi_f_kvmx_vcpu_ready, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 33), (void *)_cffi_d_kvmx_vcpu_ready },
-  { "kvmx_vcpu_reply", (void *)_cffi_f_kvmx_vcpu_reply, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_kvmx_vcpu_reply },
-  { "kvmx_vcpu_reply_msr", (void *)_cffi_f_kvmx_vcpu_reply_msr, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_kvmx_vcpu_reply_msr },
-  { "kvmx_vcpu_request_window", (void *)_cffi_f_kvmx_vcpu_request_window, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 36), (void *)_cffi_d_kvmx_vcpu_request_window },
-  { "kvmx_vcpu_run", (void *)_cffi_f_kvmx_vcpu_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 52), (void *)_cffi_d_kvmx_vcpu_run },
-  { "kvmx_vcpu_set_data", (void *)_cffi_f_kvmx_vcpu_set_data, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 85), (void *)_cffi_d_kvmx_vcpu_set_data },
-  { "kvmx_vcpu_set_value", (void *)_cffi_f_kvmx_vcpu_set_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 66), (void *)_cffi_d_kvmx_vcpu_set_value },
-  { "kvmx_vcpu_stats", (void *)_cffi_f_kvmx_vcpu_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 123), (void *)_cffi_d_kvmx_vcpu_stats },
-  { "kvmx_vcpu_sync_copy", (void *)_cffi_f_kvmx_vcpu_sync_copy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 40), (void *)_cffi_d_kvmx_vcpu_sync_copy },
-  { "kvmx_vcpu_sync_masks", (void *)_cffi_f_kvmx_vcpu_sync_masks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 70), (void *)_cffi_d_kvmx_vcpu_sync_masks },
-  { "kvmx_vcpu_trace", (void *)_cffi_f_kvmx_vcpu_trace, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 62), (void *)_cffi_d_kvmx_vcpu_trace },
-  { "kvmx_vcpu_trace_take", (void *)_cffi_f_kvmx_vcpu_trace_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 57), (void *)_cffi_d_kvmx_vcpu_trace_take },
-  { "kvmx_vcpu_user", (void *)_cffi_f_kvmx_vcpu_user, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 33), (void *)_cffi_d_kvmx_vcpu_user },
+  { "kvmx_block_signals", (void *)_cffi_f_kvmx_block_signals, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 125), (void *)_cffi_d_kvmx_block_signals },
+  { "kvmx_cell_load", (void *)_cffi_f_kvmx_cell_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 133), (void *)_cffi_d_kvmx_cell_load },
+  { "kvmx_cell_store", (void *)_cffi_f_kvmx_cell_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_kvmx_cell_store },
+  { "kvmx_coalesced_drain", (void *)_cffi_f_kvmx_coalesced_drain, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 114), (void *)_cffi_d_kvmx_coalesced_drain },
+  { "kvmx_core_cookie", (void *)_cffi_f_kvmx_core_cookie, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_kvmx_core_cookie },
+  { "kvmx_decode", (void *)_cffi_f_kvmx_decode, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 109), (void *)_cffi_d_kvmx_decode },
+  { "kvmx_dirty_harvest", (void *)_cffi_f_kvmx_dirty_harvest, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 119), (void *)_cffi_d_kvmx_dirty_harvest },
+  { "kvmx_install_kick", (void *)_cffi_f_kvmx_install_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 125), (void *)_cffi_d_kvmx_install_kick },
+  { "kvmx_ioctl", (void *)_cffi_f_kvmx_ioctl, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_kvmx_ioctl },
+  { "kvmx_ioctl_value", (void *)_cffi_f_kvmx_ioctl_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 12), (void *)_cffi_d_kvmx_ioctl_value },
+  { "kvmx_layout", (void *)_cffi_f_kvmx_layout, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 97), (void *)_cffi_d_kvmx_layout },
+  { "kvmx_native", (void *)_cffi_f_kvmx_native, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_kvmx_native },
+  { "kvmx_reply", (void *)_cffi_f_kvmx_reply, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 104), (void *)_cffi_d_kvmx_reply },
+  { "kvmx_ring_put", (void *)_cffi_f_kvmx_ring_put, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 22), (void *)_cffi_d_kvmx_ring_put },
+  { "kvmx_ring_take", (void *)_cffi_f_kvmx_ring_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 27), (void *)_cffi_d_kvmx_ring_take },
+  { "kvmx_selftest_overrun", (void *)_cffi_f_kvmx_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 125), (void *)_cffi_d_kvmx_selftest_overrun },
+  { "kvmx_share_core", (void *)_cffi_f_kvmx_share_core, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_kvmx_share_core },
+  { "kvmx_table_check", (void *)_cffi_f_kvmx_table_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 37), (void *)_cffi_d_kvmx_table_check },
+  { "kvmx_vcpu_abandon", (void *)_cffi_f_kvmx_vcpu_abandon, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 136), (void *)_cffi_d_kvmx_vcpu_abandon },
+  { "kvmx_vcpu_close", (void *)_cffi_f_kvmx_vcpu_close, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 40), (void *)_cffi_d_kvmx_vcpu_close },
+  { "kvmx_vcpu_create", (void *)_cffi_f_kvmx_vcpu_create, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_kvmx_vcpu_create },
+  { "kvmx_vcpu_destroy", (void *)_cffi_f_kvmx_vcpu_destroy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 136), (void *)_cffi_d_kvmx_vcpu_destroy },
+  { "kvmx_vcpu_exit", (void *)_cffi_f_kvmx_vcpu_exit, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 127), (void *)_cffi_d_kvmx_vcpu_exit },
+  { "kvmx_vcpu_get_data", (void *)_cffi_f_kvmx_vcpu_get_data, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 87), (void *)_cffi_d_kvmx_vcpu_get_data },
+  { "kvmx_vcpu_ioctl", (void *)_cffi_f_kvmx_vcpu_ioctl, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 82), (void *)_cffi_d_kvmx_vcpu_ioctl },
+  { "kvmx_vcpu_ioctl_value", (void *)_cffi_f_kvmx_vcpu_ioctl_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 77), (void *)_cffi_d_kvmx_vcpu_ioctl_value },
+  { "kvmx_vcpu_kick", (void *)_cffi_f_kvmx_vcpu_kick, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 40), (void *)_cffi_d_kvmx_vcpu_kick },
+  { "kvmx_vcpu_ready", (void *)_cffi_f_kvmx_vcpu_ready, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 40), (void *)_cffi_d_kvmx_vcpu_ready },
+  { "kvmx_vcpu_reply", (void *)_cffi_f_kvmx_vcpu_reply, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 77), (void *)_cffi_d_kvmx_vcpu_reply },
+  { "kvmx_vcpu_reply_msr", (void *)_cffi_f_kvmx_vcpu_reply_msr, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 54), (void *)_cffi_d_kvmx_vcpu_reply_msr },
+  { "kvmx_vcpu_request_window", (void *)_cffi_f_kvmx_vcpu_request_window, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 43), (void *)_cffi_d_kvmx_vcpu_request_window },
+  { "kvmx_vcpu_run", (void *)_cffi_f_kvmx_vcpu_run, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 59), (void *)_cffi_d_kvmx_vcpu_run },
+  { "kvmx_vcpu_set_data", (void *)_cffi_f_kvmx_vcpu_set_data, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 92), (void *)_cffi_d_kvmx_vcpu_set_data },
+  { "kvmx_vcpu_set_value", (void *)_cffi_f_kvmx_vcpu_set_value, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 73), (void *)_cffi_d_kvmx_vcpu_set_value },
+  { "kvmx_vcpu_stats", (void *)_cffi_f_kvmx_vcpu_stats, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 130), (void *)_cffi_d_kvmx_vcpu_stats },
+  { "kvmx_vcpu_sync_copy", (void *)_cffi_f_kvmx_vcpu_sync_copy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 47), (void *)_cffi_d_kvmx_vcpu_sync_copy },
+  { "kvmx_vcpu_sync_masks", (void *)_cffi_f_kvmx_vcpu_sync_masks, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 77), (void *)_cffi_d_kvmx_vcpu_sync_masks },
+  { "kvmx_vcpu_trace", (void *)_cffi_f_kvmx_vcpu_trace, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 69), (void *)_cffi_d_kvmx_vcpu_trace },
+  { "kvmx_vcpu_trace_take", (void *)_cffi_f_kvmx_vcpu_trace_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_kvmx_vcpu_trace_take },
+  { "kvmx_vcpu_user", (void *)_cffi_f_kvmx_vcpu_user, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 40), (void *)_cffi_d_kvmx_vcpu_user },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
   { "page", offsetof(struct kvmx_dirty, page),
             sizeof(((struct kvmx_dirty *)0)->page),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "slot", offsetof(struct kvmx_dirty, slot),
             sizeof(((struct kvmx_dirty *)0)->slot),
-            _CFFI_OP(_CFFI_OP_NOOP, 2) },
+            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pad", offsetof(struct kvmx_dirty, pad),
            sizeof(((struct kvmx_dirty *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 2) },
+           _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "reason", offsetof(struct kvmx_exit, reason),
               sizeof(((struct kvmx_exit *)0)->reason),
-              _CFFI_OP(_CFFI_OP_NOOP, 2) },
+              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "is_mmio", offsetof(struct kvmx_exit, is_mmio),
                sizeof(((struct kvmx_exit *)0)->is_mmio),
-               _CFFI_OP(_CFFI_OP_NOOP, 160) },
+               _CFFI_OP(_CFFI_OP_NOOP, 167) },
   { "is_write", offsetof(struct kvmx_exit, is_write),
                 sizeof(((struct kvmx_exit *)0)->is_write),
-                _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                _CFFI_OP(_CFFI_OP_NOOP, 167) },
   { "size", offsetof(struct kvmx_exit, size),
             sizeof(((struct kvmx_exit *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 160) },
+            _CFFI_OP(_CFFI_OP_NOOP, 167) },
   { "pad", offsetof(struct kvmx_exit, pad),
            sizeof(((struct kvmx_exit *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 160) },
+           _CFFI_OP(_CFFI_OP_NOOP, 167) },
   { "count", offsetof(struct kvmx_exit, count),
              sizeof(((struct kvmx_exit *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
+             _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nwords", offsetof(struct kvmx_exit, nwords),
               sizeof(((struct kvmx_exit *)0)->nwords),
-              _CFFI_OP(_CFFI_OP_NOOP, 2) },
+              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "addr", offsetof(struct kvmx_exit, addr),
             sizeof(((struct kvmx_exit *)0)->addr),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "value", offsetof(struct kvmx_exit, value),
              sizeof(((struct kvmx_exit *)0)->value),
-             _CFFI_OP(_CFFI_OP_NOOP, 7) },
+             _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "data_offset", offsetof(struct kvmx_exit, data_offset),
                    sizeof(((struct kvmx_exit *)0)->data_offset),
-                   _CFFI_OP(_CFFI_OP_NOOP, 7) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "words", offsetof(struct kvmx_exit, words),
              sizeof(((struct kvmx_exit *)0)->words),
-             _CFFI_OP(_CFFI_OP_NOOP, 154) },
+             _CFFI_OP(_CFFI_OP_NOOP, 161) },
   { "base", offsetof(struct kvmx_range, base),
             sizeof(((struct kvmx_range *)0)->base),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "last", offsetof(struct kvmx_range, last),
             sizeof(((struct kvmx_range *)0)->last),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "constant", offsetof(struct kvmx_range, constant),
                 sizeof(((struct kvmx_range *)0)->constant),
-                _CFFI_OP(_CFFI_OP_NOOP, 7) },
+                _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "read_cell", offsetof(struct kvmx_range, read_cell),
                  sizeof(((struct kvmx_range *)0)->read_cell),
-                 _CFFI_OP(_CFFI_OP_NOOP, 133) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "write_cell", offsetof(struct kvmx_range, write_cell),
                   sizeof(((struct kvmx_range *)0)->write_cell),
-                  _CFFI_OP(_CFFI_OP_NOOP, 133) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
   { "ring", offsetof(struct kvmx_range, ring),
             sizeof(((struct kvmx_range *)0)->ring),
-            _CFFI_OP(_CFFI_OP_NOOP, 16) },
+            _CFFI_OP(_CFFI_OP_NOOP, 23) },
   { "hits", offsetof(struct kvmx_range, hits),
             sizeof(((struct kvmx_range *)0)->hits),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "fd", offsetof(struct kvmx_range, fd),
           sizeof(((struct kvmx_range *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 140) },
+          _CFFI_OP(_CFFI_OP_NOOP, 147) },
   { "read_kind", offsetof(struct kvmx_range, read_kind),
                  sizeof(((struct kvmx_range *)0)->read_kind),
-                 _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 167) },
   { "write_kind", offsetof(struct kvmx_range, write_kind),
                   sizeof(((struct kvmx_range *)0)->write_kind),
-                  _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 167) },
   { "pad", offsetof(struct kvmx_range, pad),
            sizeof(((struct kvmx_range *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 161) },
+           _CFFI_OP(_CFFI_OP_NOOP, 168) },
   { "tail", offsetof(struct kvmx_ring, tail),
             sizeof(((struct kvmx_ring *)0)->tail),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "apart", offsetof(struct kvmx_ring, apart),
              sizeof(((struct kvmx_ring *)0)->apart),
-             _CFFI_OP(_CFFI_OP_NOOP, 158) },
+             _CFFI_OP(_CFFI_OP_NOOP, 165) },
   { "head", offsetof(struct kvmx_ring, head),
             sizeof(((struct kvmx_ring *)0)->head),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "size", offsetof(struct kvmx_ring, size),
             sizeof(((struct kvmx_ring *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 2) },
+            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "fd", offsetof(struct kvmx_ring, fd),
           sizeof(((struct kvmx_ring *)0)->fd),
-          _CFFI_OP(_CFFI_OP_NOOP, 140) },
+          _CFFI_OP(_CFFI_OP_NOOP, 147) },
   { "slots", offsetof(struct kvmx_ring, slots),
              sizeof(((struct kvmx_ring *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 146) },
+             _CFFI_OP(_CFFI_OP_NOOP, 153) },
   { "turn", offsetof(struct kvmx_slot, turn),
             sizeof(((struct kvmx_slot *)0)->turn),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "write", offsetof(struct kvmx_slot, write),
              sizeof(((struct kvmx_slot *)0)->write),
-             _CFFI_OP(_CFFI_OP_NOOP, 153) },
+             _CFFI_OP(_CFFI_OP_NOOP, 160) },
   { "exits", offsetof(struct kvmx_stats, exits),
              sizeof(((struct kvmx_stats *)0)->exits),
-             _CFFI_OP(_CFFI_OP_NOOP, 156) },
+             _CFFI_OP(_CFFI_OP_NOOP, 163) },
   { "native", offsetof(struct kvmx_stats, native),
               sizeof(((struct kvmx_stats *)0)->native),
-              _CFFI_OP(_CFFI_OP_NOOP, 7) },
+              _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "kicks", offsetof(struct kvmx_stats, kicks),
              sizeof(((struct kvmx_stats *)0)->kicks),
-             _CFFI_OP(_CFFI_OP_NOOP, 7) },
+             _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "interrupted", offsetof(struct kvmx_stats, interrupted),
                    sizeof(((struct kvmx_stats *)0)->interrupted),
-                   _CFFI_OP(_CFFI_OP_NOOP, 7) },
+                   _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "waits", offsetof(struct kvmx_stats, waits),
              sizeof(((struct kvmx_stats *)0)->waits),
-             _CFFI_OP(_CFFI_OP_NOOP, 7) },
+             _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "abi", offsetof(struct kvmx_table, abi),
            sizeof(((struct kvmx_table *)0)->abi),
-           _CFFI_OP(_CFFI_OP_NOOP, 7) },
+           _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "npio", offsetof(struct kvmx_table, npio),
             sizeof(((struct kvmx_table *)0)->npio),
-            _CFFI_OP(_CFFI_OP_NOOP, 2) },
+            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "nmmio", offsetof(struct kvmx_table, nmmio),
              sizeof(((struct kvmx_table *)0)->nmmio),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
+             _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pio", offsetof(struct kvmx_table, pio),
            sizeof(((struct kvmx_table *)0)->pio),
-           _CFFI_OP(_CFFI_OP_NOOP, 143) },
+           _CFFI_OP(_CFFI_OP_NOOP, 150) },
   { "mmio", offsetof(struct kvmx_table, mmio),
             sizeof(((struct kvmx_table *)0)->mmio),
-            _CFFI_OP(_CFFI_OP_NOOP, 143) },
+            _CFFI_OP(_CFFI_OP_NOOP, 150) },
   { "entered", offsetof(struct kvmx_traced, entered),
                sizeof(((struct kvmx_traced *)0)->entered),
-               _CFFI_OP(_CFFI_OP_NOOP, 7) },
+               _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "left", offsetof(struct kvmx_traced, left),
             sizeof(((struct kvmx_traced *)0)->left),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "addr", offsetof(struct kvmx_traced, addr),
             sizeof(((struct kvmx_traced *)0)->addr),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "reason", offsetof(struct kvmx_traced, reason),
               sizeof(((struct kvmx_traced *)0)->reason),
-              _CFFI_OP(_CFFI_OP_NOOP, 2) },
+              _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "count", offsetof(struct kvmx_traced, count),
              sizeof(((struct kvmx_traced *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
+             _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "how", offsetof(struct kvmx_traced, how),
            sizeof(((struct kvmx_traced *)0)->how),
-           _CFFI_OP(_CFFI_OP_NOOP, 160) },
+           _CFFI_OP(_CFFI_OP_NOOP, 167) },
   { "is_write", offsetof(struct kvmx_traced, is_write),
                 sizeof(((struct kvmx_traced *)0)->is_write),
-                _CFFI_OP(_CFFI_OP_NOOP, 160) },
+                _CFFI_OP(_CFFI_OP_NOOP, 167) },
   { "size", offsetof(struct kvmx_traced, size),
             sizeof(((struct kvmx_traced *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 160) },
+            _CFFI_OP(_CFFI_OP_NOOP, 167) },
   { "pad", offsetof(struct kvmx_traced, pad),
            sizeof(((struct kvmx_traced *)0)->pad),
-           _CFFI_OP(_CFFI_OP_NOOP, 163) },
+           _CFFI_OP(_CFFI_OP_NOOP, 170) },
   { "addr", offsetof(struct kvmx_write, addr),
             sizeof(((struct kvmx_write *)0)->addr),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "data", offsetof(struct kvmx_write, data),
             sizeof(((struct kvmx_write *)0)->data),
-            _CFFI_OP(_CFFI_OP_NOOP, 7) },
+            _CFFI_OP(_CFFI_OP_NOOP, 14) },
   { "size", offsetof(struct kvmx_write, size),
             sizeof(((struct kvmx_write *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 2) },
+            _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "pio", offsetof(struct kvmx_write, pio),
            sizeof(((struct kvmx_write *)0)->pio),
-           _CFFI_OP(_CFFI_OP_NOOP, 2) },
+           _CFFI_OP(_CFFI_OP_NOOP, 5) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "kvmx_dirty", 141, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_dirty", 148, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_dirty), offsetof(struct _cffi_align_struct_kvmx_dirty, y), 0, 3 },
-  { "kvmx_exit", 142, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_exit", 149, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_exit), offsetof(struct _cffi_align_struct_kvmx_exit, y), 3, 11 },
-  { "kvmx_range", 144, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_range", 151, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_range), offsetof(struct _cffi_align_struct_kvmx_range, y), 14, 11 },
-  { "kvmx_ring", 145, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_ring", 152, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_ring), offsetof(struct _cffi_align_struct_kvmx_ring, y), 25, 6 },
-  { "kvmx_slot", 147, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_slot", 154, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_slot), offsetof(struct _cffi_align_struct_kvmx_slot, y), 31, 2 },
-  { "kvmx_stats", 149, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_stats", 156, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_stats), offsetof(struct _cffi_align_struct_kvmx_stats, y), 33, 5 },
-  { "kvmx_table", 150, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_table", 157, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_table), offsetof(struct _cffi_align_struct_kvmx_table, y), 38, 5 },
-  { "kvmx_traced", 151, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_traced", 158, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_traced), offsetof(struct _cffi_align_struct_kvmx_traced, y), 43, 9 },
-  { "kvmx_vcpu", 152, _CFFI_F_OPAQUE,
+  { "kvmx_vcpu", 159, _CFFI_F_OPAQUE,
     (size_t)-1, -1, -1, 0 /* opaque */ },
-  { "kvmx_write", 153, _CFFI_F_CHECK_FIELDS,
+  { "kvmx_write", 160, _CFFI_F_CHECK_FIELDS,
     sizeof(struct kvmx_write), offsetof(struct _cffi_align_struct_kvmx_write, y), 52, 4 },
 };
 
 static const struct _cffi_enum_s _cffi_enums[] = {
-  { "kvmx_action", 138, _cffi_prim_int(sizeof(enum kvmx_action), ((enum kvmx_action)-1) <= 0),
+  { "kvmx_action", 145, _cffi_prim_int(sizeof(enum kvmx_action), ((enum kvmx_action)-1) <= 0),
     "KVMX_NONE,KVMX_CONSTANT,KVMX_DROP,KVMX_LATCH,KVMX_EVENTFD,KVMX_COUNTER,KVMX_RING" },
-  { "kvmx_how", 139, _cffi_prim_int(sizeof(enum kvmx_how), ((enum kvmx_how)-1) <= 0),
+  { "kvmx_how", 146, _cffi_prim_int(sizeof(enum kvmx_how), ((enum kvmx_how)-1) <= 0),
     "KVMX_TO_CALLER,KVMX_IN_C,KVMX_KICK,KVMX_SIGNAL,KVMX_WAIT" },
 };
 
@@ -4011,12 +4098,12 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   _cffi_struct_unions,
   _cffi_enums,
   NULL,  /* no typenames */
-  162,  /* num_globals */
+  164,  /* num_globals */
   10,  /* num_struct_unions */
   2,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  166,  /* num_types */
+  173,  /* num_types */
   0,  /* flags */
 };
 

@@ -105,6 +105,8 @@ int kvmx_ring_take(struct kvmx_ring *r, struct kvmx_write *ret, uint32_t most);
 
 int kvmx_install_kick(void);
 int kvmx_block_signals(void);
+int kvmx_core_cookie(int tid, uint64_t *ret);
+int kvmx_share_core(int tid);
 
 int kvmx_layout(uint32_t i, const char **strct, const char **field, uint32_t *offset, uint32_t *size);
 int kvmx_selftest_overrun(void);

@@ -127,6 +127,8 @@ int kvmx_ring_take(struct kvmx_ring *r, struct kvmx_write *ret, uint32_t most);
 
 int kvmx_install_kick(void); /* empty handler, no SA_RESTART; -EEXIST if the process uses the signal */
 int kvmx_block_signals(void);
+int kvmx_core_cookie(int tid, uint64_t *ret); /* of a thread, 0 = the caller; *ret is 0 where it has none */
+int kvmx_share_core(int tid);                 /* give the caller the cookie of a thread, or with 0 a new one */
 
 int kvmx_layout(uint32_t i, const char **strct, const char **field, uint32_t *offset, uint32_t *size);
 int kvmx_selftest_overrun(void);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 OR BSD-3-Clause
- * The kick signal, and who a kick goes to; see core.h. */
+ * The kick signal, who a kick goes to, and whom a thread shares a core with; see core.h. */
 #define _GNU_SOURCE
 #include "core.h"
 #include "signals.h"
@@ -7,6 +7,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <unistd.h>
 
@@ -61,4 +62,18 @@ int kvmx_block_signals(void)
 	sigdelset(&set, SIGFPE);
 	sigdelset(&set, SIGILL);
 	return -pthread_sigmask(SIG_SETMASK, &set, NULL);
+}
+
+/* Linux 5.14; Documentation/admin-guide/hw-vuln/core-scheduling.rst. Here for older headers. */
+enum {SCHED_CORE = 62, CORE_GET = 0, CORE_CREATE = 1, CORE_SHARE_FROM = 3, SCOPE_THREAD = 0};
+
+int kvmx_core_cookie(int tid, uint64_t *ret)
+{
+	/* SAFETY: the kernel writes 8 bytes to an address that is a multiple of 8, which that of a uint64_t is. */
+	return prctl(SCHED_CORE, CORE_GET, tid, SCOPE_THREAD, ret) < 0 ? -errno : 0;
+}
+
+int kvmx_share_core(int tid)
+{
+	return prctl(SCHED_CORE, tid ? CORE_SHARE_FROM : CORE_CREATE, tid, SCOPE_THREAD, 0) < 0 ? -errno : 0;
 }

@@ -137,7 +137,8 @@ def test_mistakes_of_grammar(vmm, words, problem):
         (["--cpus", "boot=2,boot=3"], "--cpus boot: given twice ('2' and '3')"),
         (
             ["--cpus", "cores=2"],
-            "--cpus cores: unknown key; --cpus takes boot, max, topology, template, affinity",
+            "--cpus cores: unknown key; --cpus takes boot, max, topology, template, affinity, "
+            "core_scheduling",
         ),
         (
             ["--cpus", "template=t3"],

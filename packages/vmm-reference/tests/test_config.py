@@ -22,6 +22,8 @@ from vmm_reference import (
     SerialMode,
     VmConfig,
 )
+from vmm_reference._arch import architecture
+from vmm_reference._config_cpus import CoreScheduling
 from vmm_reference._config_rings import RING_KEYS
 
 M, G = 1 << 20, 1 << 30
@@ -33,6 +35,11 @@ GOOD = [
     (CpusConfig, "boot=2,max=2,affinity=[0@[1],1@[2-3]]", CpusConfig(2, 2, {0: {1}, 1: {2, 3}})),
     (CpusConfig, "boot=254", CpusConfig(254, 254)),
     (CpusConfig, "boot=8,topology=2:2:1:2", CpusConfig(8, 8, topology=Topology(2, 2, 1, 2))),
+    (
+        CpusConfig,
+        "core_scheduling=vcpu",
+        CpusConfig(core_scheduling=CoreScheduling.VCPU),
+    ),
     (CpusConfig, "topology=1:3:1:1,template=t2", CpusConfig(3, 3, {}, Topology(cores=3), "t2")),
     (MemoryConfig, "size=16M", MemoryConfig(16 * M)),
     (MemoryConfig, "size=2G,shared=off", MemoryConfig(2 * G, shared=False)),
@@ -87,11 +94,12 @@ BAD = [
         "leave no holes between ids",
     ),
     (CpusConfig, "topology=2:256:1:1", "--cpus boot: 512 is not within 1 … 254"),
+    (CpusConfig, "core_scheduling=on", "--cpus core_scheduling: 'on' is none of off, vm, vcpu"),
     (CpusConfig, "template=", "--cpus template: it is empty; give host, t2 or a file"),
     (
         CpusConfig,
         "cores=2",
-        "--cpus cores: unknown key; --cpus takes boot, max, topology, template, affinity",
+        "--cpus cores: unknown key; --cpus takes boot, max, topology, template, affinity, core_scheduling",
     ),
     (MemoryConfig, "size=1M", "--memory size: 1048576 bytes is not within 16M … 16T"),
     (MemoryConfig, "size=17T", "--memory size: 18691697672192 bytes is not within 16M … 16T"),
@@ -250,3 +258,21 @@ def test_ring_keys_are_those_of_the_devices():
     """Each ring feature that a transport can offer has its key, with the same default."""
     assert attrs.asdict(RingConfig()) == attrs.asdict(RingOptions())
     assert set(RING_KEYS) == set(attrs.asdict(RingConfig()))
+
+
+@pytest.mark.parametrize(
+    ("cpus", "message"),
+    [
+        (
+            CpusConfig(2, 2, topology=Topology(2)),
+            r"^--cpus topology: 2:1:1:1 is told by CPUID, .*; leave it out$",
+        ),
+        (CpusConfig(template="t2"), r"^--cpus template: t2 is told by CPUID, .*; leave it out$"),
+    ],
+)
+def test_what_only_x86_has(cpus, message):
+    """An AArch64 machine refuses what CPUID would tell; without it there is nothing to refuse."""
+    arm64 = architecture("aarch64")
+    arm64.check_options(VmConfig(Path("k")))
+    with pytest.raises(ConfigError, match=message):
+        arm64.check_options(VmConfig(Path("k"), cpus=cpus))

@@ -33,6 +33,7 @@ from vmm_reference import (
     _emulated,
 )
 from vmm_reference._cli import _parser, config_from
+from vmm_reference._config_cpus import CoreScheduling
 
 ASCII = st.text(st.characters(min_codepoint=1, max_codepoint=126))
 PATHS = st.text(st.characters(blacklist_characters="\0/", blacklist_categories=["Cs"]), min_size=1).map(
@@ -54,6 +55,7 @@ def configs(draw):
     """Any machine whose paths are absolute and whose devices have ids."""
     ids = [f"x{id_}" for id_ in draw(IDS)]
     topology = draw(TOPOLOGIES)
+    scheduling = draw(st.sampled_from(CoreScheduling))
     template = draw(st.sampled_from(BUILT_IN) | PATHS.map(str))
     cpus = st.frozensets(st.integers(0, 4095), min_size=1, max_size=4)
     affinity = draw(st.dictionaries(st.integers(0, topology.cpus - 1), cpus, max_size=4))
@@ -75,7 +77,7 @@ def configs(draw):
         cmdline=draw(ASCII),
         boot_protocol=draw(st.sampled_from(BootProtocol)),
         cpus=CpusConfig(
-            topology.cpus, topology.cpus, affinity, draw(st.none() | st.just(topology)), template
+            topology.cpus, topology.cpus, affinity, draw(st.none() | st.just(topology)), template, scheduling
         ),
         memory=MemoryConfig(
             draw(st.integers(8, 1 << 16)) << 21, shared, shared and draw(st.booleans()), draw(st.booleans())

@@ -82,6 +82,10 @@ if TYPE_CHECKING:
         SmcccAction,
         arm_irq,
     )
+    from kvm_ioctls._cookies import (
+        core_cookie,
+        share_core,
+    )
     from kvm_ioctls._device_type import (
         DeviceType,
     )
@@ -278,8 +282,10 @@ __all__ = (
     "arm64_sys_reg",
     "arm_irq",
     "block_signals",
+    "core_cookie",
     "reg_size",
     "riscv64_reg",
+    "share_core",
     "traced_exits",
 )
 
@@ -292,6 +298,10 @@ _LATER = {
         "ArmIrqType",
         "SmcccAction",
         "arm_irq",
+    ),
+    "_cookies": (
+        "core_cookie",
+        "share_core",
     ),
     "_device_type": ("DeviceType",),
     "_exits": (

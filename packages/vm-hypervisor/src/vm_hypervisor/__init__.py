@@ -1,5 +1,6 @@
 """What a VMM needs of any hypervisor, and KVM behind it."""
 
+from vm_hypervisor._cores import CoreScheduling, CoreSharing
 from vm_hypervisor._errors import (
     CpuidError,
     HypervisorError,
@@ -31,6 +32,8 @@ from vm_hypervisor._slots import MemorySlots
 from vm_hypervisor._vcpu_manager import VcpuManager, VcpuStop
 
 __all__ = (
+    "CoreScheduling",
+    "CoreSharing",
     "CpuidError",
     "DebugStop",
     "Exit",

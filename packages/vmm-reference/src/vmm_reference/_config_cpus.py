@@ -1,5 +1,6 @@
 """The processors of a machine: how many, grouped how, showing what, on which threads of the host."""
 
+import enum
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ CPUS_KEYS = {
     "topology": "threads of a core, cores of a die, dies of a socket, sockets: 2:4:1:1",
     "template": "what guests see of the processor: host (default), t2, or a file; `vmm cpuid templates`",
     "affinity": "host CPUs a vCPU may run on, [0@[1],1@[2-3]]",
+    "core_scheduling": "who may run beside a vCPU on a host core: off (anybody, default), vm, vcpu (nobody)",
 }
 
 
@@ -28,6 +30,21 @@ def _topology(text: str) -> "Topology":
     from vm_hypervisor.cpuid import Topology  # noqa: PLC0415 - a refused option needs no hypervisor
 
     return Topology.parse(text)
+
+
+class CoreScheduling(enum.Enum):
+    """Who may run beside a vCPU on a core of the host: anybody, the machine's vCPUs, nobody."""
+
+    OFF = "off"
+    VM = "vm"
+    VCPU = "vcpu"
+
+
+def _core_scheduling(text: str) -> CoreScheduling:
+    words = [mode.value for mode in CoreScheduling]
+    if text not in words:
+        raise ValueError(f"{text!r} is none of {', '.join(words)}")
+    return CoreScheduling(text)
 
 
 @attrs.frozen
@@ -39,6 +56,7 @@ class CpusConfig:
         max: the same.
         affinity: vCPU → host CPUs that it is pinned to.
         topology: how they are grouped; None makes them cores of one socket.
+        core_scheduling: who may run beside a vCPU on a core of the host.
         template: a name of `vm_hypervisor.cpuid.BUILT_IN`, or the path of a file.
 
     Raises:
@@ -50,6 +68,7 @@ class CpusConfig:
     affinity: Mapping[int, frozenset[int]] = attrs.field(factory=dict)
     topology: "Topology | None" = None
     template: str = HOST
+    core_scheduling: CoreScheduling = CoreScheduling.OFF
 
     @classmethod
     def parse(cls, text: str) -> "CpusConfig":
@@ -63,6 +82,7 @@ class CpusConfig:
             options.take("affinity", parse_affinity, {}),
             topology,
             options.take("template", str, HOST),
+            options.take("core_scheduling", _core_scheduling, CoreScheduling.OFF),
         )
         options.finish(CPUS_KEYS)
         return config

@@ -186,7 +186,7 @@ def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
 def _cpus_words(cpus: CpusConfig) -> str:
     affinity = ",".join(f"{vcpu}@[{_numbers(allowed)}]" for vcpu, allowed in cpus.affinity.items())
     template = cpus.template if cpus.template in BUILT_IN else str(Path(cpus.template).absolute())
-    words = f"boot={cpus.boot},template={quote(template)}"
+    words = f"boot={cpus.boot},template={quote(template)},core_scheduling={cpus.core_scheduling.value}"
     words += "" if cpus.topology is None else f",topology={cpus.topology}"
     return words + (f",affinity=[{affinity}]" if affinity else "")
 

@@ -6,10 +6,12 @@ from typing import TYPE_CHECKING, Final
 
 from linux_loader import CmdlineError, CmdlineTooLongError, KernelImage, LoaderError, PlacementError
 from virtio_devices import EntropySource, ImageError, SourceError, VirtioRng
+from vm_hypervisor import CoreScheduling, CoreSharing, UnsupportedFeatureError
 from vmm_memory import GuestAddress, GuestRegionMmap, MappingError
 
 from vmm_reference._arch import architecture
 from vmm_reference._config import DiskConfig, MemoryConfig, RngConfig, VmConfig
+from vmm_reference._config_cpus import CpusConfig
 from vmm_reference._errors import ConfigError
 
 if TYPE_CHECKING:
@@ -19,6 +21,14 @@ _SERIAL_SIZE: Final = 20
 _SHOWN: Final = 60  # of a command line that is too long
 _HUGE_PAGE: Final = 2 << 20
 _HUGE_PAGES: Final = Path("/sys/kernel/mm/hugepages/hugepages-2048kB")
+
+
+def core_sharing(cpus: CpusConfig) -> CoreSharing:
+    """Return what each vCPU thread joins before it runs."""
+    try:
+        return CoreSharing(CoreScheduling(cpus.core_scheduling.value))
+    except UnsupportedFeatureError as error:
+        raise ConfigError("--cpus core_scheduling", str(error)) from None
 
 
 def guest_ram(memory: MemoryConfig, ranges: Sequence[tuple[GuestAddress, int]]) -> Iterator[GuestRegionMmap]:

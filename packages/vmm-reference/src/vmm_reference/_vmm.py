@@ -28,6 +28,7 @@ from vmm_reference._config import VmConfig
 from vmm_reference._errors import StateError
 from vmm_reference._events import EventMonitor
 from vmm_reference._machine import Machine, PlatformDevice
+from vmm_reference._open import core_sharing
 
 if TYPE_CHECKING:
     from vm_hypervisor.trace import ExitTrace
@@ -94,6 +95,7 @@ class Vmm:
         self._ended = EventFd()
         self._monitor.emit("vmm", "starting", {"host": host})
         try:
+            self._cores = core_sharing(config.cpus)
             requests = GuestRequests(
                 self._on_reset,
                 self._on_sleep,
@@ -111,9 +113,13 @@ class Vmm:
             self.machine.vcpus,
             lambda vcpu: self.machine.io_reader(self.machine.vcpus[vcpu.index]),
             self._on_vcpu_stop,
-            on_thread_start=self.machine.hypervisor.prepare_vcpu_thread,
+            on_thread_start=self._prepare_vcpu_thread,
             affinity=config.cpus.affinity,
         )
+
+    def _prepare_vcpu_thread(self) -> None:
+        self.machine.hypervisor.prepare_vcpu_thread()
+        self._cores.join()
 
     @property
     def state(self) -> LifecycleState:

@@ -69,7 +69,7 @@ def check_options(config: VmConfig) -> None:
     for key, given in (("topology", config.cpus.topology), ("template", config.cpus.template)):
         if given not in (None, HOST):
             raise ConfigError(
-                f"--cpus {key}", f"{given}: it is told by CPUID, which AArch64 lacks; leave it out"
+                f"--cpus {key}", f"{given} is told by CPUID, which AArch64 has not; leave it out"
             )
     if config.boot_protocol is not BootProtocol.AUTO:
         raise ConfigError(
