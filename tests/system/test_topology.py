@@ -11,7 +11,7 @@ from vmm_reference import CpusConfig, EndReason
 pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(300)]
 
 # Drawn once from 1 … 3 for each level, at most 8 processors; holes between APIC ids at every level.
-DRAWN = ["2:1:2:1", "1:3:2:1", "2:3:1:1", "1:1:3:2", "3:1:1:2", "2:1:2:2"]
+DRAWN = ["1:3:2:1", "2:3:1:1", "1:1:3:2", "3:1:1:2", "1:1:1:3", "2:1:2:2"]
 LONG = os.environ.get("VMM_HYPOTHESIS_PROFILE") == "long"  # as `make test-long` sets it
 
 SCRIPT = r"""

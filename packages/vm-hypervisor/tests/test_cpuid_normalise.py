@@ -103,6 +103,13 @@ def test_linux_finds_the_topology(name, topology):
                 assert (view[level] == seen[level]) == (one // size == other // size)
 
 
+def test_levels_of_the_host_are_not_the_guests():
+    """Leaf 0x80000026 of a newer AMD host does not pass."""
+    level = CpuidLeaf(0x8000_0026, 0, True, 1, 2, 0x100, 0)
+    after = normalise(REAL["amd"].replaced([level]), Topology(2, 2), 1)
+    assert after.leaf(0x8000_0026) is None
+
+
 @given(topologies(most=64))
 @example(Topology(2, 2, 1, 2))
 def test_old_guests_find_threads_and_packages(topology):

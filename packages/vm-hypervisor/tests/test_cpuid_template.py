@@ -37,7 +37,7 @@ def test_host_changes_nothing():
 
 
 def test_servers_look_alike():
-    """Under t2 a newer server shows what an older one does, in every register that a rule names."""
+    """Under t2 a newer server has the features of an older one, and its family, model and stepping."""
     template = Template.load("t2")
     new, old = server(), server()
     # What Haswell lacks: AVX-512, SHA, PKU, VNNI; another model.

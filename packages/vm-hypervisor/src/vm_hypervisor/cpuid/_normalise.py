@@ -57,7 +57,8 @@ def normalise(table: CpuTable, topology: Topology, index: int) -> CpuTable:
         *(_amd(table, topology, apic_id) if amd else ()),
     ]
     levels = _levels(table, topology, apic_id)
-    functions = {leaf.function for leaf in levels} | {0xD}
+    # Newer AMD processors have levels in 0x80000026 too; a guest falls back to 0xB.
+    functions = {leaf.function for leaf in levels} | {0xD, 0x8000_0026}
     rest = [leaf for leaf in table.leaves if leaf.function not in functions]
     whole = CpuTable(rest, table.msrs).replaced([*changed, *levels, *_xsave(table)])
     return whole.replaced(_extents(whole))
