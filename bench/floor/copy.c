@@ -1,7 +1,8 @@
 /* The floor of guest memory access: memcpy between a buffer and a memfd, the kind of memory a guest has.
  *
  * copy BYTES; then, for each line on stdin, so many copies each way, answered by a line with the ns of one read and one
- * write. Memory is fresh for each line: which physical pages one gets decides how well they share a cache. */
+ * write. Memory is fresh for each line: which physical pages one gets decides how well they share a cache. The buffer begins
+ * with a page, as everybody's does here: how it lies to the guest's pages decides whether stores make loads wait. */
 #define _GNU_SOURCE
 #include <err.h>
 #include <stdint.h>
@@ -39,7 +40,7 @@ int main(int argc, char **argv)
         int fd = memfd_create("guest", MFD_CLOEXEC);
         if (fd < 0 || ftruncate(fd, 4 * bytes))
             err(2, "memfd");
-        uint8_t *guest = mmap(NULL, 4 * bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), *buffer = malloc(bytes);
+        uint8_t *guest = mmap(NULL, 4 * bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), *buffer = aligned_alloc(4096, bytes);
         if (guest == MAP_FAILED || !buffer)
             err(2, "memory");
         memset(guest, 1, 4 * bytes);

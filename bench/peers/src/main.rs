@@ -120,15 +120,17 @@ macro_rules! contender {
                 // Fresh for each line: which physical pages one gets decides how well they share a cache.
                 let mem = GuestMemoryMmap::<$bitmap>::from_ranges(&ranges(size, 1)).expect("memory");
                 mem.write_slice(&vec![1; size], GuestAddress(0)).expect("fill");
-                let mut buffer = vec![2; bytes];
+                let mut store = vec![2; bytes + 4096];
+                let page = store.as_ptr().align_offset(4096);
+                let buffer = &mut store[page..page + bytes];
                 let start = Instant::now();
                 for _ in 0..rounds {
-                    mem.read_slice(black_box(&mut buffer), GuestAddress(bytes as u64)).expect("read");
+                    mem.read_slice(black_box(&mut *buffer), GuestAddress(bytes as u64)).expect("read");
                 }
                 let read = start.elapsed().as_nanos() as f64 / rounds as f64;
                 let start = Instant::now();
                 for _ in 0..rounds {
-                    mem.write_slice(black_box(&buffer), GuestAddress(bytes as u64)).expect("write");
+                    mem.write_slice(black_box(&*buffer), GuestAddress(bytes as u64)).expect("write");
                 }
                 format!("{read} {}", start.elapsed().as_nanos() as f64 / rounds as f64)
             });
