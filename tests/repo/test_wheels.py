@@ -7,9 +7,11 @@ import importlib.metadata
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
+import tempfile
 import zipfile
 from pathlib import Path
 
@@ -23,14 +25,29 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = "import sys, {backend} as backend; print(getattr(backend, 'build_' + sys.argv[1])(sys.argv[2]))"
 
 
-def call(*command, cwd):
-    """Run a command without PYTHONPATH and the like of ours, and return what it printed."""
+def call(*command, cwd, limit=500):
+    """Run a command without PYTHONPATH and the like of ours, and return what it printed.
+
+    Its output goes to files: a pipe would be waited for as long as any process that it leaves holds it. One
+    that has not ended after `limit` seconds fails the test, not the whole run.
+    """
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    done = subprocess.run(
-        [str(part) for part in command], cwd=cwd, env=kept, capture_output=True, text=True, check=False
+    words = [str(part) for part in command]
+    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
+        with subprocess.Popen(
+            words, cwd=cwd, env=kept, stdout=out, stderr=err, start_new_session=True
+        ) as process:
+            try:
+                process.wait(limit)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+        for file in (out, err):
+            file.seek(0)
+        printed, errors = out.read(), err.read()
+    assert process.returncode == 0, (
+        f"{words[0]} ended with {process.returncode}\n{printed[-4000:]}{errors[-4000:]}"
     )
-    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-4000:]
-    return done.stdout
+    return printed
 
 
 def hook(package, kind, folder, output):
@@ -254,7 +271,7 @@ def later(request, packages, distributions, tmp_path_factory):
     return Later(request.param, python)
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1200)
 def test_a_later_python_passes_the_packages_tests(packages, distributions, later, tmp_path):
     """The tests of every sdist, on the wheels instead of its sources: pure ones and those of any KVM.
 
@@ -270,7 +287,7 @@ def test_a_later_python_passes_the_packages_tests(packages, distributions, later
         shutil.copytree(source, tests / name, ignore=shutil.ignore_patterns("src", "build", "*.egg-info"))
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     (tmp_path / "conftest.py").write_text(BRIEF)
-    command = [later.python, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--hypothesis-profile=brief"]
+    command = [later.python, "-m", "pytest", "-v", "-p", "no:cacheprovider", "--hypothesis-profile=brief"]
     command += ["-m", f"not ({' or '.join(ELSEWHERE)})", tests]
-    summary = call(*command, cwd=tmp_path).splitlines()[-1]
+    summary = call(*command, cwd=tmp_path, limit=900).splitlines()[-1]
     assert int(re.search(r"(\d+) passed", summary)[1]) > 1000
