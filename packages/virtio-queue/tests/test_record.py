@@ -1,5 +1,8 @@
 """What trials have in common: scripts that shrink."""
 
+import signal
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 from virtio_queue.testing import Step
 from virtio_queue.testing._record import Trial, step
@@ -51,3 +54,39 @@ def test_what_does_not_fail_stays():
     trial.put(weight=1)
     trial.weigh()
     assert trial.shortened() == trial.steps
+
+
+class Wheel(Trial):
+    """Goes round for ever when it is pushed twice."""
+
+    def __init__(self, subject):
+        super().__init__(subject, {})
+        self.pushes = 0
+
+    @step
+    def push(self, by):
+        """Turn."""
+        self.pushes += by
+        while self.pushes >= 2:
+            pass
+
+
+def test_a_step_without_an_end_is_a_failure():
+    """It is ended, found, and shortened as any other; the timer and its handler are as before."""
+    before = signal.getsignal(signal.SIGVTALRM)
+    trial = Wheel(None)
+    trial.push(0)
+    trial.push(1)
+    with pytest.raises(AssertionError, match=r"^push took more than 2 s of processor time"):
+        trial.push(1)
+    assert [taken.arguments["by"] for taken in trial.shortened()] == [1, 1]
+    assert signal.getsignal(signal.SIGVTALRM) == before
+    assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+def test_a_thread_is_left_alone():
+    """Signals are the main thread's: a trial elsewhere just runs."""
+    with ThreadPoolExecutor(1) as pool:
+        trial = Scales(None)
+        pool.submit(trial.put, 3).result()
+    assert trial.total == 3

@@ -12,6 +12,8 @@ from typing import ClassVar, Concatenate, ParamSpec, Self, TypeVar, cast
 
 import attrs
 
+from virtio_queue.testing._watchdog import comes_back
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _T = TypeVar("_T", bound="Trial")
@@ -136,14 +138,15 @@ class Trial:
 
 
 def step(method: Callable[Concatenate[_T, _P], _R]) -> Callable[Concatenate[_T, _P], _R]:
-    """Make a method a step: recorded before it runs, checked after it."""
+    """Make a method a step: recorded before it runs, checked after it, and not for ever."""
     names = list(inspect.signature(method).parameters)[1:]
 
     @functools.wraps(method)
     def recorded(self: _T, /, *args: _P.args, **kwargs: _P.kwargs) -> _R:
         self.steps.append(Step(method.__name__, dict(zip(names, args, strict=False)) | kwargs))
-        result = method(self, *args, **kwargs)
-        self._check()
+        with comes_back(method.__name__):
+            result = method(self, *args, **kwargs)
+            self._check()
         return result
 
     recorded.is_step = True  # type: ignore[attr-defined]
