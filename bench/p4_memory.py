@@ -19,9 +19,9 @@ FLOOR, BEST = "memcpy", "vm-memory 0.16.2"
 class Ours:
     """A region of guest memory and a buffer.
 
-    Fresh for each figure: which physical pages one gets decides how well they share a cache. The buffer begins
-    with a page, as everybody's does here: how it lies to the guest's pages decides whether stores make loads
-    wait, and a bytearray may lie anywhere.
+    Fresh for each figure: which physical pages one gets decides how well they share a cache. The buffer
+    begins with a page, as everybody's does here: how it lies to the guest's pages decides whether stores
+    make loads wait, and a bytearray may lie anywhere.
     """
 
     def __init__(self) -> None:
