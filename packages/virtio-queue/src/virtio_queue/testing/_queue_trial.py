@@ -18,7 +18,7 @@ from virtio_queue.testing._hostile import HostileChain
 from virtio_queue.testing._lockstep import Lockstep
 from virtio_queue.testing._record import Step, Trial, step
 from virtio_queue.testing._rings import PackedRings, RingLayout
-from virtio_queue.testing._trial_memory import ARENA, LARGEST, RINGS, TABLE, WATCHED, trial_memory
+from virtio_queue.testing._trial_memory import ARENA, DATA, LARGEST, RINGS, TABLE, WATCHED, trial_memory
 from virtio_queue.testing._twin import TwinQueue
 
 _U32 = 0xFFFF_FFFF
@@ -64,7 +64,12 @@ class QueueTrial(Trial):
         AssertionError: From a step: the two sides differ, or an honest driver was wronged.
     """
 
-    _simple_steps = (Step("pop"), *(Step("jump", {"distance": distance}) for distance in (1, 2, 4, 5, 8)))
+    _simple_steps = (
+        Step("pop"),
+        *(Step("jump", {"distance": distance}) for distance in (1, 2, 4, 5, 8)),
+        # As many descriptors as several chains had.
+        *(Step("add", {"segments": (Segment(DATA, 1, False),) * count}) for count in range(2, 9)),
+    )
 
     def __init__(
         self,
