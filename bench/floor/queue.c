@@ -159,7 +159,7 @@ int main(int argc, char **argv)
     used = at(used_at, 6 + 8ull * size);
     enum way way = argc == 10 ? NOTHING : *argv[10] == 'g' ? GATHER : SCATTER;
     uint64_t bytes = way ? strtoull(argv[11], NULL, 0) : 0;
-    uint8_t *buffer = malloc(batch * bytes + 1);
+    uint8_t *buffer = aligned_alloc(4096, (batch * bytes + 4096) & ~4095ull);
     memset(buffer, 1, batch * bytes); /* else all of it is the kernel's one page of zeros, which is always in the cache */
 
     for (unsigned long rounds; scanf("%lu", &rounds) == 1; fflush(stdout)) {

@@ -77,7 +77,9 @@ macro_rules! contender {
             let mut queue = ring.queue();
             let mut heads = vec![0u16; usize::from(ring.chains)];
             // One buffer for all chains of a batch, as everybody has it here. Zeros that nobody wrote would be one page.
-            let mut buffer = vec![1u8; heads.len() * ring.bytes];
+            let mut store = vec![1u8; heads.len() * ring.bytes + 4096];
+            let page = store.as_ptr().align_offset(4096);
+            let buffer = &mut store[page..];
             let written = if ring.way == Way::Scatter { ring.bytes as u32 } else { 0 };
             let mut next = 0u16;
             serve(|rounds| {
@@ -105,7 +107,7 @@ macro_rules! contender {
                     for head in &heads[..count] {
                         queue.add_used(&mem, *head, written).expect("used");
                     }
-                    black_box(&mut buffer);
+                    black_box(&mut *buffer);
                     black_box(queue.needs_notification(&mem).expect("decision"));
                     ns += start.elapsed().as_nanos();
                     assert_eq!(count, heads.len());
