@@ -64,7 +64,7 @@ class Shard:
 
 
 def plan(*, long: bool) -> list[list[Shard]]:
-    """Return groups of shards; those of a group run side by side.
+    """Return lanes of shards: one lane's run after each other, beside those of the other.
 
     A complete KVM also gets the tests that any KVM runs where this machine has none, and in a long run.
     """
@@ -76,11 +76,12 @@ def plan(*, long: bool) -> list[list[Shard]]:
     full = "kvm_full or root_net" if any_kvm and not long else "kvm_full or root_net or kvm"
     here = "not (kvm_full or root_net or testhost or arm64)" + ("" if any_kvm else " and not kvm")
     return [
+        [Shard("here", here, emulated=False, require=["kvm"] if any_kvm else [])],
         [
-            Shard("here", here, emulated=False, require=["kvm"] if any_kvm else []),
             Shard("complete KVM", full, emulated=not complete, require=["kvm_full"]),
+            arm64_shard(),
+            Shard("emulated host", "testhost", emulated=False),
         ],
-        [Shard("emulated host", "testhost", emulated=False), arm64_shard()],
     ]
 
 
@@ -121,7 +122,7 @@ def files_with(select: str) -> list[str]:
 
 
 class Run:
-    """One shard under way: its output is shown line by line with its name."""
+    """One shard: its output is shown line by line with its name."""
 
     def __init__(self, shard: Shard, results: Path, log: Path | None, extra: Sequence[str]) -> None:
         self.shard = shard
@@ -131,11 +132,6 @@ class Run:
         self._log = log
         self._extra = extra
         self._last: deque[str] = deque(maxlen=LAST_LINES)
-        self._thread = threading.Thread(target=self._run)
-        self._thread.start()
-
-    def join(self) -> None:
-        self._thread.join()
 
     def _command(self) -> list[str]:
         require = [word for kind in self.shard.require for word in ("--require", kind)]
@@ -154,7 +150,8 @@ class Run:
         testhost = [sys.executable, "-m", "vmm_testhost", "--memory", "6144"]
         return [*testhost, "--writable", str(self.report.parent), "--", *pytest, *files]
 
-    def _run(self) -> None:
+    def run(self) -> None:
+        """Run it to its end."""
         start = time.monotonic()
         command = self._command()
         pipe = subprocess.PIPE
@@ -231,15 +228,21 @@ def main() -> int:
     for prepared in guests:
         (kernels / f"vmlinuz-{prepared.version}").symlink_to(prepared.image)
     os.environ["VMM_TEST_KERNELS"] = str(kernels)
-    runs: list[Run] = []
     if options.long:
         options.extra.append("--timeout=3600")
-    for group in plan(long=options.long):
-        under_way = [Run(shard, results, log, options.extra) for shard in group]
-        for run in under_way:
-            run.join()
-        runs += under_way
-    return summary(runs)
+    lanes = [[Run(shard, results, log, options.extra) for shard in lane] for lane in plan(long=options.long)]
+    threads = [threading.Thread(target=follow, args=(lane,)) for lane in lanes]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return summary([run for lane in lanes for run in lane])
+
+
+def follow(lane: Sequence[Run]) -> None:
+    """Run one shard after the other."""
+    for run in lane:
+        run.run()
 
 
 def stack(lines: Sequence[str]) -> list[str]:

@@ -19,7 +19,7 @@ def died(request, tmp_path):
     file.write_text(f"def test_it():\n    {body}\n")
     shard = run_tests.Shard("here", "not nothing", emulated=False)
     run = run_tests.Run(shard, tmp_path, None, [str(file), *extra])
-    run.join()
+    run.run()
     return run, file, status
 
 

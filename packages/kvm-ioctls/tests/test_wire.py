@@ -10,7 +10,9 @@ from kvm_ioctls._wire import Wire
 
 
 def _classes():
-    return sorted((c for c in Wire.__subclasses__() if c.ABI), key=lambda c: c.__name__)
+    # attrs makes a class with slots anew; the first one stays a subclass until the collector comes.
+    made = (c for c in Wire.__subclasses__() if c.ABI and "__attrs_attrs__" in vars(c))
+    return sorted(made, key=lambda c: c.__name__)
 
 
 @pytest.mark.parametrize("cls", _classes(), ids=lambda c: c.__name__)
