@@ -8,7 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 from vm_hypervisor.cpuid._normalise import normalise
-from vm_hypervisor.cpuid._table import CpuidLeaf, CpuTable, Register
+from vm_hypervisor.cpuid._table import CpuidLeaf, CpuTable
 from vm_hypervisor.cpuid._topology import Topology
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ __all__ = (
     "CpuidLeaf",
     "Difference",
     "MsrRule",
-    "Register",
     "RegisterRule",
     "Template",
     "Topology",
