@@ -78,7 +78,7 @@ def test_own_vmm_boots_what_it_is_given(tmp_path):
     archive.file("init", guest.init_program(), 0o755)
     archive.device("/dev/console", "c", 5, 1)
     (tmp_path / "initramfs").write_bytes(archive.build())
-    kernel = guest.debian_guest("linux-image-cloud-amd64", elf=False).image
+    kernel = guest.known_guest("6.1-cloud", elf=False).image
     output = run("own_vmm.py", str(kernel), str(tmp_path / "initramfs"))
     assert "guest: userspace reached" in output
     assert output.endswith("own_vmm: the guest ended with sleep S5\n")

@@ -110,22 +110,22 @@ def io_apic_lines(text):
 
 
 @pytest.mark.parametrize(
-    ("metapackage", "irqchip"),
+    ("kernel", "irqchip"),
     [
-        ("linux-image-6.12-cloud-amd64", Irqchip.SPLIT),
-        ("linux-image-6.12-cloud-amd64", Irqchip.KERNEL),
-        ("linux-image-amd64", Irqchip.SPLIT),
+        ("6.12-cloud", Irqchip.SPLIT),
+        ("6.12-cloud", Irqchip.KERNEL),
+        ("6.1-generic", Irqchip.SPLIT),
     ],
     ids=["6.12-cloud-split", "6.12-cloud-kernel", "6.1-generic-split"],
 )
-def test_kernels_boot_with_either_irqchip(boot, tmp_path, metapackage, irqchip):
+def test_kernels_boot_with_either_irqchip(boot, tmp_path, kernel, irqchip):
     """Two vCPUs; disk and console by edges, a device of the test's own by level."""
     image = tmp_path / "random.raw"
     image.write_bytes(secrets.token_bytes(1 << 20))
     challenge = secrets.token_hex(8)
     level = LevelRng()
     with boot(
-        guest.debian_guest(metapackage),
+        guest.known_guest(kernel),
         disks=[DiskConfig(image, readonly=True)],
         cpus=CpusConfig(2, 2),
         platform=PlatformConfig(irqchip),
