@@ -98,9 +98,9 @@ def measure() -> KvmReport:
         HypervisorUnavailableError: there is no usable `/dev/kvm`, it cannot even run a tiny guest, or this is
             neither an x86-64 nor an AArch64 machine.
     """
-    guests = _guests(os.uname().machine)
     try:
         with kvm.Kvm() as system:
+            guests = _guests(os.uname().machine)  # now: who may not open it may not import more either
             return KvmReport(
                 ns_per_instruction=_ns_per_instruction(guests, system),
                 ns_per_exit=_ns_per_exit(guests, system),
