@@ -110,7 +110,8 @@ def test_missing_kvm_asked_for(measured):
 
 UNPRIVILEGED = """
 import os, sys
-import vmm_reference._host as host, vmm_reference._errors as errors
+import vmm_reference._arch, vmm_reference._host as host, vmm_reference._errors as errors
+vmm_reference._arch.architecture()  # now: nobody may not be able to read root's packages
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 os.environ.pop("XDG_CACHE_HOME", None); os.environ["HOME"] = "/nonexistent"
 print(host.choose("auto"))
