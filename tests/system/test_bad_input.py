@@ -526,6 +526,10 @@ ROWS = {
     "trace in no folder": ([*K, "--trace", "{}/no/t"], r"--trace: .*: there is no folder .*/no; "),
     "trace to a fifo": ([*K, "--trace", "{}/fifo"], r"--trace: .*/fifo: is a FIFO, not a file; give another"),
     "trace over its kernel": ([*K, "--trace", "{}/kernel"], r"--trace: .*: is what --kernel names too; give"),
+    "trace over its template": (
+        [*K, "--cpus", "template={}/kernel", "--trace", "{}/kernel"],
+        r"--trace: .*: is what --cpus template names too; give another path$",
+    ),
     "events to a word": ([*K, "--event-monitor", "fd=x"], r"--event-monitor fd: 'x' is not a number"),
 }
 

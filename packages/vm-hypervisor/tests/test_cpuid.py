@@ -54,10 +54,10 @@ def test_the_first_processor_counts():
     """A dump of several processors gives the first one's answers."""
     leaf = CpuidLeaf(1, 0, False, 1, 2, 3, 4)
     other = CpuidLeaf(1, 0, False, 5, 6, 7, 8)
-    text = CpuTable([INTEL, leaf]).to_text().replace("CPU:", "CPU 0:")
-    text += CpuTable([INTEL, other]).to_text().replace("CPU:", "CPU 1:")
+    text = CpuTable([INTEL, leaf], {0x10A: 1}).to_text().replace("CPU:", "CPU 0:")
+    text += CpuTable([INTEL, other], {0x10A: 2, 0x8B: 3}).to_text().replace("CPU:", "CPU 1:")
     table = CpuTable.from_text(text)
-    assert table == CpuTable([INTEL, leaf])
+    assert table == CpuTable([INTEL, leaf], {0x10A: 1})
     assert (table.vendor, table.value(1, "ecx"), table.value(2, "ecx")) == ("GenuineIntel", 3, 0)
     assert (table.leaf(1), table.leaf(1, 1), CpuTable([]).vendor) == (leaf, None, "")
 

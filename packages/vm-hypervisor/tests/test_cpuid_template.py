@@ -1,5 +1,6 @@
 """Templates: read from files, applied to processors that have what they need, refused otherwise."""
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
@@ -182,3 +183,15 @@ def test_names_that_are_none(tmp_path):
         CpuidError, match=r"^CPU template .*/raw\.toml: no UTF-8 at byte 0; a template is TOML$"
     ):
         Template.load(tmp_path / "raw.toml")
+
+
+def test_only_a_whole_regular_file_is_a_template(tmp_path):
+    """A pipe can be read once and a long file was cut: both would mask less than was meant."""
+    os.mkfifo(tmp_path / "pipe.toml")
+    for path, why in ((tmp_path / "pipe.toml", "is not a regular file"), (tmp_path, "is not a regular file")):
+        with pytest.raises(CpuidError, match=why):
+            Template.load(f"{path}/" if path == tmp_path else path)
+    long = tmp_path / "long.toml"
+    long.write_text("# " + "x" * (1 << 20))
+    with pytest.raises(CpuidError, match="more than 1048576 characters"):
+        Template.load(long)

@@ -1,6 +1,7 @@
 """Traces of machines: as many slices as the run loop has counted, balanced, whatever the disk does."""
 
 import contextlib
+import os
 import resource
 import signal
 import threading
@@ -179,3 +180,24 @@ def test_a_full_disk_ends_the_trace_and_not_the_machine(machine, tmp_path, caplo
     assert "trace: the rest is lost: File too large" in caplog.text
     assert len(caplog.records) <= 4
     assert (tmp_path / "t").stat().st_size <= 100_000
+
+
+def test_a_trace_that_cannot_begin_leaves_no_vcpu_traced(machine, tmp_path):
+    """The second vCPU gets no file any more: the first one runs on, its records go nowhere."""
+    vcpus, _, manager = machine_of(machine, 2)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    first = os.open(os.devnull, os.O_RDONLY)
+    second = os.dup(first)
+    os.close(first)
+    os.close(second)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (second + 1, limit[1]))
+    try:
+        with pytest.raises(OSError, match="Too many open files"):
+            ExitTrace(tmp_path / "trace", vcpus)
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limit)
+    assert os.open(os.devnull, os.O_RDONLY) == first
+    os.close(first)
+    manager.start()
+    run_until(vcpus, 5000)  # more than a buffer
+    manager.stop()

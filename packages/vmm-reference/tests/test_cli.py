@@ -122,6 +122,8 @@ def test_version(vmm):
             ["doctor", "--format", "xml"],
             "argument --format: invalid choice: 'xml' (choose from 'text', 'json')",
         ),
+        (["doctor", "--form", "json"], "unrecognized arguments: --form json (did you mean --format?)"),
+        (["cpuid", "show", "dump", "--fle", "x"], "unrecognized arguments: --fle x"),
     ],
 )
 def test_mistakes_of_grammar(vmm, words, problem):

@@ -120,3 +120,11 @@ def test_a_reader_that_leaves(dump):
         process.stdout.close()
         assert process.stderr.read() == b""
         assert process.wait(60) == 0
+
+
+def test_this_machine_may_have_no_cpuid(monkeypatch, capsys):
+    """On another architecture a dump is asked for, before any KVM."""
+    monkeypatch.setattr("vmm_reference._cpuid.HOST", "aarch64")
+    assert main(["cpuid", "show"]) == 2
+    expected = "vmm: cpuid: this machine is aarch64, only x86-64 processors have CPUID; give a dump\n"
+    assert capsys.readouterr().err == expected

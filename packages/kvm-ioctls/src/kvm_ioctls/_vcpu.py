@@ -152,8 +152,11 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
             KvmStateError: Closed, forked, or another thread is inside.
         """
         self._check_usable()
-        self._hand_over_trace()  # there has to be room
-        ret = lib.kvmx_vcpu_run(self._vcpu, ffi.NULL if native is None else native.pointer, 1)
+        table = ffi.NULL if native is None else native.pointer
+        self._hand_over_trace()
+        # An access may have parts that C answers, and each is a record.
+        while (ret := lib.kvmx_vcpu_run(self._vcpu, table, 1)) == -errno.ENOBUFS and self._trace is not None:
+            self._hand_over_trace()
         if ret >= 0:
             return self.io.exit()
         if ret != -errno.EINTR:
@@ -290,10 +293,12 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
             raise ValueError(f"room={room} is not in 1..{_MOST_TRACED}")
         self._check_usable()
         self._hand_over_trace()
+        # First what may fail here: a trace that C keeps and nobody empties would end every run.
+        trace = None if sink is None else (sink, ffi.new("struct kvmx_traced[]", room))
         ret = lib.kvmx_vcpu_trace(self._vcpu, 0 if sink is None else room)
         if ret:
             self._fail(ret, "trace_exits")
-        self._trace = None if sink is None else (sink, ffi.new("struct kvmx_traced[]", room))
+        self._trace = trace
 
     def _hand_over_trace(self) -> None:
         if self._trace is None:

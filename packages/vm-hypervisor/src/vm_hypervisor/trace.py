@@ -56,7 +56,7 @@ class ExitTrace:
                 self._spools.append(_Spool(vcpu, path.parent))
                 vcpu.fd.trace_exits(self._spools[-1].take)
         except BaseException:
-            self._close_files()
+            self._end()
             raise
 
     def close(self) -> None:
@@ -65,16 +65,22 @@ class ExitTrace:
         What the disk has no room for is left out, with a warning.
         """
         now_ns = time.monotonic_ns()
+        for spool in self._spools:  # before anything can fail: a spool that is closed takes no more
+            spool.vcpu.fd.trace_exits(None)
         try:
             file = SliceFile(self._out, "vmm", os.getpid())
             for spool in self._spools:
-                spool.vcpu.fd.trace_exits(None)
                 _write(file, spool, now_ns)
             self._out.flush()
         except OSError as error:
             _log.warning("trace: the rest is lost: %s", error.strerror)
         finally:
             self._close_files()
+
+    def _end(self) -> None:
+        for spool in self._spools:
+            spool.vcpu.fd.trace_exits(None)
+        self._close_files()
 
     def _close_files(self) -> None:
         for spool in self._spools:

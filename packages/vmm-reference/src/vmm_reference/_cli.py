@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from vmm_reference._arch import CONSOLE
 from vmm_reference._config import (
@@ -62,6 +62,9 @@ def _one_line(text: str) -> str:
 class _Parser(argparse.ArgumentParser):
     """Errors in one line with the cure, exit status 2, options never abbreviated."""
 
+    def __init__(self, **options: Any) -> None:  # noqa: ANN401 - whatever argparse takes
+        super().__init__(allow_abbrev=False, **options)
+
     def error(self, message: str) -> NoReturn:
         """End with one line and the status for wrong usage."""
         self.exit(USAGE, f"vmm: {_one_line(message)}; see `{self.prog} --help`\n")
@@ -111,7 +114,6 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
         description="Boot a Linux kernel in a virtual machine of its own.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     add = run.add_argument
     add("-V", "--version", action=_Version, nargs=0, help="show program's version number and exit")
@@ -183,7 +185,6 @@ def _add_cpuid(commands: "argparse._SubParsersAction[_Parser]") -> None:
         description="Print and compare what processors say of themselves: CPUID leaves and feature MSRs.",
         epilog=_CPUID_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     verbs = cpuid.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=_Parser)
     dump = verbs.add_parser("dump", help="print every leaf and MSR, to be kept or read by other programs")
@@ -208,7 +209,6 @@ def _parser() -> _Parser:
         prog="vmm",
         description="A small virtual machine monitor built from the toolkit's packages.",
         epilog="Begin with `vmm doctor`: it says where guests will run. `vmm run --help` shows a first run.",
-        allow_abbrev=False,
     )
     parser.add_argument(
         "-V", "--version", action=_Version, nargs=0, help="show program's version number and exit"
@@ -233,10 +233,18 @@ def _parser() -> _Parser:
     return parser
 
 
+# What a namespace has besides long options: commands, their operands, and -v.
+_NO_OPTIONS = frozenset({"command", "what", "file", "first", "second", "verbose"})
+
+
 def _meant_option(word: str, arguments: argparse.Namespace) -> str:
     if not word.startswith("--"):
         return ""
-    options = [name.replace("_", "-") for name in vars(arguments) if not name.startswith("_")]
+    options = [
+        name.replace("_", "-")
+        for name in vars(arguments)
+        if not name.startswith("_") and name not in _NO_OPTIONS
+    ]
     return meant(word[2:].partition("=")[0], options, "--")
 
 

@@ -2,6 +2,7 @@
 
 import enum
 from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
@@ -101,6 +102,12 @@ class CpusConfig:
             raise ConfigError("--cpus template", "it is empty; give host, t2 or a file")
         if self.topology is not None:
             self._check_topology(self.topology)
+
+    @property
+    def template_file(self) -> Path | None:
+        """The file that the template comes from; None of a built-in one."""
+        is_path = "/" in self.template or self.template.endswith(".toml")
+        return Path(self.template) if is_path else None
 
     def _check_topology(self, topology: "Topology") -> None:
         if topology.cpus != self.boot:

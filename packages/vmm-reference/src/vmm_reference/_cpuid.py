@@ -9,6 +9,7 @@ from pathlib import Path
 from vm_hypervisor import CpuidError, HypervisorUnavailableError, KvmHypervisor
 from vm_hypervisor.cpuid import BUILT_IN, CpuTable, Template, Topology, diff, features, normalise
 
+from vmm_reference._arch import HOST
 from vmm_reference._errors import ConfigError, HostError
 
 _DIFFER = 1  # exit status, as of diff(1)
@@ -49,6 +50,8 @@ def _lines(lines: Iterable[str]) -> str:
 
 def _read(name: str) -> CpuTable:
     if name == "host":
+        if HOST != "x86_64":
+            raise HostError(f"cpuid: this machine is {HOST}, only x86-64 processors have CPUID; give a dump")
         try:
             with KvmHypervisor() as hypervisor:
                 return CpuTable(hypervisor.supported_cpuid().leaves, hypervisor.feature_msrs())

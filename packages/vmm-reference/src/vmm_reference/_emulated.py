@@ -75,6 +75,8 @@ def _check_crossing(config: VmConfig) -> None:
     _check_place("--kernel", config.kernel)
     if config.initramfs is not None:
         _check_place("--initramfs", config.initramfs)
+    if config.cpus.template_file is not None:
+        _check_place("--cpus template", config.cpus.template_file)
     for disk in config.disks:
         _check_place("--disk path", disk.path)
     for vcpu, cpus in config.cpus.affinity.items():

@@ -187,6 +187,8 @@ def _check_outputs(config: VmConfig) -> None:
     inputs = [("--kernel", config.kernel), *(("--disk path", disk.path) for disk in config.disks)]
     if config.initramfs is not None:
         inputs.append(("--initramfs", config.initramfs))
+    if config.cpus.template_file is not None:
+        inputs.append(("--cpus template", config.cpus.template_file))
     taken = {_key(path): option for option, path in inputs}
     for option, path in _outputs(config):
         _check_new(option, path)

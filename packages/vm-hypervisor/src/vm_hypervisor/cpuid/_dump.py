@@ -36,7 +36,8 @@ def parse(text: str, source: str) -> tuple[list[CpuidLeaf], dict[int, int]]:
         if _CPU.fullmatch(line):
             skipping = bool(leaves)
         elif match := _MSR.fullmatch(line):
-            msrs[int(match[1], 16)] = int(match[2], 16)
+            if not skipping:
+                msrs[int(match[1], 16)] = int(match[2], 16)
         elif match := _LEAF.fullmatch(line):
             if not skipping:
                 function, index, *registers = (int(word, 16) for word in match.groups())

@@ -77,14 +77,22 @@ class Template:
                 f"or give a file: ./{text}.toml"
             )
         try:
+            if Path(text).exists() and not Path(text).is_file():
+                # Of a pipe the second reader would get nothing, and nothing is a template that masks nothing.
+                raise CpuidError(f"CPU template {text}: is not a regular file; give the path of one")
             with Path(text).open(encoding="utf-8") as file:
-                return cls.parse(file.read(_MOST_TEXT), text)
+                content = file.read(_MOST_TEXT + 1)
         except OSError as error:
             raise CpuidError(f"CPU template {text}: {error.strerror}; give the path of a file") from None
         except UnicodeDecodeError as error:
             raise CpuidError(
                 f"CPU template {text}: no UTF-8 at byte {error.start}; a template is TOML"
             ) from None
+        if len(content) > _MOST_TEXT:  # cut, it may be a template that masks less
+            raise CpuidError(
+                f"CPU template {text}: more than {_MOST_TEXT} characters; a template has some 3000"
+            )
+        return cls.parse(content, text)
 
     @classmethod
     def parse(cls, text: str, name: str) -> "Template":

@@ -1,4 +1,4 @@
-"""AArch64 with a GICv3: PSCI ends and starts processors, PrimeCells, virtio-mmio, a device tree or ACPI.
+"""AArch64 with a GICv3: PSCI ends and starts processors, PrimeCells, virtio-mmio, a device tree.
 
 The map, a choice of this VMM: devices below 1 GiB, each of the board's own in a page of its own, RAM above.
 """
