@@ -48,6 +48,7 @@ TOOLS = {
 # Pure tests whose result could differ there: byte layouts of structures, decoding of the run page.
 PORTABLE = tuple(f"packages/kvm-ioctls/tests/test_{name}.py" for name in ("record", "wire"))
 FAILURE_CHARACTERS = 4000
+LAST_SHOWN = 4  # lines of a failure at the very end
 LAST_LINES = 120  # of a shard that died; pytest-timeout's stacks of all threads fit
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
@@ -272,7 +273,7 @@ def summary(runs: Sequence[Run]) -> int:
     for shard, test, text in failures:
         lines = text.splitlines()
         errors = [line for line in lines if line.startswith("E  ")]
-        print(f"FAILED [{shard}] {test}", *errors[:4], *stack(lines)[-8:], *lines[-1:], sep="\n    ")
+        print(f"FAILED [{shard}] {test}", *errors[:4], *stack(lines)[-8:], *lines[-LAST_SHOWN:], sep="\n    ")
     return 0 if ok and not totals[1] else 1
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import attrs
+import bounded
 
 if TYPE_CHECKING:
     import pytest
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 CACHE = ROOT / "build" / "sanitize"
 CORES = tuple(sorted(setup.parent.name for setup in ROOT.glob("packages/*/setup.py")))
+LIMIT, LONG_LIMIT = 900, 3300  # seconds for one package; a quiet machine takes up to 100
 TREE = "VMM_SANITIZE_TREE"  # tells the plugin where the instrumented copies lie
 
 
@@ -216,7 +218,7 @@ def suite(name: str) -> list[str]:
     """The command that runs the tests of one package."""
     options = ["-q", "-p", "sanitize", "-p", "no:cacheprovider", "-m", "pure or kvm"]
     # --capture=sys leaves file descriptor 2 alone, where the sanitizers write as the process dies.
-    options += ["--capture=sys", "-o", "timeout=600"]
+    options += ["--capture=sys", "-o", "timeout=300"]
     # No watchdog threads: libasan 12 does not reset the allocator's locks in a forked child, and a thread
     # that allocates in the moment of a test's fork would leave that child waiting for ever.
     options += ["-o", "timeout_method=signal", "-o", "faulthandler_timeout=0"]
@@ -238,23 +240,14 @@ def run_suite(
     Returns:
         Whether all passed without a report, and the output.
     """
-    lines = []
-    with subprocess.Popen(
+    ended = bounded.run(
         suite(name),
+        limit=LONG_LIMIT if long else LIMIT,
         cwd=ROOT,
         env=environment(tree, tool, long=long),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    ) as process:
-        assert process.stdout is not None
-        for line in process.stdout:
-            lines.append(line)
-            if echo:
-                print(line, end="", flush=True)
-    output = "".join(lines)
-    return process.returncode == 0 and not any(report in output for report in tool.reports), output
+        echo=echo,
+    )
+    return ended.status == 0 and not any(report in ended.text for report in tool.reports), ended.text
 
 
 def instrumented() -> list[str]:

@@ -7,15 +7,14 @@ import importlib.metadata
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import tarfile
-import tempfile
 import zipfile
 from pathlib import Path
 
 import attrs
+import bounded
 import pytest
 from packaging.requirements import Requirement
 
@@ -26,28 +25,12 @@ BUILD = "import sys, {backend} as backend; print(getattr(backend, 'build_' + sys
 
 
 def call(*command, cwd, limit=500):
-    """Run a command without PYTHONPATH and the like of ours, and return what it printed.
-
-    Its output goes to files: a pipe would be waited for as long as any process that it leaves holds it. One
-    that has not ended after `limit` seconds fails the test, not the whole run.
-    """
+    """Run a command without PYTHONPATH and the like of ours, and return what it printed."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
     words = [str(part) for part in command]
-    with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as err:
-        with subprocess.Popen(
-            words, cwd=cwd, env=kept, stdout=out, stderr=err, start_new_session=True
-        ) as process:
-            try:
-                process.wait(limit)
-            except subprocess.TimeoutExpired:
-                os.killpg(process.pid, signal.SIGKILL)
-        for file in (out, err):
-            file.seek(0)
-        printed, errors = out.read(), err.read()
-    assert process.returncode == 0, (
-        f"{words[0]} ended with {process.returncode}\n{printed[-4000:]}{errors[-4000:]}"
-    )
-    return printed
+    ended = bounded.run(words, limit=limit, cwd=cwd, env=kept)
+    assert ended.status == 0, f"{words[0]} ended with {ended.status}\n{ended.text[-8000:]}"
+    return ended.output
 
 
 def hook(package, kind, folder, output):
