@@ -6,13 +6,15 @@ The cores are built with VMM_STRICT_C=1 and for ASan VMM_SANITIZE=1 under build/
 into them, so a second run builds nothing) and laid over copies of the packages in a scratch folder that comes
 first on PYTHONPATH; the developer's own extensions are not touched. pytest then runs in the ordinary
 interpreter with the sanitizer's library preloaded. This module is also a plugin of that pytest: it fails the
-run when a core was not the instrumented one.
+run when a core was not the instrumented one, and ends it, with all stacks, at a test that does not come back;
+the run is then taken up behind that test.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import faulthandler
 import functools
 import hashlib
 import os
@@ -35,8 +37,23 @@ CACHE = ROOT / "build" / "sanitize"
 CORES = tuple(sorted(setup.parent.name for setup in ROOT.glob("packages/*/setup.py")))
 # Tests that explore models in Python for minutes: no core has a part in them.
 MODELS = {"virtio-queue": ("test_notifications.py", "test_ordering.py")}
-LIMIT, LONG_LIMIT = 900, 3300  # seconds for one package; a quiet machine takes up to 100
+# Seconds for one test and for one package: a quiet machine needs up to 6 and up to 100.
+LIMITS, LONG_LIMITS = (180.0, 900.0), (1800.0, 3300.0)
+WATCHED, NO_TESTS = 1, 5  # statuses: of faulthandler's watchdog, and of a pytest without anything left to run
 TREE = "VMM_SANITIZE_TREE"  # tells the plugin where the instrumented copies lie
+BEGUN = "VMM_SANITIZE_BEGUN"  # and the file of tests that began: a line each, ended as the test ends
+HANG = "VMM_SANITIZE_HANG"  # and the seconds that a test may take
+FAILED = "\tfailed"
+HANGS = 3  # tests of one package without an end, before its run is given up
+
+PYTEST = (
+    *(sys.executable, "-m", "pytest", "-q", "-p", "sanitize", "-p", "no:cacheprovider", "-m", "pure or kvm"),
+    # This leaves file descriptor 2 alone, where the sanitizers write as the process dies.
+    "--capture=sys",
+    # No watchdog threads of Python: libasan 12 does not reset the allocator's locks in a forked child, and a
+    # thread that allocates in the moment of a test's fork would leave that child waiting for ever.
+    *("-o", "timeout=0", "-o", "timeout_method=signal", "-o", "faulthandler_timeout=0"),
+)
 
 
 def joined(options: Mapping[str, int | str]) -> str:
@@ -217,21 +234,29 @@ def environment(tree: Path, tool: Tool = ADDRESS, *, long: bool = False) -> dict
 
 
 def suite(name: str) -> list[str]:
-    """The command that runs the tests of one package."""
-    options = ["-q", "-p", "sanitize", "-p", "no:cacheprovider", "-m", "pure or kvm"]
-    # --capture=sys leaves file descriptor 2 alone, where the sanitizers write as the process dies.
-    options += ["--capture=sys", "-o", "timeout=300"]
-    # No watchdog threads: libasan 12 does not reset the allocator's locks in a forked child, and a thread
-    # that allocates in the moment of a test's fork would leave that child waiting for ever.
-    options += ["-o", "timeout_method=signal", "-o", "faulthandler_timeout=0"]
+    """What pytest is to run of one package."""
     tests = ROOT / "packages" / name / "tests"
-    options += [f"--ignore={tests / file}" for file in MODELS.get(name, ())]
-    return [sys.executable, "-m", "pytest", *options, str(tests)]
+    return [*(f"--ignore={tests / file}" for file in MODELS.get(name, ())), str(tests)]
+
+
+@attrs.frozen
+class Outcome:
+    """What came of the tests of one package.
+
+    Attributes:
+        passed: All that came back passed, without a report.
+        hung: The tests that did not come back.
+        output: What was printed, with the stacks of those.
+    """
+
+    passed: bool
+    hung: Sequence[str]
+    output: str
 
 
 def run_suite(
     name: str, tree: Path, tool: Tool = ADDRESS, *, long: bool = False, echo: bool = False
-) -> tuple[bool, str]:
+) -> Outcome:
     """Run the tests of one package under a sanitizer.
 
     Args:
@@ -240,18 +265,36 @@ def run_suite(
         tool: What it was built with.
         long: Full Hypothesis counts instead of those of profile `ci`.
         echo: Print the output as it comes.
-
-    Returns:
-        Whether all passed without a report, and the output.
     """
-    ended = bounded.run(
-        suite(name),
-        limit=LONG_LIMIT if long else LIMIT,
-        cwd=ROOT,
-        env=environment(tree, tool, long=long),
-        echo=echo,
-    )
-    return ended.status == 0 and not any(report in ended.text for report in tool.reports), ended.text
+    return run_tests(suite(name), tree, tool, LONG_LIMITS if long else LIMITS, long=long, echo=echo)
+
+
+def run_tests(
+    tests: Sequence[str],
+    tree: Path,
+    tool: Tool,
+    limits: tuple[float, float],
+    *,
+    long: bool = False,
+    echo: bool = False,
+) -> Outcome:
+    """Run a pytest with this plugin, and again behind each test that does not come back."""
+    hung: list[str] = []
+    output = ""
+    test_limit, run_limit = limits
+    with tempfile.NamedTemporaryFile("a+", prefix="vmm-begun-") as begun:
+        env = environment(tree, tool, long=long) | {BEGUN: begun.name, HANG: str(test_limit)}
+        while True:
+            ended = bounded.run([*PYTEST, *tests], limit=run_limit, cwd=ROOT, env=env, echo=echo)
+            output += ended.text
+            begun.seek(0)
+            last = begun.read().rpartition("\n")[2]
+            if not last or ended.status != WATCHED or len(hung) == HANGS:
+                break
+            hung.append(last)
+            print(file=begun, flush=True)
+    passed = ended.status in (0, NO_TESTS) and not any(report in output for report in tool.reports)
+    return Outcome(passed, hung, output)
 
 
 def instrumented() -> list[str]:
@@ -271,6 +314,36 @@ def instrumented() -> list[str]:
             raise RuntimeError(f"{core} is {place}, not the instrumented one under {tree}")
         found.append(core)
     return found
+
+
+def noted(text: str) -> None:
+    """Add to the file of tests that began."""
+    with Path(os.environ[BEGUN]).open("a") as file:
+        file.write(text)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave out what passed or hung before this run was taken up again."""
+    over = {line for line in Path(os.environ[BEGUN]).read_text().splitlines() if not line.endswith(FAILED)}
+    items[:] = [item for item in items if item.nodeid not in over]
+
+
+def pytest_runtest_logstart(nodeid: str) -> None:
+    """Watch the test: in C, without an allocation."""
+    noted(nodeid)
+    faulthandler.dump_traceback_later(float(os.environ[HANG]), exit=True, file=2)
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Have a test that failed run again, for its report, when the run is taken up."""
+    if report.failed:
+        noted(FAILED)
+
+
+def pytest_runtest_logfinish() -> None:
+    """It came back."""
+    faulthandler.cancel_dump_traceback_later()
+    noted("\n")
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -304,8 +377,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     with staged(tool) as tree:
         for name in options.packages or CORES:
             print(f"== {name}", flush=True)
-            passed, _ = run_suite(name, tree, tool, long=options.long, echo=True)
-            failed += [] if passed else [name]
+            outcome = run_suite(name, tree, tool, long=options.long, echo=True)
+            failed += [*([] if outcome.passed else [name]), *outcome.hung]
     print(f"sanitize: {'failed: ' + ', '.join(failed) if failed else 'no report'}")
     return 1 if failed else 0
 

@@ -89,6 +89,6 @@ def test_race_of_the_extension_is_reported(python_device, ring):
 @pytest.mark.parametrize("package", PACKAGES)
 def test_suite_has_no_race(package, tree):
     """The tests of the package that this machine can run, threads included, pass without a report."""
-    passed, output = sanitize.run_suite(package, tree, sanitize.THREAD)
-    if not passed:
-        pytest.fail(output, pytrace=False)
+    outcome = sanitize.run_suite(package, tree, sanitize.THREAD)
+    if not outcome.passed or outcome.hung:
+        pytest.fail(outcome.output, pytrace=False)
