@@ -270,12 +270,7 @@ def _sent(entry: int) -> int:
 
 
 def _check_state(state: IoApicState) -> None:
-    check_saved(state)
-    for field, value, limit in (("id", state.id, 15), ("select", state.select, 0xFF)):
-        if not 0 <= value <= limit:
-            raise SavedStateError(field, value, f"0..{limit:#x}")
-    if not 0 <= state.asserted < 1 << PINS:
-        raise SavedStateError("asserted", state.asserted, f"{PINS} bits")
+    check_saved(state, id=0xF, select=0xFF, asserted=(1 << PINS) - 1)
     if len(state.entries) != PINS:
         raise SavedStateError("entries", len(state.entries), f"{PINS} entries")
     for entry in state.entries:
