@@ -24,6 +24,7 @@ from vmm_reference import (
     VmConfig,
     Vmm,
 )
+from vmm_reference._config import BUILT_IN_IDS
 
 pytestmark = pytest.mark.kvm
 
@@ -78,6 +79,12 @@ def test_a_machine_on_a_split_irqchip(config):
         assert vmm.machine.tree.get("ioapic") is vmm.machine.vm.ioapic
         vmm.boot()
         assert vmm.wait(60) == End(EndReason.POWEROFF)
+
+
+def test_no_disk_is_called_like_a_device_of_the_machine(config):
+    """Every id that a machine uses itself is refused when a disk or a card asks for it."""
+    with Vmm(config("poweroff", platform=PlatformConfig(Irqchip.SPLIT))) as vmm:
+        assert set(vmm.machine.tree) - {"rng0"} <= BUILT_IN_IDS
 
 
 def test_a_kvm_without_split_irqchip(config, monkeypatch):
