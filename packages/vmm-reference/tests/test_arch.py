@@ -31,7 +31,6 @@ def test_modules_have_the_same_names(name):
     """Each can be imported on any host, and shows what the others show."""
     module = architecture(name)
     assert set(module.__all__) == {
-        "HAS_EMULATED_HOST",
         "Board",
         "check_kernel",
         "check_options",

@@ -159,8 +159,8 @@ BAD = [
     ),
     (RngConfig, "event_idx=1", "--rng event_idx: '1' is neither on nor off"),
     (RngConfig, "src=", "--rng: src= is missing"),
-    (PlatformConfig, "irqchip=pic", "--platform irqchip: 'pic' is neither kernel nor split"),
-    (PlatformConfig, "irqchip=on,iommu=on", "--platform iommu: unknown key; --platform takes irqchip"),
+    (PlatformConfig, "irqchip=pic", "--platform irqchip: 'pic' is none of kernel, split"),
+    (PlatformConfig, "irqchip=split,iommu=on", "--platform iommu: unknown key; --platform takes irqchip"),
     (
         EventMonitorConfig,
         "path=a,fd=3",

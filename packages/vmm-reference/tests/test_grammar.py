@@ -1,5 +1,7 @@
 """The grammar of options: round trips, edges, and only its own errors on anything else."""
 
+import enum
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -11,6 +13,7 @@ from vmm_reference._grammar import (
     parse_cpu_set,
     parse_size,
     parse_toggle,
+    parse_word,
     quote,
     split_top,
     unquote,
@@ -79,6 +82,25 @@ def test_toggles_refuse_the_rest(text):
     if text.lower() not in {"on", "off", "true", "false"}:
         with pytest.raises(ValueError, match="is neither on nor off"):
             parse_toggle(text)
+
+
+class Fruit(enum.Enum):
+    """Words of an option."""
+
+    APPLE = "apple"
+    PEAR = "pear"
+
+
+@example("APPLE")
+@given(HOSTILE | st.sampled_from(["apple", "pear"]))
+def test_words(text):
+    """A member by its value; any other word is refused with those there are."""
+    read = parse_word(Fruit)
+    if text in {"apple", "pear"}:
+        assert read(text).value == text
+    else:
+        with pytest.raises(ValueError, match=r" is none of apple, pear$"):
+            read(text)
 
 
 @given(st.sets(st.integers(0, 65535), min_size=1, max_size=20))

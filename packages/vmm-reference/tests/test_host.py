@@ -10,6 +10,7 @@ import pytest
 from vm_hypervisor import HypervisorUnavailableError
 from vm_hypervisor.probe import KvmReport
 from vmm_reference import HostError, _host
+from vmm_reference._arch import HOST
 
 GOOD = KvmReport(0.4, 900.0, True, 254, {"IRQCHIP": 1})
 SLOW = attrs.evolve(GOOD, ns_per_instruction=320.0)
@@ -101,6 +102,16 @@ def test_missing_kvm_is_never_cached(measured):
     measured.append(HypervisorUnavailableError("no /dev/kvm: modprobe kvm"))
 
 
+def test_no_emulated_host(measured, monkeypatch):
+    """Where guests run on /dev/kvm only, that is said with why it is not used."""
+    monkeypatch.setattr(_host, "HAS_EMULATED_HOST", False)
+    measured.append(SLOW)
+    for wanted, why in (("auto", SLOW_SUMMARY), ("emulated", "asked for")):
+        with pytest.raises(HostError) as caught:
+            _host.choose(wanted)
+        assert str(caught.value).startswith(f"--host emulated: {why}; on {HOST} guests run on /dev/kvm only")
+
+
 def test_missing_kvm_asked_for(measured):
     """--host kvm without one is an error with the cure."""
     measured.append(HypervisorUnavailableError("no /dev/kvm: modprobe kvm"))
@@ -110,8 +121,7 @@ def test_missing_kvm_asked_for(measured):
 
 UNPRIVILEGED = """
 import os, sys
-import vmm_reference._arch, vmm_reference._host as host, vmm_reference._errors as errors
-vmm_reference._arch.architecture()  # now: nobody may not be able to read root's packages
+import vmm_reference._host as host, vmm_reference._errors as errors
 os.setgroups([]); os.setgid(65534); os.setuid(65534)
 os.environ.pop("XDG_CACHE_HOME", None); os.environ["HOME"] = "/nonexistent"
 print(host.choose("auto"))

@@ -16,7 +16,7 @@ from vmm_reference._config_cpus import CpusConfig
 from vmm_reference._config_net import NetConfig
 from vmm_reference._config_rings import RING_KEYS, RingConfig
 from vmm_reference._errors import ConfigError
-from vmm_reference._grammar import Options, parse_count, parse_size, parse_toggle
+from vmm_reference._grammar import Options, parse_count, parse_size, parse_toggle, parse_word
 
 MIN_MEMORY = 16 << 20
 MAX_MEMORY = 1 << 44
@@ -194,12 +194,9 @@ class PlatformConfig:
     def parse(cls, text: str) -> "PlatformConfig":
         """Read "irqchip=split"; raises `ConfigError`."""
         options = Options("--platform", text)
-        word = options.take("irqchip", str, Irqchip.KERNEL.value)
+        config = cls(options.take("irqchip", parse_word(Irqchip), Irqchip.KERNEL))
         options.finish(PLATFORM_KEYS)
-        words = [chip.value for chip in Irqchip]
-        if word not in words:
-            raise ConfigError("--platform irqchip", f"{word!r} is neither {' nor '.join(words)}")
-        return cls(Irqchip(word))
+        return config
 
 
 @attrs.frozen

@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from vmm_reference._errors import ConfigError
-from vmm_reference._grammar import Options, parse_affinity, parse_count
+from vmm_reference._grammar import Options, parse_affinity, parse_count, parse_word
 
 if TYPE_CHECKING:
     from vm_hypervisor.cpuid import Topology
 
 MAX_VCPUS = 254
 LAST_APIC_ID = 254  # 255 is all of them while the APICs are in xAPIC mode, as they start
-HOST = "host"  # the template that changes nothing
+HOST_TEMPLATE = "host"  # the template that changes nothing
 
 CPUS_KEYS = {
     "boot": "vCPUs at boot",
@@ -41,13 +41,6 @@ class CoreScheduling(enum.Enum):
     VCPU = "vcpu"
 
 
-def _core_scheduling(text: str) -> CoreScheduling:
-    words = [mode.value for mode in CoreScheduling]
-    if text not in words:
-        raise ValueError(f"{text!r} is none of {', '.join(words)}")
-    return CoreScheduling(text)
-
-
 @attrs.frozen
 class CpusConfig:
     """Virtual CPUs.
@@ -68,7 +61,7 @@ class CpusConfig:
     max: int = 1
     affinity: Mapping[int, frozenset[int]] = attrs.field(factory=dict)
     topology: "Topology | None" = None
-    template: str = HOST
+    template: str = HOST_TEMPLATE
     core_scheduling: CoreScheduling = CoreScheduling.OFF
 
     @classmethod
@@ -82,8 +75,8 @@ class CpusConfig:
             options.take("max", parse_count, boot),
             options.take("affinity", parse_affinity, {}),
             topology,
-            options.take("template", str, HOST),
-            options.take("core_scheduling", _core_scheduling, CoreScheduling.OFF),
+            options.take("template", str, HOST_TEMPLATE),
+            options.take("core_scheduling", parse_word(CoreScheduling), CoreScheduling.OFF),
         )
         options.finish(CPUS_KEYS)
         return config

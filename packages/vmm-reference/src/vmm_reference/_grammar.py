@@ -6,11 +6,13 @@ ranges `0-3`; sizes take K, M, G, T (powers of 1024); toggles are on, off, true,
 
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from enum import Enum
 from typing import TypeVar
 
 from vmm_reference._errors import ConfigError
 
 _T = TypeVar("_T")
+_E = TypeVar("_E", bound=Enum)
 _SIZE = re.compile(r"([0-9]{1,20})([KMGT]?)(?:i?B)?", re.IGNORECASE | re.ASCII)
 _CPU_SET = re.compile(r"\[(.*)\]|([0-9-]+)")
 _MOST_DIGITS = 20
@@ -88,6 +90,18 @@ def parse_toggle(text: str) -> bool:
         return _TOGGLES[text.lower()]
     except KeyError:
         raise ValueError(f"{text!r} is neither on nor off") from None
+
+
+def parse_word(kind: type[_E]) -> Callable[[str], _E]:
+    """Return what reads a member of `kind`, an enumeration of words; ValueError for other words."""
+    words = {member.value: member for member in kind}
+
+    def parse(text: str) -> _E:
+        if text not in words:
+            raise ValueError(f"{text!r} is none of {', '.join(words)}")
+        return words[text]
+
+    return parse
 
 
 def parse_count(text: str) -> int:

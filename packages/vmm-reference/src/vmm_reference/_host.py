@@ -12,7 +12,7 @@ import attrs
 from vm_hypervisor import HypervisorUnavailableError
 from vm_hypervisor.probe import KvmReport, measure
 
-from vmm_reference._arch import HOST, architecture
+from vmm_reference._arch import HAS_EMULATED_HOST, HOST
 from vmm_reference._errors import HostError
 
 HostName = Literal["kvm", "emulated"]
@@ -117,7 +117,7 @@ def choose(wanted: str) -> HostChoice:
 
 
 def _emulated(why: str) -> HostChoice:
-    if not architecture().HAS_EMULATED_HOST:
+    if not HAS_EMULATED_HOST:
         raise HostError(
             f"--host emulated: {why}; on {HOST} guests run on /dev/kvm only: use a machine that has it"
         )

@@ -38,16 +38,15 @@ from vmm_memory.arch.aarch64 import ram_ranges
 
 from vmm_reference._arch.base import Wiring
 from vmm_reference._config import BootProtocol, Irqchip, VmConfig
-from vmm_reference._config_cpus import HOST
+from vmm_reference._config_cpus import HOST_TEMPLATE
 from vmm_reference._errors import ConfigError
 from vmm_reference._open import open_kernel
 
 if TYPE_CHECKING:
     from linux_loader import KernelImage
 
-__all__ = ("HAS_EMULATED_HOST", "Board", "check_kernel", "check_options", "ram_ranges")
+__all__ = ("Board", "check_kernel", "check_options", "ram_ranges")
 
-HAS_EMULATED_HOST: Final = False  # it has x86-64 programs of the toolkit only where the host has them
 _ITS: Final = 0x0808_0000
 # Redistributors of 254 processors fit before the window.
 _GIC: Final = aarch64.Gic(distributor=0x0800_0000, its=_ITS, redistributors=0x0C00_0000)
@@ -67,7 +66,7 @@ def check_options(config: VmConfig) -> None:
             f"{config.platform.irqchip.value}: an AArch64 machine has its GIC in KVM; leave it out",
         )
     for key, given in (("topology", config.cpus.topology), ("template", config.cpus.template)):
-        if given not in (None, HOST):
+        if given not in (None, HOST_TEMPLATE):
             raise ConfigError(
                 f"--cpus {key}", f"{given} is told by CPUID, which AArch64 has not; leave it out"
             )

@@ -116,10 +116,6 @@ class Architecture(Protocol):
     def Board(self) -> "Callable[[VmConfig], Board]":  # noqa: N802 - a class of the module
         """Makes the board of a machine, which is the caller's to close; no usable KVM is an error."""
 
-    @property
-    def HAS_EMULATED_HOST(self) -> bool:  # noqa: N802 - a constant of the module
-        """Whether `vmm run` can put a guest of this host into an emulated host."""
-
     def ram_ranges(self, size: int) -> "Sequence[tuple[GuestAddress, int]]":
         """Return (address, bytes) of each range of RAM."""
 

@@ -48,7 +48,7 @@ from vmm_memory.arch.x86_64 import ram_ranges
 
 from vmm_reference._arch.base import Wiring
 from vmm_reference._config import VmConfig
-from vmm_reference._config_cpus import HOST
+from vmm_reference._config_cpus import HOST_TEMPLATE
 from vmm_reference._errors import ConfigError
 from vmm_reference._open import open_kernel
 
@@ -56,9 +56,8 @@ if TYPE_CHECKING:
     from linux_loader import KernelImage
     from vm_hypervisor.cpuid import Template
 
-__all__ = ("HAS_EMULATED_HOST", "Board", "check_kernel", "check_options", "ram_ranges")
+__all__ = ("Board", "check_kernel", "check_options", "ram_ranges")
 
-HAS_EMULATED_HOST: Final = True
 _ACPI_TABLES: Final = 0xE_0000  # where a guest that is not told looks for the RSDP
 _BIOS_AREA: Final = E820Entry(0x9_FC00, 0x10_0000 - 0x9_FC00, E820Type.RESERVED)
 _FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
@@ -73,7 +72,7 @@ def check_options(config: VmConfig) -> None:
 
 
 def _template(config: VmConfig) -> "Template | None":
-    if config.cpus.template == HOST:
+    if config.cpus.template == HOST_TEMPLATE:
         return None
     from vm_hypervisor.cpuid import Template  # noqa: PLC0415 - a machine without one starts without
 
