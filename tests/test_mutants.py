@@ -7,8 +7,8 @@ import subprocess
 import mutants
 import pytest
 import twin_mutants
+from vmm_testhost.pytest_plugin import LONG
 
-LONG = bool(os.environ.get("VMM_TEST_LONG"))
 # Cheap ones of each kind and format, one seed each; `make test-long` hunts all of them with five.
 SOME = ["twin:total", "twin:packed-id-is-slot", "c:USED_ZERO", "c:PACKED_USED_STATE"]
 NAMES = mutants.all_names() if LONG else [*SOME, "c:", "twin:"]

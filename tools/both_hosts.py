@@ -1,10 +1,8 @@
 """Marks for tests whose body runs on hosts of both architectures: an instance for each, where it can run."""
 
-import os
-
 import pytest
+from vmm_testhost.pytest_plugin import LONG
 
-LONG = bool(os.environ.get("VMM_TEST_LONG"))
 X86_64 = pytest.param("x86_64", marks=pytest.mark.kvm_full)
 AARCH64 = pytest.param("aarch64", marks=pytest.mark.arm64)
 

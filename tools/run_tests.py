@@ -210,7 +210,6 @@ def main() -> int:
     # In the background of a shell script interrupts are ignored, also by what the tests start and interrupt.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ["VMM_HYPOTHESIS_PROFILE"] = "long" if options.long else "ci"
-    os.environ.setdefault("VMM_TEST_LONG", "1" if options.long else "")
     log = None
     if options.long:
         log = ROOT / "logs" / f"test-long-{time.strftime('%Y-%m-%d-%H%M%S')}.log"

@@ -1,6 +1,5 @@
 """The same scripts through our queue, its twin and the Rust crate: equal, or different for a known reason."""
 
-import os
 from collections import Counter
 from pathlib import Path
 
@@ -13,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from virtio_queue import Queue
 from virtio_queue.testing import TwinQueue
+from vmm_testhost.pytest_plugin import LONG
 
-LONG = os.environ.get("VMM_HYPOTHESIS_PROFILE") == "long"
 COUNT = 60_000 if LONG else 2_500  # of each kind
 PACKED_COUNT = 20_000 if LONG else 1_500
 PAGE = Path(__file__).parents[2] / "docs" / "virtio-queue-differences.md"

@@ -1,6 +1,5 @@
 """What `make coverage` must reach is stated, and high; what it leaves out is listed, and little."""
 
-import os
 import subprocess
 import sys
 import tomllib
@@ -8,8 +7,8 @@ from pathlib import Path
 
 import coverage_run
 import pytest
+from vmm_testhost.pytest_plugin import LONG
 
-LONG = os.environ.get("VMM_HYPOTHESIS_PROFILE") == "long"  # as `make test-long` sets it
 ROOT = Path(__file__).resolve().parents[2]
 CONFIG = tomllib.loads((ROOT / "tools/coverage.toml").read_text())
 

@@ -17,6 +17,7 @@ import attrs
 import bounded
 import pytest
 from packaging.requirements import Requirement
+from vmm_testhost.pytest_plugin import LONG
 
 pytestmark = [pytest.mark.pure, pytest.mark.timeout(600)]
 
@@ -166,7 +167,6 @@ def test_commands_are_installed(packages, installed, tmp_path):
 
 
 LATER = ("3.12", "3.13")
-LONG = os.environ.get("VMM_HYPOTHESIS_PROFILE") == "long"  # as `make test-long` sets it
 ELSEWHERE = [
     "kvm_full",
     "root_net",

@@ -1,6 +1,5 @@
 """The cores under ASan and UBSan: their tests raise no report, and a deliberate overrun raises one."""
 
-import os
 import re
 import signal
 import subprocess
@@ -8,8 +7,8 @@ import sys
 
 import pytest
 import sanitize
+from vmm_testhost.pytest_plugin import LONG
 
-LONG = os.environ.get("VMM_HYPOTHESIS_PROFILE") == "long"  # `make test-long`; any other run takes profile ci
 pytestmark = [pytest.mark.pure, pytest.mark.timeout(3600 if LONG else 1200)]
 
 OVERRUNS = {

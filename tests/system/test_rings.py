@@ -11,11 +11,11 @@ import attrs
 import pytest
 from virtio_devices import Feature, QueueStats
 from vmm_reference import DiskConfig, EndReason, MemoryConfig, RingConfig, RngConfig
+from vmm_testhost.pytest_plugin import LONG
 
 pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(1500)]
 
 MIB = 1 << 20
-LONG = os.environ.get("VMM_HYPOTHESIS_PROFILE") == "long"  # as `make test-long` sets it
 QUEUE_SIZE = 64  # so that a few requests take the ring round
 PIECE, PIECES, WORKERS = 4096, 12, 4
 # On all disks at once: the blocks of the first half go to the second in reverse order, through the page

@@ -1,18 +1,17 @@
 """Processors grouped as asked for, and one that shows what a template leaves of it, as Linux sees them."""
 
 import json
-import os
 import re
 
 import pytest
 from vm_hypervisor.cpuid import Topology
 from vmm_reference import CpusConfig, EndReason
+from vmm_testhost.pytest_plugin import LONG
 
 pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(300)]
 
 # Drawn once from 1 … 3 for each level, at most 8 processors; holes between APIC ids at every level.
 DRAWN = ["1:3:2:1", "2:3:1:1", "1:1:3:2", "3:1:1:2", "1:1:1:3", "2:1:2:2"]
-LONG = os.environ.get("VMM_HYPOTHESIS_PROFILE") == "long"  # as `make test-long` sets it
 
 SCRIPT = r"""
 lscpu -J > /lscpu

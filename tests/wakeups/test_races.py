@@ -1,14 +1,13 @@
 """ThreadSanitizer sees no race between driver and device, and sees each one that is put there on purpose."""
 
-import os
 import sys
 from pathlib import Path
 
 import pytest
 import sanitize
 import stress
+from vmm_testhost.pytest_plugin import LONG
 
-LONG = bool(os.environ.get("VMM_TEST_LONG"))
 SLEEPS = 100_000 if LONG else 1_000
 pytestmark = pytest.mark.pure
 

@@ -4,7 +4,6 @@
 without one of its full fences loses a wake-up.
 """
 
-import os
 import sys
 from pathlib import Path
 
@@ -12,8 +11,8 @@ import pytest
 import stress
 from virtio_queue.testing.notifications import Ring, Traffic
 from virtio_queue.testing.ordering import Model, explore
+from vmm_testhost.pytest_plugin import LONG
 
-LONG = bool(os.environ.get("VMM_TEST_LONG"))
 SLEEPS = 1_000_000 if LONG else 5_000
 pytestmark = pytest.mark.pure
 

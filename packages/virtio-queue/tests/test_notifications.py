@@ -1,13 +1,10 @@
 """No wake-up is lost and nothing read too early; with any ordering point left out it is."""
 
-import os
-
 import pytest
 from virtio_queue.testing._machines import Machine
 from virtio_queue.testing.notifications import Ring, Traffic
 from virtio_queue.testing.ordering import Model, explore
-
-LONG = bool(os.environ.get("VMM_TEST_LONG"))
+from vmm_testhost.pytest_plugin import LONG
 
 KINDS = [(ring, event_idx) for ring in Ring for event_idx in (False, True)]
 NAMES = [f"{ring.value}-{'event' if event_idx else 'flags'}" for ring, event_idx in KINDS]

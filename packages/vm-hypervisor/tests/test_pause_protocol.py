@@ -16,10 +16,10 @@ from kvm_ioctls import ForkedError, MpState
 from vm_device.platform import AddressRange, AddressSpace
 from vm_hypervisor import NativeAnswer, VcpuManager
 from vm_hypervisor.testing import RecordingOps
+from vmm_testhost.pytest_plugin import LONG
 
 pytestmark = pytest.mark.kvm
 
-LONG = bool(os.environ.get("VMM_TEST_LONG"))
 CYCLES = 100_000 if LONG else 200
 COUNTERS, WINDOW = 0x4000, 0xD000_0000
 PATIENCE = 60

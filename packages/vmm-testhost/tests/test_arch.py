@@ -59,11 +59,11 @@ def test_only_variables_that_hold_there_pass():
         "SHELL": "/bin/zsh",
         "PYTHONPATH": "/here",
         "HOME": "/root",
-        "VMM_TEST_LONG": "1",
+        "VMM_HYPOTHESIS_PROFILE": "long",
     }
     inner = foreign_environment(inner_environment(outer))
     assert inner.pop("TMPDIR")
-    assert inner == {"PATH": "/usr/sbin:/usr/bin", "HOME": "/root", "VMM_TEST_LONG": "1"}
+    assert inner == {"PATH": "/usr/sbin:/usr/bin", "HOME": "/root", "VMM_HYPOTHESIS_PROFILE": "long"}
 
 
 def test_command_line_names_the_architecture(monkeypatch):

@@ -1,5 +1,9 @@
 """The Hypothesis profiles (which of them is loaded is tested with the plugin)."""
 
+import os
+import subprocess
+import sys
+
 import pytest
 from hypothesis import settings
 from vmm_testhost import _profiles
@@ -13,3 +17,12 @@ def test_unknown_profile_is_refused(monkeypatch):
         _profiles.register()
     assert settings().max_examples == before
     assert settings.get_profile("ci").derandomize
+
+
+@pytest.mark.parametrize(("profile", "said"), [("long", "True"), ("ci", "False"), ("", "False")])
+def test_who_counts_asks_the_same_variable(profile, said):
+    """One variable decides on examples and on everything else that a long run does more of."""
+    script = "from vmm_testhost.pytest_plugin import LONG; print(LONG)"
+    environment = os.environ | {"VMM_HYPOTHESIS_PROFILE": profile}
+    done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+    assert done.stdout == f"{said}\n", done.stderr

@@ -1,8 +1,13 @@
 """The three Hypothesis profiles, registered when Hypothesis itself is imported."""
 
 import os
+from typing import Final
 
 EXAMPLES = {"dev": 100, "ci": 50, "long": 1000}
+_VARIABLE = "VMM_HYPOTHESIS_PROFILE"
+
+LONG: Final = os.environ.get(_VARIABLE) == "long"
+"""Whether this run takes full counts of everything, as `make test-long` does."""
 
 
 def register() -> None:
@@ -18,9 +23,9 @@ def register() -> None:
     """
     from hypothesis import HealthCheck, settings  # noqa: PLC0415 - only present when Hypothesis calls us
 
-    wanted = os.environ.get("VMM_HYPOTHESIS_PROFILE") or "dev"
+    wanted = os.environ.get(_VARIABLE) or "dev"
     if wanted not in EXAMPLES:
-        raise ValueError(f"VMM_HYPOTHESIS_PROFILE={wanted!r}: not one of {', '.join(EXAMPLES)}")
+        raise ValueError(f"{_VARIABLE}={wanted!r}: not one of {', '.join(EXAMPLES)}")
     # A checkout of somebody else's cannot take a database: asking for one there is a warning.
     database = {} if os.access(".", os.W_OK) else {"database": None}
     for name, count in EXAMPLES.items():

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from ._kinds import CHECKS, KINDS, inside_testhost
+from ._profiles import LONG
 
 if TYPE_CHECKING:
     from _pytest.terminal import TerminalReporter
 
 __all__ = (
+    "LONG",
     "pytest_addoption",
     "pytest_cmdline_main",
     "pytest_collection_modifyitems",
