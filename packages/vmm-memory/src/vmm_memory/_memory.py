@@ -165,28 +165,20 @@ class CheckedMemory:
     def load_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.load_vector."""
         table = self._access
-        if table is None:
-            table = self._renew()
         bound, call = vector.bound
-        first = 0
-        if bound is table.map and order is _RELAXED:
-            if not _load_relaxed(call):
-                return
-            first = vector.done
-        self._go_on(lib.vmm_mem_load_vector, vector, order, first, access=READ)
+        if table is None or bound is not table.map or order is not _RELAXED:
+            self._go_on(lib.vmm_mem_load_vector, vector, order, 0, access=READ)
+        elif _load_relaxed(call):
+            self._go_on(lib.vmm_mem_load_vector, vector, order, vector.done, access=READ)
 
     def store_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.store_vector."""
         table = self._access
-        if table is None:
-            table = self._renew()
         bound, call = vector.bound
-        first = 0
-        if bound is table.map and order is _RELAXED:
-            if not _store_relaxed(call):
-                return
-            first = vector.done
-        self._go_on(lib.vmm_mem_store_vector, vector, order, first, access=WRITE)
+        if table is None or bound is not table.map or order is not _RELAXED:
+            self._go_on(lib.vmm_mem_store_vector, vector, order, 0, access=WRITE)
+        elif _store_relaxed(call):
+            self._go_on(lib.vmm_mem_store_vector, vector, order, vector.done, access=WRITE)
 
     def read_struct(self, addr: int, layout: struct.Struct) -> tuple[int | float | bytes, ...]:
         """Copy a structure out once and unpack the copy.
