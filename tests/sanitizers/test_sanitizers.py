@@ -58,18 +58,19 @@ def test_suite_raises_no_report(package, tree):
         pytest.skip(f"no report, but these never came back under ASan: {', '.join(outcome.hung)}")
 
 
-TRIAL = """
+TRIAL = '''
 import time
 import pytest
 from vmm_memory import GuestMemoryMmap
 
 @pytest.mark.parametrize("number", range(4))
 def test_it(number):
+    """One of them does not come back."""
     GuestMemoryMmap.from_ranges([(0, 4096)])
     if number == {hangs}:
         time.sleep(600)
     assert number != {fails}
-"""
+'''
 
 
 @pytest.mark.parametrize("fails", [None, 0, 3])
@@ -80,7 +81,7 @@ def test_a_hang_ends(tree, tmp_path, fails):
     outcome = sanitize.run_tests(["--rootdir", str(tmp_path), str(file)], tree, sanitize.ADDRESS, (3, 60))
     assert (outcome.passed, outcome.hung) == (fails is None, ["test_trial.py::test_it[1]"])
     assert "Timeout (0:00:03)!" in outcome.output
-    assert f'File "{file}", line 10 in test_it' in outcome.output
+    assert f'File "{file}", line 11 in test_it' in outcome.output
     failed = re.findall(r"^FAILED \S+::test_it\[(\d)\]", outcome.output, re.MULTILINE)
     assert failed == ([] if fails is None else [str(fails)])
 

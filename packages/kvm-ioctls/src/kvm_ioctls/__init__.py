@@ -46,11 +46,12 @@ from kvm_ioctls._routing import (
     MemFlags,
     MsiRoute,
 )
+from kvm_ioctls._run_stats import RunStats
 from kvm_ioctls._signals import (
     KICK_SIGNAL,
     block_signals,
 )
-from kvm_ioctls._vcpu import RunStats, VcpuFd
+from kvm_ioctls._vcpu import VcpuFd
 from kvm_ioctls._vcpu_state import MpState
 from kvm_ioctls._vm import VmFd
 from kvm_ioctls._x86_64._state import (

@@ -9,8 +9,6 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Self, final
 
-import attrs
-
 from kvm_ioctls._aarch64._vcpu import Arm64Vcpu
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._errors import ClosedError, ForkedError, KvmOSError, VcpuBusyError
@@ -20,6 +18,7 @@ from kvm_ioctls._ffi import CData, buffer, check, ffi, lib
 from kvm_ioctls._native import NativeExits
 from kvm_ioctls._record import IoRecord
 from kvm_ioctls._riscv64._vcpu import Riscv64Vcpu
+from kvm_ioctls._run_stats import RunStats
 from kvm_ioctls._signals import install_kick
 from kvm_ioctls._x86_64._vcpu import X86Vcpu
 
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
     from kvm_ioctls._exits import Exit
     from kvm_ioctls._rings import CoalescedRing, DirtyRing
 
-__all__ = ("RunStats", "VcpuFd")
+__all__ = ("VcpuFd",)
 
 _IO = frozenset((ExitReason.IO, ExitReason.MMIO))
 _INTR = int(ExitReason.INTR)
@@ -35,25 +34,6 @@ _NO_TABLE = ffi.NULL
 _MOST_TRACED = 1 << 20
 # Bound once: an attribute lookup on lib costs a good part of a call.
 _run = lib.kvmx_vcpu_run
-
-
-@attrs.frozen
-class RunStats:
-    """What ``run`` has seen since the vCPU was made.
-
-    Attributes:
-        exits: Exits by KVM_EXIT_* number, those answered in C included; 47 collects all above.
-        native: Exits that the native table answered.
-        kicks: Runs that a kick ended.
-        interrupted: KVM_RUN interrupted by some other signal and resumed.
-        waits: KVM_RUN answered EAGAIN: an application processor that waits for its start-up message.
-    """
-
-    exits: Mapping[int, int]
-    native: int
-    kicks: int
-    interrupted: int
-    waits: int
 
 
 @final
