@@ -38,7 +38,7 @@ CORES = tuple(sorted(setup.parent.name for setup in ROOT.glob("packages/*/setup.
 # Tests that explore models in Python for minutes: no core has a part in them.
 MODELS = {"virtio-queue": ("test_notifications.py", "test_ordering.py")}
 # Seconds for one test and for one package: a quiet machine needs up to 6 and up to 100.
-LIMITS, LONG_LIMITS = (180.0, 900.0), (1800.0, 3300.0)
+LIMITS, LONG_LIMITS = (180.0, 1200.0), (1800.0, 3300.0)
 WATCHED, NO_TESTS = 1, 5  # statuses: of faulthandler's watchdog, and of a pytest without anything left to run
 TREE = "VMM_SANITIZE_TREE"  # tells the plugin where the instrumented copies lie
 BEGUN = "VMM_SANITIZE_BEGUN"  # and the file of tests that began: a line each, ended as the test ends

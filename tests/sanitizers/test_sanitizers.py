@@ -9,7 +9,7 @@ import pytest
 import sanitize
 from vmm_testhost.pytest_plugin import LONG
 
-pytestmark = [pytest.mark.pure, pytest.mark.timeout(3600 if LONG else 1200)]
+pytestmark = [pytest.mark.pure, pytest.mark.timeout(3600 if LONG else 1500)]
 
 OVERRUNS = {
     "kvm-ioctls": "kvmx_selftest_overrun",

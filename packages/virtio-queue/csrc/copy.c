@@ -7,6 +7,7 @@
 struct stream {
 	const struct vmm_map *map;
 	const struct vmm_region *region;
+	struct vmm_marks marks; /* pages that were written */
 };
 
 /* The host address of all of a segment, or NULL when it does not lie in one plain region. */
@@ -100,7 +101,7 @@ static int fill(struct stream *s, const struct virtio_batch *b, const struct vir
 		host = host_of(s, seg);
 		if (host != NULL) {
 			vmm_copy_out(host, from, part);
-			vmm_region_mark_dirty(s->region, seg->addr - s->region->base, part);
+			vmm_marks_add(&s->marks, s->map, s->region, seg->addr - s->region->base, part);
 		} else if ((rc = vmm_write(s->map, seg->addr, from, part)) != 0) {
 			return rc;
 		}
@@ -113,11 +114,14 @@ static int fill(struct stream *s, const struct virtio_batch *b, const struct vir
 int virtq_scatter(const struct vmm_map *map, struct virtio_batch *b, const uint8_t *from, uint64_t size,
 		  const uint32_t *sizes, uint64_t *ret)
 {
-	struct stream s = {.map = map};
+	struct stream s;
 	uint64_t done = 0;
 	int rc = check(map, b);
 
 	*ret = 0;
+	s.map = map;
+	s.region = NULL;
+	s.marks.used = 0;
 	if (rc == 0)
 		rc = shares_fit(b, size, sizes);
 	for (uint32_t i = 0; rc == 0 && i < b->nchains; i++) {
@@ -132,6 +136,7 @@ int virtq_scatter(const struct vmm_map *map, struct virtio_batch *b, const uint8
 		c->written = (uint32_t)count;
 		done += count;
 	}
+	vmm_marks_flush(&s.marks);
 	*ret = done;
 	return rc;
 }

@@ -580,225 +580,229 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 
 #include "core.h"
 
+#include <stdbool.h>
+
 /* One argument, and no tuple for it: of a call for few addresses the crossing is the larger part. For the same reason
  * the interpreter's lock is kept, whose release costs as much as forty accesses; so it may not take long: 1 to 7 us. */
 enum { SHORT_VECTOR = 1024 };
 
-static int is_short(struct vmm_vector *v)
+static bool is_short(struct vmm_vector *v)
 {
     v->done = 0;
     return v->count <= SHORT_VECTOR;
 }
 
-/* SAFETY: the caller keeps both that the pair names as long as the call lasts. */
-static int mem_load_relaxed(const struct vmm_vector_call *call)
+/* Whether all accesses are made; if not, `done` of them.
+ * SAFETY: the caller keeps both that the pair names as long as the call lasts. */
+static bool mem_load_relaxed(const struct vmm_vector_call *call)
 {
-    return is_short(call->vector) ? vmm_mem_load_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0) : -EAGAIN;
+    return is_short(call->vector) && vmm_mem_load_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0) == 0;
 }
 
-static int mem_store_relaxed(const struct vmm_vector_call *call)
+static bool mem_store_relaxed(const struct vmm_vector_call *call)
 {
-    return is_short(call->vector) ? vmm_mem_store_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0) : -EAGAIN;
+    return is_short(call->vector) && vmm_mem_store_vector(call->map, call->vector, VMM_ORDER_RELAXED, 0) == 0;
 }
 
 
 /************************************************************/
 
 static void *_cffi_types[] = {
-/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(int, uint64_t *)
-/*  1 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
-/*  2 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t *
-/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *)
-/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 180), // struct vmm_map const *
+/*  0 */ _CFFI_OP(_CFFI_OP_FUNCTION, 180), // _Bool()(struct vmm_vector_call const *)
+/*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 188), // struct vmm_vector_call const *
+/*  2 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(int, uint64_t *)
+/*  4 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7), // int
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t *
 /*  6 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, int, uint64_t *)
-/*  8 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/*  9 */ _CFFI_OP(_CFFI_OP_POINTER, 182), // struct vmm_range const *
-/* 10 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
-/* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 12 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint64_t, int, int64_t, int, int, uint64_t *)
+/*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *)
+/*  8 */ _CFFI_OP(_CFFI_OP_POINTER, 181), // struct vmm_map const *
+/*  9 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 10 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, int, uint64_t *)
+/* 11 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 12 */ _CFFI_OP(_CFFI_OP_POINTER, 183), // struct vmm_range const *
+/* 13 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
+/* 14 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 15 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 16 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 18 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 19 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
-/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 16 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 17 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint64_t, int, int64_t, int, int, uint64_t *)
+/* 18 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 19 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 20 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 21 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 24 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 25 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint8_t *, uint64_t *)
+/* 23 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 23), // int64_t
+/* 24 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 26 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 27 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 29 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // uint8_t *
-/* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 31 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 32 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint8_t const *, uint64_t *)
+/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 28 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint8_t *, uint64_t *)
+/* 29 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 30 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 32 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // uint8_t *
 /* 33 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 34 */ _CFFI_OP(_CFFI_OP_NOOP, 9),
-/* 35 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 36 */ _CFFI_OP(_CFFI_OP_POINTER, 189), // uint8_t const *
-/* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 38 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 39 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, struct vmm_vector *, int, uint64_t)
+/* 34 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 35 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, struct vmm_range const *, uint64_t, uint8_t const *, uint64_t *)
+/* 36 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 37 */ _CFFI_OP(_CFFI_OP_NOOP, 12),
+/* 38 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 39 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // uint8_t const *
 /* 40 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 41 */ _CFFI_OP(_CFFI_OP_POINTER, 186), // struct vmm_vector *
-/* 42 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 43 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 44 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 45 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int)
-/* 46 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 47 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 50 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 51 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int, int, uint64_t, uint64_t, uint64_t *)
-/* 52 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 53 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 54 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 55 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
-/* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 41 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 42 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, struct vmm_vector *, int, uint64_t)
+/* 43 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 44 */ _CFFI_OP(_CFFI_OP_POINTER, 187), // struct vmm_vector *
+/* 45 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 46 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 47 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 48 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, uint64_t, uint64_t, int)
+/* 49 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 50 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 51 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 52 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 53 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 54 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, uint64_t, uint64_t, int, int, uint64_t, uint64_t, uint64_t *)
+/* 55 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 56 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 57 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 59 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 60 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 61 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, int, uint64_t)
+/* 58 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 59 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 60 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 61 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 62 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 63 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 64 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 65 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 63 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 64 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, uint64_t, uint64_t, int, uint64_t)
+/* 65 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
 /* 66 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 67 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 68 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, uint64_t)
-/* 69 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 70 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 71 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 72 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 73 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 74 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint64_t, uint8_t const *, uint64_t, uint8_t *, uint64_t, uint64_t *)
-/* 75 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 76 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 77 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 36),
+/* 67 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 68 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
+/* 69 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 70 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 71 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, uint64_t, uint64_t, uint64_t)
+/* 72 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 73 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 74 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 75 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 76 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 77 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, uint64_t, uint64_t, uint8_t const *, uint64_t, uint8_t *, uint64_t, uint64_t *)
+/* 78 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
 /* 79 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 80 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
-/* 81 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 82 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 83 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 84 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, uint8_t const *, uint64_t, uint64_t, uint64_t *)
+/* 80 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 81 */ _CFFI_OP(_CFFI_OP_NOOP, 39),
+/* 82 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 83 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
+/* 84 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 85 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 86 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 87 */ _CFFI_OP(_CFFI_OP_NOOP, 36),
-/* 88 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 86 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 87 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, uint64_t, uint8_t const *, uint64_t, uint64_t, uint64_t *)
+/* 88 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
 /* 89 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 90 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
-/* 91 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 92 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void *, uint64_t)
+/* 90 */ _CFFI_OP(_CFFI_OP_NOOP, 39),
+/* 91 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 92 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 93 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 94 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 95 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // void *
-/* 96 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 97 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 98 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_map const *, uint64_t, void const *, uint64_t)
-/* 99 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
-/* 100 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 101 */ _CFFI_OP(_CFFI_OP_POINTER, 190), // void const *
-/* 102 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 103 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 104 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(struct vmm_vector_call const *)
-/* 105 */ _CFFI_OP(_CFFI_OP_POINTER, 187), // struct vmm_vector_call const *
+/* 94 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 95 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, uint64_t, void *, uint64_t)
+/* 96 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 97 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 98 */ _CFFI_OP(_CFFI_OP_POINTER, 191), // void *
+/* 99 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 100 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 101 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(struct vmm_map const *, uint64_t, void const *, uint64_t)
+/* 102 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
+/* 103 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
+/* 104 */ _CFFI_OP(_CFFI_OP_POINTER, 191), // void const *
+/* 105 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 106 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t const *, uint64_t, uint64_t)
-/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 10), // uint64_t const *
+/* 107 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint64_t const *, uint64_t, uint64_t)
+/* 108 */ _CFFI_OP(_CFFI_OP_POINTER, 13), // uint64_t const *
 /* 109 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 110 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 111 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint64_t, uint64_t, uint64_t, int, uint64_t, uint32_t, struct vmm_mapping *)
+/* 112 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint64_t, uint64_t, uint64_t, int, uint64_t, uint32_t, struct vmm_mapping *)
 /* 113 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 114 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 115 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 116 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 117 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 118 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
-/* 119 */ _CFFI_OP(_CFFI_OP_POINTER, 181), // struct vmm_mapping *
+/* 119 */ _CFFI_OP(_CFFI_OP_POINTER, 182), // struct vmm_mapping *
 /* 120 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t)
-/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 121 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint8_t *, uint64_t)
+/* 122 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
 /* 123 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 124 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int)
-/* 126 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 125 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint8_t *, uint64_t, int)
+/* 126 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
 /* 127 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 128 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 129 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(uint8_t *, uint64_t, int, uint64_t, int)
-/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 29),
+/* 130 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(uint8_t *, uint64_t, int, uint64_t, int)
+/* 131 */ _CFFI_OP(_CFFI_OP_NOOP, 32),
 /* 132 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 133 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 134 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 135 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 136 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION, 1), // int()(void)
+/* 137 */ _CFFI_OP(_CFFI_OP_FUNCTION, 4), // int()(void)
 /* 138 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(struct vmm_map const *, uint64_t, uint64_t, int)
-/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 139 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(struct vmm_map const *, uint64_t, uint64_t, int)
+/* 140 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
 /* 141 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 142 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 143 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 7),
 /* 144 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 145 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint64_t const *, uint64_t)
+/* 145 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint64_t const *, uint64_t)
 /* 146 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
 /* 147 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 148 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 10), // uint64_t()(uint64_t const *, uint64_t, uint64_t, uint64_t, struct vmm_run *)
+/* 149 */ _CFFI_OP(_CFFI_OP_FUNCTION, 13), // uint64_t()(uint64_t const *, uint64_t, uint64_t, uint64_t, struct vmm_run *)
 /* 150 */ _CFFI_OP(_CFFI_OP_NOOP, 108),
 /* 151 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 152 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 153 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 185), // struct vmm_run *
+/* 154 */ _CFFI_OP(_CFFI_OP_POINTER, 186), // struct vmm_run *
 /* 155 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 156 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(struct vmm_map const *, uint64_t, uint64_t)
-/* 157 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 156 */ _CFFI_OP(_CFFI_OP_FUNCTION, 191), // void()(struct vmm_map const *, uint64_t, uint64_t)
+/* 157 */ _CFFI_OP(_CFFI_OP_NOOP, 8),
 /* 158 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 159 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 160 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(uint64_t *, uint64_t, uint32_t, void const *, uint64_t, uint32_t)
-/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 161 */ _CFFI_OP(_CFFI_OP_FUNCTION, 191), // void()(uint64_t *, uint64_t, uint32_t, void const *, uint64_t, uint32_t)
+/* 162 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 163 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 164 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 165 */ _CFFI_OP(_CFFI_OP_NOOP, 101),
+/* 165 */ _CFFI_OP(_CFFI_OP_NOOP, 104),
 /* 166 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 167 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 168 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(uint64_t *, uint64_t, uint64_t *)
-/* 170 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 169 */ _CFFI_OP(_CFFI_OP_FUNCTION, 191), // void()(uint64_t *, uint64_t, uint64_t *)
+/* 170 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 171 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
-/* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 172 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 173 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 190), // void()(uint64_t *, uint64_t, uint64_t, uint64_t)
-/* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 2),
+/* 174 */ _CFFI_OP(_CFFI_OP_FUNCTION, 191), // void()(uint64_t *, uint64_t, uint64_t, uint64_t)
+/* 175 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 176 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 177 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 178 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 179 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 180 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vmm_map
-/* 181 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vmm_mapping
-/* 182 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vmm_range
-/* 183 */ _CFFI_OP(_CFFI_OP_POINTER, 184), // struct vmm_region const *
-/* 184 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vmm_region
-/* 185 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vmm_run
-/* 186 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vmm_vector
-/* 187 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vmm_vector_call
-/* 188 */ _CFFI_OP(_CFFI_OP_POINTER, 118), // uint32_t *
-/* 189 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
-/* 190 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
+/* 180 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 1), // _Bool
+/* 181 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 0), // struct vmm_map
+/* 182 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 1), // struct vmm_mapping
+/* 183 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 2), // struct vmm_range
+/* 184 */ _CFFI_OP(_CFFI_OP_POINTER, 185), // struct vmm_region const *
+/* 185 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 3), // struct vmm_region
+/* 186 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 4), // struct vmm_run
+/* 187 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct vmm_vector
+/* 188 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct vmm_vector_call
+/* 189 */ _CFFI_OP(_CFFI_OP_POINTER, 118), // uint32_t *
+/* 190 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 191 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
-static int _cffi_d_mem_load_relaxed(struct vmm_vector_call const * x0)
+static _Bool _cffi_d_mem_load_relaxed(struct vmm_vector_call const * x0)
 {
   return mem_load_relaxed(x0);
 }
@@ -809,14 +813,14 @@ _cffi_f_mem_load_relaxed(PyObject *self, PyObject *arg0)
   struct vmm_vector_call const * x0;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
+  _Bool result;
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(1), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_vector_call const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -824,7 +828,7 @@ _cffi_f_mem_load_relaxed(PyObject *self, PyObject *arg0)
   { result = mem_load_relaxed(x0); }
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
+  pyresult = _cffi_from_c__Bool(result);
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -832,7 +836,7 @@ _cffi_f_mem_load_relaxed(PyObject *self, PyObject *arg0)
 #  define _cffi_f_mem_load_relaxed _cffi_d_mem_load_relaxed
 #endif
 
-static int _cffi_d_mem_store_relaxed(struct vmm_vector_call const * x0)
+static _Bool _cffi_d_mem_store_relaxed(struct vmm_vector_call const * x0)
 {
   return mem_store_relaxed(x0);
 }
@@ -843,14 +847,14 @@ _cffi_f_mem_store_relaxed(PyObject *self, PyObject *arg0)
   struct vmm_vector_call const * x0;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
-  int result;
+  _Bool result;
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(105), arg0, (char **)&x0);
+      _cffi_type(1), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_vector_call const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(105), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(1), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -858,7 +862,7 @@ _cffi_f_mem_store_relaxed(PyObject *self, PyObject *arg0)
   { result = mem_store_relaxed(x0); }
 
   (void)self; /* unused */
-  pyresult = _cffi_from_c_int(result, int);
+  pyresult = _cffi_from_c__Bool(result);
   if (large_args_free != NULL) _cffi_free_array_arguments(large_args_free);
   return pyresult;
 }
@@ -889,10 +893,10 @@ _cffi_f_vmm_bits_clear(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -999,10 +1003,10 @@ _cffi_f_vmm_bits_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1016,10 +1020,10 @@ _cffi_f_vmm_bits_merge(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(101), arg3, (char **)&x3);
+      _cffi_type(104), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(101), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(104), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1141,10 +1145,10 @@ _cffi_f_vmm_bits_set(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1197,10 +1201,10 @@ _cffi_f_vmm_bits_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg0, (char **)&x0);
+      _cffi_type(5), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1210,10 +1214,10 @@ _cffi_f_vmm_bits_take(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg2, (char **)&x2);
+      _cffi_type(5), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1312,10 +1316,10 @@ _cffi_f_vmm_check(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1362,10 +1366,10 @@ _cffi_f_vmm_map_check(PyObject *self, PyObject *arg0)
   PyObject *pyresult;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1406,10 +1410,10 @@ _cffi_f_vmm_mark_dirty(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1462,10 +1466,10 @@ _cffi_f_vmm_mem_backing_page(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg1, (char **)&x1);
+      _cffi_type(5), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1512,19 +1516,19 @@ _cffi_f_vmm_mem_check_ranges(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(9), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vmm_range const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1538,10 +1542,10 @@ _cffi_f_vmm_mem_check_ranges(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg4, (char **)&x4);
+      _cffi_type(5), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1590,10 +1594,10 @@ _cffi_f_vmm_mem_compare(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1603,10 +1607,10 @@ _cffi_f_vmm_mem_compare(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(36), arg2, (char **)&x2);
+      _cffi_type(39), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(36), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(39), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1620,10 +1624,10 @@ _cffi_f_vmm_mem_compare(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg5, (char **)&x5);
+      _cffi_type(5), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1668,10 +1672,10 @@ _cffi_f_vmm_mem_copy(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1730,10 +1734,10 @@ _cffi_f_vmm_mem_discard(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(29), arg0, (char **)&x0);
+      _cffi_type(32), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(29), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(32), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1794,10 +1798,10 @@ _cffi_f_vmm_mem_fill(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1862,10 +1866,10 @@ _cffi_f_vmm_mem_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1879,10 +1883,10 @@ _cffi_f_vmm_mem_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(36), arg3, (char **)&x3);
+      _cffi_type(39), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(36), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(39), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1892,10 +1896,10 @@ _cffi_f_vmm_mem_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(29), arg5, (char **)&x5);
+      _cffi_type(32), arg5, (char **)&x5);
   if (datasize != 0) {
     x5 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(29), arg5, (char **)&x5,
+    if (_cffi_convert_array_argument(_cffi_type(32), arg5, (char **)&x5,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1905,10 +1909,10 @@ _cffi_f_vmm_mem_find(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg7, (char **)&x7);
+      _cffi_type(5), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1955,19 +1959,19 @@ _cffi_f_vmm_mem_gather(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(9), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vmm_range const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -1977,19 +1981,19 @@ _cffi_f_vmm_mem_gather(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(29), arg3, (char **)&x3);
+      _cffi_type(32), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(29), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(32), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg4, (char **)&x4);
+      _cffi_type(5), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2034,10 +2038,10 @@ _cffi_f_vmm_mem_load(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2094,10 +2098,10 @@ _cffi_f_vmm_mem_load_error(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2154,19 +2158,19 @@ _cffi_f_vmm_mem_load_vector(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg1, (char **)&x1);
+      _cffi_type(44), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vmm_vector *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(44), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2305,10 +2309,10 @@ _cffi_f_vmm_mem_modify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2338,10 +2342,10 @@ _cffi_f_vmm_mem_modify(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg7, (char **)&x7);
+      _cffi_type(5), arg7, (char **)&x7);
   if (datasize != 0) {
     x7 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg7, (char **)&x7,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg7, (char **)&x7,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2384,10 +2388,10 @@ _cffi_f_vmm_mem_prefault(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(29), arg0, (char **)&x0);
+      _cffi_type(32), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(29), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(32), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2440,10 +2444,10 @@ _cffi_f_vmm_mem_reach(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2502,19 +2506,19 @@ _cffi_f_vmm_mem_scatter(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(9), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vmm_range const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2524,19 +2528,19 @@ _cffi_f_vmm_mem_scatter(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(36), arg3, (char **)&x3);
+      _cffi_type(39), arg3, (char **)&x3);
   if (datasize != 0) {
     x3 = ((size_t)datasize) <= 640 ? (uint8_t const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(36), arg3, (char **)&x3,
+    if (_cffi_convert_array_argument(_cffi_type(39), arg3, (char **)&x3,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg4, (char **)&x4);
+      _cffi_type(5), arg4, (char **)&x4);
   if (datasize != 0) {
     x4 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg4, (char **)&x4,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg4, (char **)&x4,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2609,10 +2613,10 @@ _cffi_f_vmm_mem_store(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2673,19 +2677,19 @@ _cffi_f_vmm_mem_store_vector(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(41), arg1, (char **)&x1);
+      _cffi_type(44), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vmm_vector *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(41), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(44), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2748,19 +2752,19 @@ _cffi_f_vmm_mem_transfer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(9), arg1, (char **)&x1);
+      _cffi_type(12), arg1, (char **)&x1);
   if (datasize != 0) {
     x1 = ((size_t)datasize) <= 640 ? (struct vmm_range const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(9), arg1, (char **)&x1,
+    if (_cffi_convert_array_argument(_cffi_type(12), arg1, (char **)&x1,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2790,10 +2794,10 @@ _cffi_f_vmm_mem_transfer(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(2), arg8, (char **)&x8);
+      _cffi_type(5), arg8, (char **)&x8);
   if (datasize != 0) {
     x8 = ((size_t)datasize) <= 640 ? (uint64_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(2), arg8, (char **)&x8,
+    if (_cffi_convert_array_argument(_cffi_type(5), arg8, (char **)&x8,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2834,10 +2838,10 @@ _cffi_f_vmm_mem_unmap(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(29), arg0, (char **)&x0);
+      _cffi_type(32), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (uint8_t *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(29), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(32), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2886,10 +2890,10 @@ _cffi_f_vmm_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2899,10 +2903,10 @@ _cffi_f_vmm_read(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(95), arg2, (char **)&x2);
+      _cffi_type(98), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(95), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(98), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2951,10 +2955,10 @@ _cffi_f_vmm_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(5), arg0, (char **)&x0);
+      _cffi_type(8), arg0, (char **)&x0);
   if (datasize != 0) {
     x0 = ((size_t)datasize) <= 640 ? (struct vmm_map const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+    if (_cffi_convert_array_argument(_cffi_type(8), arg0, (char **)&x0,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -2964,10 +2968,10 @@ _cffi_f_vmm_write(PyObject *self, PyObject *args)
     return NULL;
 
   datasize = _cffi_prepare_pointer_call_argument(
-      _cffi_type(101), arg2, (char **)&x2);
+      _cffi_type(104), arg2, (char **)&x2);
   if (datasize != 0) {
     x2 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
-    if (_cffi_convert_array_argument(_cffi_type(101), arg2, (char **)&x2,
+    if (_cffi_convert_array_argument(_cffi_type(104), arg2, (char **)&x2,
             datasize, &large_args_free) < 0)
       return NULL;
   }
@@ -3203,8 +3207,8 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VMM_REGION_READONLY", (void *)_cffi_const_VMM_REGION_READONLY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_REGION_WRITEONLY", (void *)_cffi_const_VMM_REGION_WRITEONLY, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "VMM_WRITE", (void *)_cffi_const_VMM_WRITE, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
-  { "mem_load_relaxed", (void *)_cffi_f_mem_load_relaxed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 104), (void *)_cffi_d_mem_load_relaxed },
-  { "mem_store_relaxed", (void *)_cffi_f_mem_store_relaxed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 104), (void *)_cffi_d_mem_store_relaxed },
+  { "mem_load_relaxed", (void *)_cffi_f_mem_load_relaxed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_mem_load_relaxed },
+  { "mem_store_relaxed", (void *)_cffi_f_mem_store_relaxed, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 0), (void *)_cffi_d_mem_store_relaxed },
   { "vmm_bits_clear", (void *)_cffi_f_vmm_bits_clear, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 174), (void *)_cffi_d_vmm_bits_clear },
   { "vmm_bits_count", (void *)_cffi_f_vmm_bits_count, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 145), (void *)_cffi_d_vmm_bits_count },
   { "vmm_bits_merge", (void *)_cffi_f_vmm_bits_merge, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 161), (void *)_cffi_d_vmm_bits_merge },
@@ -3212,77 +3216,77 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "vmm_bits_set", (void *)_cffi_f_vmm_bits_set, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 174), (void *)_cffi_d_vmm_bits_set },
   { "vmm_bits_take", (void *)_cffi_f_vmm_bits_take, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 169), (void *)_cffi_d_vmm_bits_take },
   { "vmm_bits_test", (void *)_cffi_f_vmm_bits_test, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 107), (void *)_cffi_d_vmm_bits_test },
-  { "vmm_check", (void *)_cffi_f_vmm_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_check },
-  { "vmm_map_check", (void *)_cffi_f_vmm_map_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 4), (void *)_cffi_d_vmm_map_check },
+  { "vmm_check", (void *)_cffi_f_vmm_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 48), (void *)_cffi_d_vmm_check },
+  { "vmm_map_check", (void *)_cffi_f_vmm_map_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_O, 7), (void *)_cffi_d_vmm_map_check },
   { "vmm_mark_dirty", (void *)_cffi_f_vmm_mark_dirty, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 156), (void *)_cffi_d_vmm_mark_dirty },
-  { "vmm_mem_backing_page", (void *)_cffi_f_vmm_mem_backing_page, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_vmm_mem_backing_page },
-  { "vmm_mem_check_ranges", (void *)_cffi_f_vmm_mem_check_ranges, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 7), (void *)_cffi_d_vmm_mem_check_ranges },
-  { "vmm_mem_compare", (void *)_cffi_f_vmm_mem_compare, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 84), (void *)_cffi_d_vmm_mem_compare },
-  { "vmm_mem_copy", (void *)_cffi_f_vmm_mem_copy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 68), (void *)_cffi_d_vmm_mem_copy },
+  { "vmm_mem_backing_page", (void *)_cffi_f_vmm_mem_backing_page, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 3), (void *)_cffi_d_vmm_mem_backing_page },
+  { "vmm_mem_check_ranges", (void *)_cffi_f_vmm_mem_check_ranges, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 10), (void *)_cffi_d_vmm_mem_check_ranges },
+  { "vmm_mem_compare", (void *)_cffi_f_vmm_mem_compare, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 87), (void *)_cffi_d_vmm_mem_compare },
+  { "vmm_mem_copy", (void *)_cffi_f_vmm_mem_copy, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 71), (void *)_cffi_d_vmm_mem_copy },
   { "vmm_mem_discard", (void *)_cffi_f_vmm_mem_discard, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 130), (void *)_cffi_d_vmm_mem_discard },
-  { "vmm_mem_fill", (void *)_cffi_f_vmm_mem_fill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_mem_fill },
-  { "vmm_mem_find", (void *)_cffi_f_vmm_mem_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 74), (void *)_cffi_d_vmm_mem_find },
-  { "vmm_mem_gather", (void *)_cffi_f_vmm_mem_gather, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 25), (void *)_cffi_d_vmm_mem_gather },
+  { "vmm_mem_fill", (void *)_cffi_f_vmm_mem_fill, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 48), (void *)_cffi_d_vmm_mem_fill },
+  { "vmm_mem_find", (void *)_cffi_f_vmm_mem_find, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 77), (void *)_cffi_d_vmm_mem_find },
+  { "vmm_mem_gather", (void *)_cffi_f_vmm_mem_gather, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 28), (void *)_cffi_d_vmm_mem_gather },
   { "vmm_mem_load", (void *)_cffi_f_vmm_mem_load, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_vmm_mem_load },
-  { "vmm_mem_load_error", (void *)_cffi_f_vmm_mem_load_error, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 45), (void *)_cffi_d_vmm_mem_load_error },
-  { "vmm_mem_load_vector", (void *)_cffi_f_vmm_mem_load_vector, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_vmm_mem_load_vector },
+  { "vmm_mem_load_error", (void *)_cffi_f_vmm_mem_load_error, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 48), (void *)_cffi_d_vmm_mem_load_error },
+  { "vmm_mem_load_vector", (void *)_cffi_f_vmm_mem_load_vector, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 42), (void *)_cffi_d_vmm_mem_load_vector },
   { "vmm_mem_map", (void *)_cffi_f_vmm_mem_map, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 112), (void *)_cffi_d_vmm_mem_map },
-  { "vmm_mem_modify", (void *)_cffi_f_vmm_mem_modify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 51), (void *)_cffi_d_vmm_mem_modify },
+  { "vmm_mem_modify", (void *)_cffi_f_vmm_mem_modify, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 54), (void *)_cffi_d_vmm_mem_modify },
   { "vmm_mem_prefault", (void *)_cffi_f_vmm_mem_prefault, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 125), (void *)_cffi_d_vmm_mem_prefault },
   { "vmm_mem_reach", (void *)_cffi_f_vmm_mem_reach, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 139), (void *)_cffi_d_vmm_mem_reach },
-  { "vmm_mem_scatter", (void *)_cffi_f_vmm_mem_scatter, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 32), (void *)_cffi_d_vmm_mem_scatter },
+  { "vmm_mem_scatter", (void *)_cffi_f_vmm_mem_scatter, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 35), (void *)_cffi_d_vmm_mem_scatter },
   { "vmm_mem_selftest_overrun", (void *)_cffi_f_vmm_mem_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 137), (void *)_cffi_d_vmm_mem_selftest_overrun },
-  { "vmm_mem_store", (void *)_cffi_f_vmm_mem_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 61), (void *)_cffi_d_vmm_mem_store },
-  { "vmm_mem_store_vector", (void *)_cffi_f_vmm_mem_store_vector, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 39), (void *)_cffi_d_vmm_mem_store_vector },
-  { "vmm_mem_transfer", (void *)_cffi_f_vmm_mem_transfer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 14), (void *)_cffi_d_vmm_mem_transfer },
+  { "vmm_mem_store", (void *)_cffi_f_vmm_mem_store, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 64), (void *)_cffi_d_vmm_mem_store },
+  { "vmm_mem_store_vector", (void *)_cffi_f_vmm_mem_store_vector, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 42), (void *)_cffi_d_vmm_mem_store_vector },
+  { "vmm_mem_transfer", (void *)_cffi_f_vmm_mem_transfer, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 17), (void *)_cffi_d_vmm_mem_transfer },
   { "vmm_mem_unmap", (void *)_cffi_f_vmm_mem_unmap, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 121), (void *)_cffi_d_vmm_mem_unmap },
-  { "vmm_read", (void *)_cffi_f_vmm_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 92), (void *)_cffi_d_vmm_read },
-  { "vmm_write", (void *)_cffi_f_vmm_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 98), (void *)_cffi_d_vmm_write },
+  { "vmm_read", (void *)_cffi_f_vmm_read, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 95), (void *)_cffi_d_vmm_read },
+  { "vmm_write", (void *)_cffi_f_vmm_write, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 101), (void *)_cffi_d_vmm_write },
 };
 
 static const struct _cffi_field_s _cffi_fields[] = {
   { "abi", offsetof(struct vmm_map, abi),
            sizeof(((struct vmm_map *)0)->abi),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "count", offsetof(struct vmm_map, count),
              sizeof(((struct vmm_map *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "regions", offsetof(struct vmm_map, regions),
                sizeof(((struct vmm_map *)0)->regions),
-               _CFFI_OP(_CFFI_OP_NOOP, 183) },
+               _CFFI_OP(_CFFI_OP_NOOP, 184) },
   { "flags", offsetof(struct vmm_map, flags),
              sizeof(((struct vmm_map *)0)->flags),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "host", offsetof(struct vmm_mapping, host),
             sizeof(((struct vmm_mapping *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 29) },
+            _CFFI_OP(_CFFI_OP_NOOP, 32) },
   { "size", offsetof(struct vmm_mapping, size),
             sizeof(((struct vmm_mapping *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "reserve", offsetof(struct vmm_mapping, reserve),
                sizeof(((struct vmm_mapping *)0)->reserve),
-               _CFFI_OP(_CFFI_OP_NOOP, 29) },
+               _CFFI_OP(_CFFI_OP_NOOP, 32) },
   { "reserved", offsetof(struct vmm_mapping, reserved),
                 sizeof(((struct vmm_mapping *)0)->reserved),
-                _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "gpa", offsetof(struct vmm_range, gpa),
            sizeof(((struct vmm_range *)0)->gpa),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "len", offsetof(struct vmm_range, len),
            sizeof(((struct vmm_range *)0)->len),
-           _CFFI_OP(_CFFI_OP_NOOP, 10) },
+           _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "base", offsetof(struct vmm_region, base),
             sizeof(((struct vmm_region *)0)->base),
-            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "size", offsetof(struct vmm_region, size),
             sizeof(((struct vmm_region *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "host", offsetof(struct vmm_region, host),
             sizeof(((struct vmm_region *)0)->host),
-            _CFFI_OP(_CFFI_OP_NOOP, 29) },
+            _CFFI_OP(_CFFI_OP_NOOP, 32) },
   { "dirty", offsetof(struct vmm_region, dirty),
              sizeof(((struct vmm_region *)0)->dirty),
-             _CFFI_OP(_CFFI_OP_NOOP, 2) },
+             _CFFI_OP(_CFFI_OP_NOOP, 5) },
   { "dirty_shift", offsetof(struct vmm_region, dirty_shift),
                    sizeof(((struct vmm_region *)0)->dirty_shift),
                    _CFFI_OP(_CFFI_OP_NOOP, 118) },
@@ -3291,53 +3295,53 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 118) },
   { "dirty_base", offsetof(struct vmm_region, dirty_base),
                   sizeof(((struct vmm_region *)0)->dirty_base),
-                  _CFFI_OP(_CFFI_OP_NOOP, 10) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "first", offsetof(struct vmm_run, first),
              sizeof(((struct vmm_run *)0)->first),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "count", offsetof(struct vmm_run, count),
              sizeof(((struct vmm_run *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "count", offsetof(struct vmm_vector, count),
              sizeof(((struct vmm_vector *)0)->count),
-             _CFFI_OP(_CFFI_OP_NOOP, 10) },
+             _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "size", offsetof(struct vmm_vector, size),
             sizeof(((struct vmm_vector *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "gpa", offsetof(struct vmm_vector, gpa),
            sizeof(((struct vmm_vector *)0)->gpa),
            _CFFI_OP(_CFFI_OP_NOOP, 108) },
   { "values", offsetof(struct vmm_vector, values),
               sizeof(((struct vmm_vector *)0)->values),
-              _CFFI_OP(_CFFI_OP_NOOP, 29) },
+              _CFFI_OP(_CFFI_OP_NOOP, 32) },
   { "done", offsetof(struct vmm_vector, done),
             sizeof(((struct vmm_vector *)0)->done),
-            _CFFI_OP(_CFFI_OP_NOOP, 10) },
+            _CFFI_OP(_CFFI_OP_NOOP, 13) },
   { "hints", offsetof(struct vmm_vector, hints),
              sizeof(((struct vmm_vector *)0)->hints),
-             _CFFI_OP(_CFFI_OP_NOOP, 188) },
+             _CFFI_OP(_CFFI_OP_NOOP, 189) },
   { "map", offsetof(struct vmm_vector_call, map),
            sizeof(((struct vmm_vector_call *)0)->map),
-           _CFFI_OP(_CFFI_OP_NOOP, 5) },
+           _CFFI_OP(_CFFI_OP_NOOP, 8) },
   { "vector", offsetof(struct vmm_vector_call, vector),
               sizeof(((struct vmm_vector_call *)0)->vector),
-              _CFFI_OP(_CFFI_OP_NOOP, 41) },
+              _CFFI_OP(_CFFI_OP_NOOP, 44) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
-  { "vmm_map", 180, _CFFI_F_CHECK_FIELDS,
+  { "vmm_map", 181, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_map), offsetof(struct _cffi_align_struct_vmm_map, y), 0, 4 },
-  { "vmm_mapping", 181, _CFFI_F_CHECK_FIELDS,
+  { "vmm_mapping", 182, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_mapping), offsetof(struct _cffi_align_struct_vmm_mapping, y), 4, 4 },
-  { "vmm_range", 182, _CFFI_F_CHECK_FIELDS,
+  { "vmm_range", 183, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_range), offsetof(struct _cffi_align_struct_vmm_range, y), 8, 2 },
-  { "vmm_region", 184, _CFFI_F_CHECK_FIELDS,
+  { "vmm_region", 185, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_region), offsetof(struct _cffi_align_struct_vmm_region, y), 10, 7 },
-  { "vmm_run", 185, _CFFI_F_CHECK_FIELDS,
+  { "vmm_run", 186, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_run), offsetof(struct _cffi_align_struct_vmm_run, y), 17, 2 },
-  { "vmm_vector", 186, _CFFI_F_CHECK_FIELDS,
+  { "vmm_vector", 187, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_vector), offsetof(struct _cffi_align_struct_vmm_vector, y), 19, 6 },
-  { "vmm_vector_call", 187, _CFFI_F_CHECK_FIELDS,
+  { "vmm_vector_call", 188, _CFFI_F_CHECK_FIELDS,
     sizeof(struct vmm_vector_call), offsetof(struct _cffi_align_struct_vmm_vector_call, y), 25, 2 },
 };
 
@@ -3353,7 +3357,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   0,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  191,  /* num_types */
+  192,  /* num_types */
   0,  /* flags */
 };
 

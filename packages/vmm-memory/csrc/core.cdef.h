@@ -69,8 +69,8 @@ int vmm_mem_store(const struct vmm_map *map, uint64_t gpa, uint64_t size, int or
 int vmm_mem_modify(const struct vmm_map *map, uint64_t gpa, uint64_t size, int order, int op, uint64_t value, uint64_t expected, uint64_t *ret);
 int vmm_mem_load_vector(const struct vmm_map *map, struct vmm_vector *v, int order, uint64_t first);
 int vmm_mem_store_vector(const struct vmm_map *map, struct vmm_vector *v, int order, uint64_t first);
-int mem_load_relaxed(const struct vmm_vector_call *call); /* keeps the GIL */
-int mem_store_relaxed(const struct vmm_vector_call *call); /* keeps the GIL */
+bool mem_load_relaxed(const struct vmm_vector_call *call); /* keeps the GIL */
+bool mem_store_relaxed(const struct vmm_vector_call *call); /* keeps the GIL */
 uint64_t vmm_mem_reach(const struct vmm_map *map, uint64_t gpa, uint64_t len, int access);
 int vmm_mem_fill(const struct vmm_map *map, uint64_t gpa, uint64_t len, int byte);
 int vmm_mem_copy(const struct vmm_map *map, uint64_t dst, uint64_t src, uint64_t len);

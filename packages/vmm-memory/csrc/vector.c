@@ -38,40 +38,6 @@ static inline const struct vmm_region *enter(const struct vmm_map *map, uint64_t
     return search(map, gpa, size, access, hint, rc);
 }
 
-/* Dirty bits not yet set, those of a word in each of its places: an atomic operation costs as much as ten stores.
- * Marking comes after the stores, and may come late: a harvester that runs in between finds the bit in its next round. */
-enum { MARKS = 8 };
-struct marks {
-    uint64_t *word[MARKS], bits[MARKS];
-    int used;
-};
-
-static inline void marks_flush(const struct marks *m)
-{
-    for (int place = 0; m->used && place < MARKS; place++)
-        if (m->word[place] != NULL)
-            __atomic_fetch_or(m->word[place], m->bits[place], __ATOMIC_RELEASE); /* as in vmm_region_mark_dirty */
-}
-
-/* The page of an access, and where a page is smaller than an integer, all of its pages. */
-static inline void marks_add(struct marks *m, const struct vmm_map *map, const struct vmm_region *region, uint64_t offset,
-                             uint64_t size)
-{
-    uint64_t bit = (offset + region->dirty_base) >> region->dirty_shift, *word = region->dirty + (bit >> 6);
-    uint64_t place = ((bit >> 6) + (uint64_t)(region - map->regions)) % MARKS;
-
-    if (word != m->word[place]) {
-        if (m->word[place] != NULL)
-            __atomic_fetch_or(m->word[place], m->bits[place], __ATOMIC_RELEASE);
-        m->word[place] = word;
-        m->bits[place] = 0;
-        m->used = 1;
-    }
-    m->bits[place] |= UINT64_C(1) << (bit & 63);
-    if (__builtin_expect(region->dirty_shift < 3, 0))
-        vmm_region_mark_dirty(region, offset, size);
-}
-
 /* The region of the last address, which one comparison finds the next one in. */
 struct window {
     uint64_t base, span; /* an access at base + offset is inside when offset < span */
@@ -152,9 +118,10 @@ static inline int window_has_four(const struct window *w, const uint64_t *gpa, u
         const uint64_t *gpa = v->gpa, count = v->count;                                                          \
         const uint##bits##_t *values = (const uint##bits##_t *)v->values;                                        \
         struct window w = {0};                                                                                   \
-        struct marks m = {0};                                                                                    \
+        struct vmm_marks marks;                                                                                  \
         uint64_t i = v->done;                                                                                    \
         int rc = 0, streak = 0;                                                                                  \
+        marks.used = 0;                                                                                          \
         while (i < count) {                                                                                      \
             struct four part;                                                                                    \
             while (streak >= 2 && count - i >= 4 && window_has_four(&w, gpa + i, bits / 8, &part)) {             \
@@ -181,10 +148,9 @@ static inline int window_has_four(const struct window *w, const uint64_t *gpa, u
                 __atomic_store_n((alias *)(w.host + offset), values[i++], __ATOMIC_RELEASE);                     \
             else                                                                                                 \
                 __atomic_store_n((alias *)(w.host + offset), values[i++], __ATOMIC_SEQ_CST);                     \
-            if (w.region->dirty != NULL)                                                                         \
-                marks_add(&m, map, w.region, offset, bits / 8);                                                  \
+            vmm_marks_add(&marks, map, w.region, offset, bits / 8);                                              \
         }                                                                                                        \
-        marks_flush(&m);                                                                                         \
+        vmm_marks_flush(&marks);                                                                                 \
         v->done = i;                                                                                             \
         return rc;                                                                                               \
     }

@@ -214,6 +214,55 @@ static inline void vmm_mark_dirty(const struct vmm_map *map, uint64_t gpa, uint6
     }
 }
 
+/* Pages to be marked, collected, for an atomic operation costs as much as ten stores: a place has the bits of one word, and
+ * `used` those of the places. Begins with used = 0, and ends with a flush, after the last write. Marking may come late: who
+ * harvests between a write and its mark finds the page in the next round. */
+enum { VMM_MARKS = 8 };
+struct vmm_marks {
+    uint64_t *word[VMM_MARKS], bits[VMM_MARKS];
+    uint32_t used;
+};
+
+static inline void vmm_marks_flush(struct vmm_marks *marks)
+{
+    for (; marks->used != 0; marks->used &= marks->used - 1) {
+        int place = __builtin_ctz(marks->used);
+
+        __atomic_fetch_or(marks->word[place], marks->bits[place], __ATOMIC_RELEASE); /* as in vmm_region_mark_dirty */
+    }
+}
+
+/* Add the pages of [offset, offset + len) of a region of the map; the range must lie inside it and not be empty. */
+static inline void vmm_marks_add(struct vmm_marks *marks, const struct vmm_map *map, const struct vmm_region *region,
+                                 uint64_t offset, uint64_t len)
+{
+    uint64_t first, last, place, bits, *word;
+    if (region->dirty == NULL)
+        return;
+    first = (offset + region->dirty_base) >> region->dirty_shift;
+    last = (offset + region->dirty_base + (len - 1)) >> region->dirty_shift;
+    word = region->dirty + (first >> 6);
+    place = ((first >> 6) + (uint64_t)(region - map->regions)) % VMM_MARKS;
+    bits = UINT64_C(1) << (first & 63);
+    if (__builtin_expect(first != last, 0)) {
+        if (first >> 6 != last >> 6) {
+            vmm_region_mark_dirty(region, offset, len);
+            return;
+        }
+        bits = (~UINT64_C(0) << (first & 63)) & (~UINT64_C(0) >> (63 - (last & 63)));
+    }
+    if (!(marks->used >> place & 1)) {
+        marks->used |= UINT32_C(1) << place;
+        marks->word[place] = word;
+        marks->bits[place] = 0;
+    } else if (marks->word[place] != word) {
+        __atomic_fetch_or(marks->word[place], marks->bits[place], __ATOMIC_RELEASE);
+        marks->word[place] = word;
+        marks->bits[place] = 0;
+    }
+    marks->bits[place] |= bits;
+}
+
 /* The next naturally aligned power of two of at most 8 bytes that fits. */
 static inline uint64_t vmm_step(const uint8_t *guest, uint64_t len)
 {

@@ -168,7 +168,7 @@ class CheckedMemory:
         bound, call = vector.bound
         if table is None or bound is not table.map or order is not _RELAXED:
             self._go_on(lib.vmm_mem_load_vector, vector, order, 0, access=READ)
-        elif _load_relaxed(call):
+        elif not _load_relaxed(call):
             self._go_on(lib.vmm_mem_load_vector, vector, order, vector.done, access=READ)
 
     def store_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
@@ -177,7 +177,7 @@ class CheckedMemory:
         bound, call = vector.bound
         if table is None or bound is not table.map or order is not _RELAXED:
             self._go_on(lib.vmm_mem_store_vector, vector, order, 0, access=WRITE)
-        elif _store_relaxed(call):
+        elif not _store_relaxed(call):
             self._go_on(lib.vmm_mem_store_vector, vector, order, vector.done, access=WRITE)
 
     def read_struct(self, addr: int, layout: struct.Struct) -> tuple[int | float | bytes, ...]:
