@@ -4,7 +4,7 @@ import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from kvm_ioctls import Regs, Segment, Sregs, VcpuEvents
+from kvm_ioctls import Fpu, Regs, Segment, Sregs, VcpuEvents
 from kvm_ioctls._ffi import layout
 from kvm_ioctls._wire import Wire
 
@@ -82,3 +82,17 @@ def test_nested_segments_are_not_shared():
 def test_events_use_the_kernels_names():
     """Anonymous inner structs are flattened, and the table keeps the kernel's names."""
     assert VcpuEvents.wire_offsets()["nmi.masked"] == (14, 1)
+
+
+@pytest.mark.parametrize("size", [127, 129])
+def test_bytes_of_wrong_length_are_refused(size):
+    """They are neither cut off nor filled up."""
+    with pytest.raises(ValueError, match=rf"^fpr has {size} bytes, the ABI has 128$"):
+        Fpu(fpr=bytes(size)).pack()
+
+
+@pytest.mark.parametrize("offset", [-1, -200])
+def test_negative_offset_is_refused(offset):
+    """Unpacking never reads before the data, nor from its end."""
+    with pytest.raises(ValueError, match=rf"^Regs needs 144 bytes at {offset}, "):
+        Regs.unpack(bytes(200), offset)

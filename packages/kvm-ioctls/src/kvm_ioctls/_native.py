@@ -11,6 +11,7 @@ import attrs
 
 from kvm_ioctls._ffi import CData, ffi, lib
 from kvm_ioctls._native_ring import Ring, own_eventfd
+from kvm_ioctls._wire import check_u64
 
 __all__ = ("Constant", "Counter", "Drop", "Eventfd", "Latch", "NativeExits", "NativeRange")
 
@@ -48,6 +49,7 @@ class _Cell:
     __slots__ = ("_cell",)
 
     def __init__(self, value: int = 0) -> None:
+        check_u64(value=value)
         self._cell = ffi.new("uint64_t *", value)
 
     @property
@@ -57,20 +59,29 @@ class _Cell:
 
     @value.setter
     def value(self, value: int) -> None:
-        """Set it, 0..2^64-1 (OverflowError beyond), from any thread."""
+        """Set it, 0..2^64-1 (ValueError beyond), from any thread."""
+        check_u64(value=value)
         lib.kvmx_cell_store(self._cell, value)
 
 
 @final
 class Latch(_Cell):
-    """Keeps the last written element, zero-extended; as `read=` it gives the kept value back."""
+    """Keeps the last written element, zero-extended; as `read=` it gives the kept value back.
+
+    Args:
+        value: What it holds at first, 0..2^64-1 (ValueError beyond).
+    """
 
     __slots__ = ()
 
 
 @final
 class Counter(_Cell):
-    """Counts written elements; as `read=` it gives the count."""
+    """Counts written elements, modulo 2^64; as `read=` it gives the count.
+
+    Args:
+        value: What it starts from, 0..2^64-1 (ValueError beyond).
+    """
 
     __slots__ = ()
 
@@ -192,7 +203,7 @@ class NativeExits:
             # SAFETY: as above.
             entry.write_cell = native.write._cell
         elif isinstance(native.write, Eventfd):
-            self._fds.append(own_eventfd(native.write.fd, "Eventfd(fd"))
+            self._fds.append(own_eventfd("fd", native.write.fd))
             entry.fd = self._fds[-1]
         elif isinstance(native.write, Ring):
             # SAFETY: self.ranges keeps the ring alive.

@@ -6,7 +6,7 @@ import os
 import threading
 from typing import TYPE_CHECKING, final
 
-from kvm_ioctls._ffi import ffi, lib
+from kvm_ioctls._ffi import CData, ffi, lib
 
 if TYPE_CHECKING:
     from kvm_ioctls._rings import RingWrite
@@ -16,19 +16,19 @@ __all__ = ("Ring", "own_eventfd")
 _MOST = 1 << 20
 
 
-def own_eventfd(fd: int, name: str) -> int:
-    """Return a duplicate of an eventfd.
+def own_eventfd(name: str, fd: int) -> int:
+    """Return a duplicate of the eventfd that a caller gave as `name`.
 
     Raises:
-        ValueError: It is something else, which a write could block on; `name` is in the message.
+        ValueError: It is something else, which a write could block on.
     """
     link = f"/proc/self/fd/{fd}"
     try:
         target = os.readlink(link)  # noqa: PTH115 - the target is no path
     except OSError:
-        raise ValueError(f"{name}={fd}) is not an open file descriptor") from None
+        raise ValueError(f"{name}={fd} is not an open file descriptor") from None
     if target != "anon_inode:[eventfd]":
-        raise ValueError(f"{name}={fd}) is {target}, not an eventfd: a write could block the vCPU")
+        raise ValueError(f"{name}={fd} is {target}, not an eventfd: a write could block the vCPU")
     return os.dup(fd)
 
 
@@ -49,6 +49,8 @@ class Ring:
     """
 
     __slots__ = ("_lock", "_out", "_slots", "_wake", "capacity", "pointer")
+    capacity: int  # as it was given
+    pointer: CData  # the C ring, for tables that name it; valid while this object lives
 
     def __init__(self, capacity: int = 1024, *, wake: int | None = None) -> None:
         self._wake = -1
@@ -59,7 +61,7 @@ class Ring:
         self._slots = ffi.new("struct kvmx_slot[]", capacity)
         self._out = ffi.new("struct kvmx_write[]", capacity)
         self.pointer = ffi.new("struct kvmx_ring *")
-        self._wake = -1 if wake is None else own_eventfd(wake, "Ring(wake")
+        self._wake = -1 if wake is None else own_eventfd("wake", wake)
         self.pointer.size, self.pointer.fd = capacity, self._wake
         # SAFETY: the slots live as long as this object, which every table that names it keeps alive.
         self.pointer.slots = self._slots

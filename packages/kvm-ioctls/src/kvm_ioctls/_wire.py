@@ -7,14 +7,29 @@ tests/test_wire.py compares every offset with what the C compiler says of csrc/k
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Sized
 from typing import Any, ClassVar, Self, TypeVar, cast
 
 import attrs
 
 W = TypeVar("W", bound="Wire")
+Z = TypeVar("Z", bound=Sized)
 
-__all__ = ("Wire", "array", "nested", "pack_enable_cap", "packed", "raw", "u8", "u16", "u32", "u64")
+__all__ = (
+    "Wire",
+    "array",
+    "check_u64",
+    "nested",
+    "pack_enable_cap",
+    "packed",
+    "raw",
+    "u8",
+    "u16",
+    "u32",
+    "u64",
+)
+
+_LAST_U64 = 0xFFFF_FFFF_FFFF_FFFF
 
 
 def _field(code: str, default: object, count: int = 1, gap: int = 0, abi: str = "") -> Any:  # noqa: ANN401
@@ -57,6 +72,17 @@ def nested(kind: type[W]) -> W:
     return made
 
 
+def check_u64(**values: int) -> None:
+    """Refuse numbers that a 64-bit field cannot hold, each by its name.
+
+    Raises:
+        ValueError: One is not in 0..2^64-1.
+    """
+    for name, value in values.items():
+        if not 0 <= value <= _LAST_U64:
+            raise ValueError(f"{name}={value:#x} is not in 0..{_LAST_U64:#x}")
+
+
 def packed(what: str, layout: str, *values: int) -> bytearray:
     """Return a caller's numbers as the struct module lays them out.
 
@@ -88,6 +114,7 @@ class _Codec:
 
     def __init__(self, cls: type[Wire]) -> None:
         self.offsets: dict[str, tuple[int, int]] = {}
+        self.lengths: dict[str, int] = {}  # in bytes; struct would cut or fill up what is not as long
         self.steps: list[tuple[str, int, type[Wire] | None]] = []
         code = "<"
         for field in attrs.fields(cls):
@@ -101,7 +128,8 @@ class _Codec:
                 count = field.metadata["count"]
                 code += field.metadata["code"] * count
                 self.steps.append((field.name, count, None))
-            self.offsets[field.metadata.get("abi") or field.name] = (start, struct.calcsize(code) - start)
+            self.lengths[field.name] = struct.calcsize(code) - start
+            self.offsets[field.metadata.get("abi") or field.name] = (start, self.lengths[field.name])
             code += "x" * field.metadata.get("gap", 0)
         self.code = code[1:]
         self.values = sum(step[1] for step in self.steps)
@@ -114,7 +142,9 @@ class _Codec:
             if kind is not None:
                 yield from _codec(kind).flatten(value)
             elif count > 1:
-                yield from _exactly(name, value, count)
+                yield from _exactly(name, value, count, "numbers")
+            elif isinstance(value, bytes | bytearray):
+                yield _exactly(name, value, self.lengths[name], "bytes")
             else:
                 yield value
 
@@ -130,9 +160,9 @@ class _Codec:
         return cls(*args)
 
 
-def _exactly(name: str, value: tuple[int, ...], count: int) -> tuple[int, ...]:
+def _exactly(name: str, value: Z, count: int, what: str) -> Z:
     if len(value) != count:
-        raise ValueError(f"{name} has {len(value)} numbers, the ABI has {count}")
+        raise ValueError(f"{name} has {len(value)} {what}, the ABI has {count}")
     return value
 
 
@@ -179,10 +209,10 @@ class Wire:
         """Build the object from the kernel's form at `offset`.
 
         Raises:
-            ValueError: `data` ends before the struct does.
+            ValueError: `data` ends before the struct does, or `offset` is negative.
         """
         codec = _codec(cls)
-        if len(data) - offset < codec.struct.size:
+        if offset < 0 or len(data) - offset < codec.struct.size:
             raise ValueError(
                 f"{cls.__name__} needs {codec.struct.size} bytes at {offset}, there are {len(data) - offset}"
             )
