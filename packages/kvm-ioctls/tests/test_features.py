@@ -386,8 +386,13 @@ def test_a_register_too_wide_never_leaves(guest):
         (lambda guest: guest.vm.xen_hvm_config(0, 1 << 32), r"^flags and MSR \(0, 4294967296\): "),
         (lambda guest: guest.vm.xen_hvm_get_attr(-1), r"^attribute \(-1,\): "),
         (lambda guest: guest.vm.xen_hvm_evtchn_send(-1, 0), r"^event channel \(-1, 0, 4294967295\): "),
+        (lambda guest: guest.vm.set_irqchip(1 << 32, bytes(512)), r"^irqchip \(4294967296, 0\): "),
+        (lambda guest: guest.vm.create_vcpu(-1), r"^argument=-0x1 is not in 0\.\."),
+        (lambda guest: guest.vcpu.set_msr_result(1 << 64), r"^data=0x1(0{16}) is not in 0\.\."),
+        (lambda guest: guest.vcpu.map_dirty_ring(4097), r"^size=0x1001 is not a power of two in 0x1000\.\."),
+        (lambda guest: guest.vcpu.get_device_attr(0, 0, -1), r"^size=-1 is not in 0\.\.1048576$"),
         (lambda guest: guest.vm.get_irqchip(-1), r"^irqchip \(-1, 0\): "),
-        (lambda guest: guest.vm.set_memory_attributes(0, 0, -1), r"^memory attributes \(0, 0, -1, 0\): "),
+        (lambda guest: guest.vm.set_memory_attributes(0, 0, -1), r"^attributes=-0x1 is not in 0\.\."),
     ],
 )
 def test_numbers_that_do_not_fit_are_shown(call, message):

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import errno
-import struct
 from typing import final
 
 from kvm_ioctls._errors import KvmOSError
 from kvm_ioctls._fd import OwnedFd
 from kvm_ioctls._ffi import ffi, lib
 from kvm_ioctls._raw_ioctl import RawIoctl
+from kvm_ioctls._wire import packed
 
 __all__ = ("DeviceAttrs", "DeviceFd")
 
-_ATTR = struct.Struct("<IIQQ")
+_MOST = 1 << 20  # bytes; the longest attributes that kernels have are some KiB
 
 
 class DeviceAttrs(RawIoctl):
@@ -24,12 +24,13 @@ class DeviceAttrs(RawIoctl):
         # kernel reads or writes there as many bytes as the attribute is defined to have, which the
         # caller passes as the length of `data`.
         address = int(ffi.cast("uintptr_t", ffi.from_buffer(data))) if data else 0
-        self._ioctl(number, bytearray(_ATTR.pack(0, group, attr, address)))
+        self._ioctl(number, packed("attribute", "<IIQQ", 0, group, attr, address))
 
     def has_device_attr(self, group: int, attr: int) -> bool:
         """Say whether an attribute is known (KVM_HAS_DEVICE_ATTR).
 
         Raises:
+            ValueError: `group` does not fit 32 bits, or `attr` 64.
             KvmOSError: Any failure but ENXIO, which means no; ENOTTY where the object has no attributes.
         """
         try:
@@ -44,6 +45,7 @@ class DeviceAttrs(RawIoctl):
         """Set an attribute (KVM_SET_DEVICE_ATTR); `data` must be as long as the attribute is defined.
 
         Raises:
+            ValueError: `group` does not fit 32 bits, or `attr` 64.
             KvmOSError: The kernel refused.
         """
         self._attr(lib.KX_SET_DEVICE_ATTR, group, attr, bytearray(data))
@@ -51,9 +53,17 @@ class DeviceAttrs(RawIoctl):
     def get_device_attr(self, group: int, attr: int, size: int) -> bytes:
         """Return `size` bytes of an attribute (KVM_GET_DEVICE_ATTR).
 
+        Args:
+            group: 32 bits.
+            attr: 64 bits.
+            size: As many bytes as the attribute is defined to have, at most 2^20.
+
         Raises:
+            ValueError: A number is out of range.
             KvmOSError: The kernel refused.
         """
+        if not 0 <= size <= _MOST:
+            raise ValueError(f"size={size} is not in 0..{_MOST}")
         data = bytearray(size)
         self._attr(lib.KX_GET_DEVICE_ATTR, group, attr, data)
         return bytes(data)

@@ -8,6 +8,7 @@ from typing import Self
 
 from kvm_ioctls._errors import ClosedError, ForkedError
 from kvm_ioctls._ffi import buffer, check, lib
+from kvm_ioctls._wire import check_u64
 
 __all__ = ("OwnedFd", "generation")
 
@@ -78,4 +79,5 @@ class OwnedFd:
         return check(lib.kvmx_ioctl(self.fileno(), number, buffer(data)), number, self._subject)
 
     def _ioctl_value(self, number: int, value: int = 0) -> int:
+        check_u64(argument=value)
         return check(lib.kvmx_ioctl_value(self.fileno(), number, value), number, self._subject)

@@ -79,8 +79,11 @@ def riscv64_reg(kind: RiscvRegType | int, index: int, size: int = 8) -> int:
         size: In bytes: 4, 8, or more for vectors.
 
     Raises:
-        ValueError: The index has more than 24 bits, or the size is no power of two up to 256.
+        ValueError: The file has more than 8 bits, the index more than 24, or the size is no power of two up
+            to 256.
     """
+    if not 0 <= int(kind) < 1 << 8:
+        raise ValueError(f"kind={int(kind)} is no file of registers: not in 0..255")
     if not 0 <= index < 1 << 24 or size not in (1 << n for n in range(_MAX_SIZE_LOG2 + 1)):
         raise ValueError(f"index={index:#x}, size={size} is no register of riscv64")
     return _RISCV | (size.bit_length() - 1) << _SIZE_SHIFT | int(kind) << 24 | index

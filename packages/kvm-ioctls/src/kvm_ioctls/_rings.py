@@ -17,6 +17,7 @@ __all__ = ("CoalescedRing", "DirtyPage", "DirtyRing", "RingWrite", "ring_writes"
 _COALESCED_PAGE = 2 if HOST_ARCH == "x86_64" else 1  # KVM_COALESCED_MMIO_PAGE_OFFSET
 _DIRTY_PAGE = 64  # KVM_DIRTY_LOG_PAGE_OFFSET
 _GFN_BYTES = 16
+_MOST_DIRTY = 65536 * _GFN_BYTES  # KVM_DIRTY_RING_MAX_ENTRIES
 _MOST_COALESCED = 65536 // 24  # a ring is one page, of at most 64 KiB
 
 
@@ -86,6 +87,8 @@ class DirtyRing(_Ring):
     """
 
     def __init__(self, fd: int, size: int, subject: str) -> None:
+        if not mmap.PAGESIZE <= size <= _MOST_DIRTY or size & (size - 1):
+            raise ValueError(f"size={size:#x} is not a power of two in {mmap.PAGESIZE:#x}..{_MOST_DIRTY:#x}")
         super().__init__(fd, _DIRTY_PAGE * mmap.PAGESIZE, size, f"dirty ring of {subject}")
         self._entries = size // _GFN_BYTES
         self._out = ffi.new("struct kvmx_dirty[]", self._entries)

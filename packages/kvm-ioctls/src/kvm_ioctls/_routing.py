@@ -9,9 +9,10 @@ from typing import TypeAlias
 
 import attrs
 
+from kvm_ioctls._wire import packed
+
 __all__ = ("IrqRoute", "IrqchipRoute", "MemFlags", "MsiRoute", "pack_routes")
 
-_ENTRY_HEAD = struct.Struct("<IIII")
 _IRQCHIP, _MSI = 1, 2
 _DEVID_VALID = 1
 MAX_ROUTES = 4096
@@ -35,8 +36,12 @@ class IrqchipRoute:
     pin: int
 
     def pack(self) -> bytes:
-        """Return the struct kvm_irq_routing_entry."""
-        return _ENTRY_HEAD.pack(self.gsi, _IRQCHIP, 0, 0) + struct.pack("<II24x", self.irqchip, self.pin)
+        """Return the struct kvm_irq_routing_entry.
+
+        Raises:
+            ValueError: A number does not fit its field.
+        """
+        return bytes(packed(f"{self}", "<IIIIII24x", self.gsi, _IRQCHIP, 0, 0, self.irqchip, self.pin))
 
 
 @attrs.frozen
@@ -49,12 +54,15 @@ class MsiRoute:
     devid: int | None = None
 
     def pack(self) -> bytes:
-        """Return the struct kvm_irq_routing_entry."""
+        """Return the struct kvm_irq_routing_entry.
+
+        Raises:
+            ValueError: A number does not fit its field.
+        """
         flags = 0 if self.devid is None else _DEVID_VALID
-        body = struct.pack(
-            "<IIII16x", self.address & 0xFFFF_FFFF, self.address >> 32, self.data, self.devid or 0
-        )
-        return _ENTRY_HEAD.pack(self.gsi, _MSI, flags, 0) + body
+        low, high = self.address & 0xFFFF_FFFF, self.address >> 32
+        values = (self.gsi, _MSI, flags, 0, low, high, self.data, self.devid or 0)
+        return bytes(packed(f"{self}", "<8I16x", *values))
 
 
 IrqRoute: TypeAlias = IrqchipRoute | MsiRoute
@@ -67,12 +75,7 @@ def pack_routes(routes: Iterable[IrqRoute]) -> bytearray:
     Raises:
         ValueError: A number does not fit its field, or there are more than 4096 routes.
     """
-    packed: list[bytes] = []
-    for route in routes:
-        try:
-            packed.append(route.pack())
-        except struct.error as err:
-            raise ValueError(f"{route}: {err}") from None
-    if len(packed) > MAX_ROUTES:
-        raise ValueError(f"{len(packed)} GSI routes, the kernel takes at most {MAX_ROUTES}")
-    return bytearray(b"".join([struct.pack("<II", len(packed), 0), *packed]))
+    entries = [route.pack() for route in routes]
+    if len(entries) > MAX_ROUTES:
+        raise ValueError(f"{len(entries)} GSI routes, the kernel takes at most {MAX_ROUTES}")
+    return bytearray(b"".join([struct.pack("<II", len(entries), 0), *entries]))

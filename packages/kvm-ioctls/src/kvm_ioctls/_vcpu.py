@@ -20,6 +20,7 @@ from kvm_ioctls._record import IoRecord
 from kvm_ioctls._riscv64._vcpu import Riscv64Vcpu
 from kvm_ioctls._run_stats import RunStats
 from kvm_ioctls._signals import install_kick
+from kvm_ioctls._wire import check_u64
 from kvm_ioctls._x86_64._vcpu import X86Vcpu
 
 if TYPE_CHECKING:
@@ -178,8 +179,10 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
         """Answer the last RdMsr or WrMsr; `error` raises #GP in the guest.
 
         Raises:
+            ValueError: `data` does not fit 64 bits.
             KvmOSError: ENODATA when the last exit was neither.
         """
+        check_u64(data=data)
         ret = lib.kvmx_vcpu_reply_msr(self._vcpu, int(error), data)
         if ret:
             self._fail(ret, "set_msr_result")
@@ -197,8 +200,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
             ValueError: A number does not fit 64 bits.
             KvmOSError: ENODATA when the last exit waits for no such answer.
         """
-        if not 0 <= value < 1 << 64 or not 0 <= second < 1 << 64:
-            raise ValueError(f"value={value:#x}, second={second:#x} do not fit 64 bits")
+        check_u64(value=value, second=second)
         ret = lib.kvmx_vcpu_reply(self._vcpu, value, second)
         if ret:
             self._fail(ret, "set_exit_result")
@@ -237,6 +239,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
         """Map this vCPU's ring of dirty pages; `size` bytes as the VM's capability was enabled with.
 
         Raises:
+            ValueError: `size` is not a power of two from a page to 1 MiB.
             OSError: The VM has no dirty rings, or of another size.
             KvmStateError: Closed or forked.
         """
@@ -364,6 +367,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
         return ret
 
     def _ioctl_value(self, number: int, value: int = 0) -> int:
+        check_u64(argument=value)
         self._check_usable()
         ret = lib.kvmx_vcpu_ioctl_value(self._vcpu, number, value)
         if ret < 0:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, TypeVar
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._ffi import ffi, lib
-from kvm_ioctls._raw_ioctl import read_list
-from kvm_ioctls._wire import Wire, pack_enable_cap, packed
+from kvm_ioctls._number_list import read_list
+from kvm_ioctls._wire import Wire, check_u64, pack_enable_cap, packed
 
 if TYPE_CHECKING:
     from kvm_ioctls._stats import StatsFd
@@ -63,14 +63,19 @@ class VcpuState(DeviceAttrs):
         return MpState(struct.unpack("<I", data)[0])
 
     def set_mp_state(self, state: MpState) -> None:
-        """Set what the vCPU waits for (KVM_SET_MP_STATE)."""
+        """Set what the vCPU waits for (KVM_SET_MP_STATE).
+
+        Raises:
+            ValueError: A number that does not fit 32 bits.
+        """
         self._ioctl(lib.KX_SET_MP_STATE, packed("state", "<I", state))
 
     def enable_cap(self, cap: Cap | int, args: Sequence[int] = (), *, flags: int = 0) -> None:
         """Switch a capability of the vCPU on (KVM_ENABLE_CAP).
 
         Raises:
-            ValueError: More than four arguments.
+            ValueError: More than four arguments, or a number does not fit: `cap` and `flags` 32 bits, the
+                arguments 64.
         """
         self._ioctl(lib.KX_ENABLE_CAP, pack_enable_cap(int(cap), args, flags))
 
@@ -88,7 +93,7 @@ class VcpuState(DeviceAttrs):
         """Return a register as an unsigned number of ``reg_size(reg_id)`` bytes (KVM_GET_ONE_REG).
 
         Raises:
-            ValueError: The id's size is impossible.
+            ValueError: The id's size is impossible, or it does not fit 64 bits.
         """
         from kvm_ioctls._reg_id import reg_size  # noqa: PLC0415 - few need it
 
@@ -140,10 +145,9 @@ class VcpuState(DeviceAttrs):
             Bytes that are left when a signal came in between; 0 when all is mapped.
 
         Raises:
-            ValueError: A number does not fit.
+            ValueError: A number does not fit 64 bits.
         """
-        if not 0 <= gpa < 1 << 64 or not 0 <= size < 1 << 64:
-            raise ValueError(f"gpa={gpa:#x}, size={size:#x} is no range of 64-bit addresses")
+        check_u64(gpa=gpa, size=size)
         data = bytearray(struct.pack("<QQQ40x", gpa, size, 0))
         self._ioctl(lib.KX_PRE_FAULT_MEMORY, data)
         left: int = struct.unpack_from("<Q", data, 8)[0]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._ffi import lib
-from kvm_ioctls._wire import packed
+from kvm_ioctls._wire import check_u64
 
 if TYPE_CHECKING:
     from kvm_ioctls._memory_flags import GuestMemfdFlags, MemoryAttributes
@@ -18,11 +18,6 @@ if TYPE_CHECKING:
 __all__ = ("VmMemory",)
 
 _U64 = 1 << 64
-
-
-def _check_range(address: int, size: int) -> None:
-    if not 0 <= address < _U64 or not 0 <= size < _U64:
-        raise ValueError(f"address={address:#x}, size={size:#x} is no range of 64-bit addresses")
 
 
 class VmMemory(DeviceAttrs):
@@ -59,8 +54,8 @@ class VmMemory(DeviceAttrs):
             ValueError: A number does not fit 64 bits.
             KvmOSError: ENOTTY before Linux 6.8, EINVAL for what Cap.MEMORY_ATTRIBUTES does not offer.
         """
-        _check_range(address, size)
-        data = packed("memory attributes", "<QQQQ", address, size, int(attributes), 0)
+        check_u64(address=address, size=size, attributes=int(attributes))
+        data = bytearray(struct.pack("<QQQQ", address, size, int(attributes), 0))
         self._ioctl(lib.KX_SET_MEMORY_ATTRIBUTES, data)
 
     def create_guest_memfd(self, size: int, flags: GuestMemfdFlags | int = 0) -> int:
@@ -70,7 +65,7 @@ class VmMemory(DeviceAttrs):
             ValueError: A number does not fit 64 bits.
             KvmOSError: ENOTTY before Linux 6.8, EINVAL when this kind of VM has none.
         """
-        _check_range(int(flags), size)
+        check_u64(size=size, flags=int(flags))
         return self._ioctl(lib.KX_CREATE_GUEST_MEMFD, bytearray(struct.pack("<QQ48x", size, int(flags))))
 
     def register_coalesced_mmio(self, addr: int, size: int, *, pio: bool = False) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._ffi import ffi, lib
-from kvm_ioctls._wire import packed
+from kvm_ioctls._wire import check_u64, packed
 
 if TYPE_CHECKING:
     from kvm_ioctls._aarch64._state import Arm64VcpuInit, SmcccAction
@@ -17,6 +17,7 @@ __all__ = ("Arm64Vm",)
 
 _MASKS = 3 * 8 * 8  # feature-id space: op1 in {0, 1, 3}, crm 0..7, op2 0..7
 _GRANULE = 16  # bytes of memory that share a tag
+_TOO_LONG = 1 << 31  # for one call, in bytes of memory
 _TO_GUEST, _FROM_GUEST = 0, 1
 
 
@@ -43,8 +44,7 @@ class Arm64Vm(DeviceAttrs):
             ValueError: Not in 64 bits.
             KvmOSError: EBUSY while a vCPU runs.
         """
-        if not 0 <= offset < 1 << 64:
-            raise ValueError(f"offset={offset:#x} does not fit 64 bits")
+        check_u64(offset=offset)
         self._ioctl(lib.KX_ARM_SET_COUNTER_OFFSET, bytearray(struct.pack("<QQ", offset, 0)))
 
     def arm_get_reg_writable_masks(self) -> tuple[int, ...]:
@@ -66,11 +66,11 @@ class Arm64Vm(DeviceAttrs):
         """Return the memory tags of a page-aligned range, a byte each 16 bytes (KVM_ARM_MTE_COPY_TAGS).
 
         Raises:
-            ValueError: `length` is negative or not a multiple of 16, or part of the range has no tags.
+            ValueError: `length` is not a multiple of 16 below 2 GiB, or part of the range has no tags.
             KvmOSError: The kernel refused.
         """
-        if length < 0 or length % _GRANULE:
-            raise ValueError(f"length={length:#x} is not a multiple of {_GRANULE}")
+        if not 0 <= length < _TOO_LONG or length % _GRANULE:
+            raise ValueError(f"length={length:#x} is not a multiple of {_GRANULE} in 0..{_TOO_LONG - 1:#x}")
         tags = bytearray(length // _GRANULE)
         self._copy_tags(guest_ipa, length, tags, _FROM_GUEST)
         return bytes(tags)

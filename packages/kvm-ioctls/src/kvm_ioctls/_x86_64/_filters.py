@@ -9,6 +9,7 @@ from enum import IntFlag
 import attrs
 
 from kvm_ioctls._ffi import CData, ffi
+from kvm_ioctls._wire import packed
 
 __all__ = ("MsrExits", "MsrFilterFlags", "MsrFilterRange", "PmuEventFilter", "pack_msr_filter")
 
@@ -37,9 +38,12 @@ class MsrFilterRange:
 
     Attributes:
         base: The first MSR.
-        count: How many, at most 12,288.
+        count: How many, 1..12288.
         bitmap: At least `count` bits.
         flags: Which accesses.
+
+    Raises:
+        ValueError: A number is out of range, or the bitmap is too short.
     """
 
     base: int
@@ -48,6 +52,8 @@ class MsrFilterRange:
     flags: MsrFilterFlags = MsrFilterFlags.READ | MsrFilterFlags.WRITE
 
     def __attrs_post_init__(self) -> None:
+        if not 0 <= int(self.flags) < 1 << 32:
+            raise ValueError(f"flags={int(self.flags):#x} does not fit 32 bits")
         if not 0 <= self.base < 1 << 32 or not 0 < self.count <= 8 * _MOST_BITMAP:
             raise ValueError(
                 f"base={self.base:#x}, count={self.count} is no range of 1..{8 * _MOST_BITMAP} MSRs"
@@ -68,12 +74,12 @@ def pack_msr_filter(
         raise ValueError(f"{len(ranges)} ranges of MSRs, the kernel takes at most {_MOST_RANGES}")
     # The kernel reads whole 8-byte words.
     maps = [ffi.new("uint8_t[]", r.bitmap.ljust(-(-len(r.bitmap) // 8) * 8, b"\0")) for r in ranges]
-    packed = [struct.pack("<II", int(default_deny), 0)]
+    parts = [struct.pack("<II", int(default_deny), 0)]
     for item, bitmap in zip(ranges, maps, strict=True):
         # SAFETY: only the number is kept; the caller holds `maps` until the kernel has copied them.
         address = int(ffi.cast("uintptr_t", bitmap))
-        packed.append(struct.pack("<IIIIQ", int(item.flags), item.count, item.base, 0, address))
-    return bytearray(b"".join(packed).ljust(392, b"\0")), maps
+        parts.append(struct.pack("<IIIIQ", int(item.flags), item.count, item.base, 0, address))
+    return bytearray(b"".join(parts).ljust(392, b"\0")), maps
 
 
 @attrs.frozen
@@ -99,7 +105,4 @@ class PmuEventFilter:
             ValueError: A number does not fit.
         """
         head = (0 if self.allow else 1, len(self.events), self.fixed_counters, int(self.masked))
-        try:
-            return bytearray(struct.pack(f"<4I16x{len(self.events)}Q", *head, *self.events))
-        except struct.error as err:
-            raise ValueError(f"{self}: {err}") from None
+        return packed(f"{self}", f"<4I16x{len(self.events)}Q", *head, *self.events)

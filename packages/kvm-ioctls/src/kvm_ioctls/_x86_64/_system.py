@@ -9,7 +9,7 @@ from kvm_ioctls._arch import only_on
 from kvm_ioctls._errors import MsrError
 from kvm_ioctls._fd import OwnedFd
 from kvm_ioctls._ffi import lib
-from kvm_ioctls._raw_ioctl import read_list
+from kvm_ioctls._number_list import read_list
 from kvm_ioctls._x86_64._state import CpuidEntry, MsrEntry
 
 __all__ = (

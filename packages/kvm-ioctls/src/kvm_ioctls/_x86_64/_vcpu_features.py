@@ -10,7 +10,7 @@ from kvm_ioctls._caps import Cap
 from kvm_ioctls._errors import UnsupportedError
 from kvm_ioctls._ffi import CData, buffer, lib
 from kvm_ioctls._vcpu_state import VcpuState
-from kvm_ioctls._wire import packed
+from kvm_ioctls._wire import check_u64, packed
 from kvm_ioctls._x86_64._raw import command, exactly
 from kvm_ioctls._x86_64._state import CpuidEntry, Regs, Sregs, VcpuEvents
 from kvm_ioctls._x86_64._system import MAX_CPUID, read_cpuid
@@ -104,7 +104,11 @@ class X86VcpuFeatures(VcpuState):
         """Choose what the next runs copy to the run page at an exit, and what the next one loads from it.
 
         Cap.SYNC_REGS says what there is. The kernel clears `dirty` after it has loaded it.
+
+        Raises:
+            ValueError: A number does not fit 64 bits.
         """
+        check_u64(valid=int(valid), dirty=int(dirty))
         ret = lib.kvmx_vcpu_sync_masks(self._vcpu, int(valid), int(dirty))
         if ret:
             self._fail(ret, "set_sync_fields")

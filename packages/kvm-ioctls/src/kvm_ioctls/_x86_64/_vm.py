@@ -72,6 +72,7 @@ class X86Vm(X86VmFeatures):
         """Return the 512 opaque bytes of a chip's state (KVM_GET_IRQCHIP).
 
         Raises:
+            ValueError: `chip` does not fit 32 bits.
             KvmOSError: ENXIO without an in-kernel irqchip.
         """
         data = packed("irqchip", "<II512x", int(chip), 0)
@@ -82,12 +83,12 @@ class X86Vm(X86VmFeatures):
         """Restore a chip's state (KVM_SET_IRQCHIP).
 
         Raises:
-            ValueError: `state` is not 512 bytes.
+            ValueError: `state` is not 512 bytes, or `chip` does not fit 32 bits.
             KvmOSError: ENXIO without an in-kernel irqchip.
         """
         if len(state) != _CHIP_BYTES:
             raise ValueError(f"irqchip state has {len(state)} bytes, not {_CHIP_BYTES}")
-        self._ioctl(lib.KX_SET_IRQCHIP, bytearray(struct.pack("<II512s", int(chip), 0, bytes(state))))
+        self._ioctl(lib.KX_SET_IRQCHIP, packed("irqchip", "<II", int(chip), 0) + state)
 
     def create_pit2(self, *, speaker_dummy: bool = False) -> None:
         """Create the i8254 timer in the kernel; needs the irqchip (KVM_CREATE_PIT2).
