@@ -38,17 +38,22 @@ class _Guests(Protocol):
     def CAPABILITIES(self) -> Sequence[str]:  # noqa: N802 - a constant of the module
         """Names of the capabilities that a report shows."""
 
-    def loop_guest(self, stack: ExitStack, system: kvm.Kvm) -> kvm.VcpuFd:
-        """Return a vCPU with a loop of two instructions, in ring 0."""
+    @property
+    def LOOP(self) -> bytes:  # noqa: N802
+        """A loop of two instructions, behind which the guest reports."""
+
+    @property
+    def EXIT_LOOP(self) -> bytes:  # noqa: N802
+        """Does nothing but exit."""
+
+    def guest(self, stack: ExitStack, system: kvm.Kvm, code: bytes) -> kvm.VcpuFd:
+        """Return a vCPU that starts at `code`, in ring 0."""
 
     def start_loop(self, vcpu: kvm.VcpuFd, loops: int) -> None:
-        """Set it to the beginning of so many rounds, after which it exits."""
+        """Set it to the beginning of so many rounds of LOOP."""
 
-    def check_exit(self, vcpu: kvm.VcpuFd) -> None:
-        """Raise HypervisorUnavailableError when the exit is another than the guest's own."""
-
-    def exit_guest(self, stack: ExitStack, system: kvm.Kvm) -> kvm.VcpuFd:
-        """Return a vCPU that does nothing but exit."""
+    def reported(self, vcpu: kvm.VcpuFd) -> int:
+        """Return what the guest said; raises HypervisorUnavailableError when it exited in another way."""
 
     def identity_virtualised(self, system: kvm.Kvm) -> bool:
         """Tell whether a processor is what the VMM said, to the guest's own eyes."""
@@ -128,14 +133,14 @@ def _timed(action: Callable[[], object]) -> int:
 def _loop_time(guests: _Guests, vcpu: kvm.VcpuFd, loops: int) -> int:
     guests.start_loop(vcpu, loops)
     spent = _timed(vcpu.run)
-    guests.check_exit(vcpu)
+    guests.reported(vcpu)
     vcpu.complete_pending()
     return spent
 
 
 def _ns_per_instruction(guests: _Guests, system: kvm.Kvm) -> float:
     with ExitStack() as stack:
-        vcpu = guests.loop_guest(stack, system)
+        vcpu = guests.guest(stack, system, guests.LOOP)
         rough = _slope(guests, vcpu, _LOOPS, _RUNS)
         # An interpreter would take a second for the long loop that a native KVM needs for a figure.
         fine = _slope(guests, vcpu, _LONG_LOOPS, _LONG_RUNS) if rough < INTERPRETED_NS else rough
@@ -150,6 +155,6 @@ def _slope(guests: _Guests, vcpu: kvm.VcpuFd, loops: tuple[int, int], runs: int)
 
 def _ns_per_exit(guests: _Guests, system: kvm.Kvm) -> float:
     with ExitStack() as stack:
-        vcpu = guests.exit_guest(stack, system)
+        vcpu = guests.guest(stack, system, guests.EXIT_LOOP)
         times = [_timed(vcpu.run_raw) for _ in range(_EXITS)]
     return sorted(times)[len(times) // 2]

@@ -5,9 +5,9 @@ from typing import Final
 
 import attrs
 import kvm_ioctls as kvm
-from vmm_memory import GuestMemoryMmap, GuestRegionMmap
 
 from vm_hypervisor._errors import HypervisorUnavailableError
+from vm_hypervisor.arch._probe_vm import vm_with_memory
 
 CAPABILITIES: Final = (
     "IRQCHIP",
@@ -34,16 +34,11 @@ _RFLAGS_IOPL3 = 3 << 12
 _HUGE_PAGE = 1 << 7
 
 # dec ecx; jnz -3; out 0x10, al; hlt
-_LOOP = b"\x49\x75\xfd\xe6\x10\xf4"
+LOOP: Final = b"\x49\x75\xfd\xe6\x10\xf4"
 # The same bytes in 64-bit code: mov eax, 0x40000000; cpuid; mov eax, ebx; out 0x10, eax; jmp $
 _CPUID = b"\xb8\x00\x00\x00\x40\x0f\xa2\x89\xd8\xe7\x10\xeb\xfe"
 # out 0x11, al; jmp -4
-_EXIT_LOOP = b"\xe6\x11\xeb\xfc"
-
-
-def loop_guest(stack: ExitStack, system: kvm.Kvm) -> kvm.VcpuFd:
-    """Return a vCPU with a loop of two instructions."""
-    return _guest(stack, system, _LOOP)
+EXIT_LOOP: Final = b"\xe6\x11\xeb\xfc"
 
 
 def start_loop(vcpu: kvm.VcpuFd, loops: int) -> None:
@@ -51,42 +46,29 @@ def start_loop(vcpu: kvm.VcpuFd, loops: int) -> None:
     vcpu.set_regs(kvm.Regs(rip=_CODE, rcx=loops, rflags=2))
 
 
-def check_exit(vcpu: kvm.VcpuFd) -> None:
-    """Raise HypervisorUnavailableError when it did not come back with its port write."""
-    _reported(vcpu)
-
-
-def exit_guest(stack: ExitStack, system: kvm.Kvm) -> kvm.VcpuFd:
-    """Return a vCPU that does nothing but exit."""
-    return _guest(stack, system, _EXIT_LOOP)
-
-
 def identity_virtualised(system: kvm.Kvm) -> bool:
     """Tell whether CPUID answers in ring 3 what it was told to."""
     with ExitStack() as stack:
-        vcpu = _guest(stack, system, _CPUID, user=True)
+        vcpu = guest(stack, system, _CPUID, user=True)
         vcpu.run()
-        return _reported(vcpu) == _MARK
+        return reported(vcpu) == _MARK
 
 
-def _reported(vcpu: kvm.VcpuFd) -> int:
+def reported(vcpu: kvm.VcpuFd) -> int:
+    """Return what a guest's port write said.
+
+    Raises:
+        HypervisorUnavailableError: it came back with another exit.
+    """
     exit_ = vcpu.io.exit()
     if not isinstance(exit_, kvm.IoOut) or exit_.port != _PORT:
         raise HypervisorUnavailableError(f"/dev/kvm cannot run a tiny guest: it came back with {exit_!r}")
     return int.from_bytes(exit_.data, "little")
 
 
-def _guest(stack: ExitStack, system: kvm.Kvm, code: bytes, *, user: bool = False) -> kvm.VcpuFd:
+def guest(stack: ExitStack, system: kvm.Kvm, code: bytes, *, user: bool = False) -> kvm.VcpuFd:
     """Return a vCPU that starts at `code`, in ring 3 for a `user`, else in ring 0."""
-    region = GuestRegionMmap.anonymous(0, 1 << 16)
-    memory = GuestMemoryMmap([region])
-    memory.write(_CODE, code)
-    memory.write(_TABLES, _page_tables())
-    vm = stack.enter_context(system.create_vm())
-    stack.callback(_keep, region)
-    vm.set_user_memory_region(
-        0, guest_phys_addr=0, memory_size=region.size, userspace_addr=region.host_address
-    )
+    vm = vm_with_memory(stack, system, 0, {_CODE: code, _TABLES: _page_tables()})
     vcpu = stack.enter_context(vm.create_vcpu(0))
     # Before the registers: KVM takes long mode only from a guest whose CPUID has it.
     mark = kvm.CpuidEntry(function=_MARK_LEAF, eax=_MARK_LEAF, ebx=_MARK)
@@ -94,10 +76,6 @@ def _guest(stack: ExitStack, system: kvm.Kvm, code: bytes, *, user: bool = False
     vcpu.set_cpuid2([*entries, mark])
     (_ring3 if user else _ring0)(vcpu)
     return vcpu
-
-
-def _keep(_region: GuestRegionMmap) -> None:
-    """Do nothing, late: the region has to outlive the VM, which the stack closes first."""
 
 
 def _ring0(vcpu: kvm.VcpuFd) -> None:
