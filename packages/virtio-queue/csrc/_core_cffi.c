@@ -580,69 +580,66 @@ static void (*_cffi_call_python_org)(struct _cffi_externpy_s *, char *);
 
 #include "core.h"
 
-/* Python hands addresses over as integers (AccessMap.address, ChainBatch.address): a cffi cast per call costs more
- * than the call. A result that is not an error becomes the return value: chains popped, or 0 / 1 for a decision. */
+/* A map is a pointer of another module of cffi (AccessMap.map), whose types are not these. A result that is not an error
+ * becomes the return value: chains popped, or 0 / 1 for a decision.
+ * SAFETY (all): the Python caller holds the AccessMap and the ChainBatch whose structs these are for as long as the call
+ * lasts, and both begin with an ABI word that the core checks. */
 
-/* SAFETY (all): the Python caller holds the AccessMap and the ChainBatch whose addresses these are for as long as
- * the call lasts, and both begin with an ABI word that the core checks. */
-#define MAP(address) ((const struct vmm_map *)(address))
-#define BATCH(address) ((struct virtio_batch *)(address))
-
-static int vq_check(uintptr_t map, struct virtq *q)
+static int vq_check(const void *map, struct virtq *q)
 {
-	return virtq_check(MAP(map), q);
+	return virtq_check(map, q);
 }
 
-static int vq_pop_batch(uintptr_t map, struct virtq *q, uintptr_t batch)
+static int vq_pop_batch(const void *map, struct virtq *q, struct virtio_batch *batch)
 {
-	int rc = virtq_pop_batch(MAP(map), q, BATCH(batch));
+	int rc = virtq_pop_batch(map, q, batch);
 
-	return rc != 0 ? rc : (int)BATCH(batch)->nchains;
+	return rc != 0 ? rc : (int)batch->nchains;
 }
 
-static int vq_complete_batch(uintptr_t map, struct virtq *q, uintptr_t batch)
+static int vq_complete_batch(const void *map, struct virtq *q, struct virtio_batch *batch)
 {
-	int notify, rc = virtq_complete_batch(MAP(map), q, BATCH(batch), &notify);
+	int notify, rc = virtq_complete_batch(map, q, batch, &notify);
 
 	return rc != 0 ? rc : notify;
 }
 
-static int vq_add_used(uintptr_t map, struct virtq *q, uint16_t head, uint32_t len)
+static int vq_add_used(const void *map, struct virtq *q, uint16_t head, uint32_t len)
 {
-	return virtq_add_used(MAP(map), q, head, len);
+	return virtq_add_used(map, q, head, len);
 }
 
-static int vq_needs_notification(uintptr_t map, struct virtq *q)
+static int vq_needs_notification(const void *map, struct virtq *q)
 {
-	int notify, rc = virtq_needs_notification(MAP(map), q, &notify);
+	int notify, rc = virtq_needs_notification(map, q, &notify);
 
 	return rc != 0 ? rc : notify;
 }
 
-static int vq_enable_notification(uintptr_t map, struct virtq *q)
+static int vq_enable_notification(const void *map, struct virtq *q)
 {
-	int more, rc = virtq_enable_notification(MAP(map), q, &more);
+	int more, rc = virtq_enable_notification(map, q, &more);
 
 	return rc != 0 ? rc : more;
 }
 
-static int vq_disable_notification(uintptr_t map, struct virtq *q)
+static int vq_disable_notification(const void *map, struct virtq *q)
 {
-	return virtq_disable_notification(MAP(map), q);
+	return virtq_disable_notification(map, q);
 }
 
-static int64_t vq_gather(uintptr_t map, uintptr_t batch, uint8_t *to, uint64_t size)
+static int64_t vq_gather(const void *map, struct virtio_batch *batch, uint8_t *to, uint64_t size)
 {
 	uint64_t done;
-	int rc = virtq_gather(MAP(map), BATCH(batch), to, size, &done);
+	int rc = virtq_gather(map, batch, to, size, &done);
 
 	return rc != 0 ? rc : (int64_t)done;
 }
 
-static int64_t vq_scatter(uintptr_t map, uintptr_t batch, const uint8_t *from, uint64_t size, const uint32_t *sizes)
+static int64_t vq_scatter(const void *map, struct virtio_batch *batch, const uint8_t *from, uint64_t size, const uint32_t *sizes)
 {
 	uint64_t done;
-	int rc = virtq_scatter(MAP(map), BATCH(batch), from, size, sizes, &done);
+	int rc = virtq_scatter(map, batch, from, size, sizes, &done);
 
 	return rc != 0 ? rc : (int64_t)done;
 }
@@ -655,32 +652,32 @@ static void *_cffi_types[] = {
 /*  1 */ _CFFI_OP(_CFFI_OP_POINTER, 42), // struct virtq *
 /*  2 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22), // uint32_t
 /*  3 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(uintptr_t, struct virtq *)
-/*  5 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26), // uintptr_t
+/*  4 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(void const *, struct virtq *)
+/*  5 */ _CFFI_OP(_CFFI_OP_POINTER, 49), // void const *
 /*  6 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
 /*  7 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(uintptr_t, struct virtq *, uint16_t, uint32_t)
-/*  9 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/*  8 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(void const *, struct virtq *, struct virtio_batch *)
+/*  9 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
 /* 10 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 11 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
-/* 12 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
-/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 14 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(uintptr_t, struct virtq *, uintptr_t)
-/* 15 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
-/* 16 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
-/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 11 */ _CFFI_OP(_CFFI_OP_POINTER, 37), // struct virtio_batch *
+/* 12 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
+/* 13 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(void const *, struct virtq *, uint16_t, uint32_t)
+/* 14 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 15 */ _CFFI_OP(_CFFI_OP_NOOP, 1),
+/* 16 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 20), // uint16_t
+/* 17 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 22),
 /* 18 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
 /* 19 */ _CFFI_OP(_CFFI_OP_FUNCTION, 36), // int()(void)
 /* 20 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION, 35), // int64_t()(uintptr_t, uintptr_t, uint8_t *, uint64_t)
-/* 22 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
-/* 23 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 21 */ _CFFI_OP(_CFFI_OP_FUNCTION, 35), // int64_t()(void const *, struct virtio_batch *, uint8_t *, uint64_t)
+/* 22 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 23 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 24 */ _CFFI_OP(_CFFI_OP_POINTER, 48), // uint8_t *
 /* 25 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24), // uint64_t
 /* 26 */ _CFFI_OP(_CFFI_OP_FUNCTION_END, 0),
-/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 35), // int64_t()(uintptr_t, uintptr_t, uint8_t const *, uint64_t, uint32_t const *)
-/* 28 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
-/* 29 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 26),
+/* 27 */ _CFFI_OP(_CFFI_OP_FUNCTION, 35), // int64_t()(void const *, struct virtio_batch *, uint8_t const *, uint64_t, uint32_t const *)
+/* 28 */ _CFFI_OP(_CFFI_OP_NOOP, 5),
+/* 29 */ _CFFI_OP(_CFFI_OP_NOOP, 11),
 /* 30 */ _CFFI_OP(_CFFI_OP_POINTER, 48), // uint8_t const *
 /* 31 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 24),
 /* 32 */ _CFFI_OP(_CFFI_OP_POINTER, 2), // uint32_t const *
@@ -698,8 +695,9 @@ static void *_cffi_types[] = {
 /* 44 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 5), // struct virtq_fault
 /* 45 */ _CFFI_OP(_CFFI_OP_POINTER, 46), // struct virtq_held *
 /* 46 */ _CFFI_OP(_CFFI_OP_STRUCT_UNION, 6), // struct virtq_held
-/* 47 */ _CFFI_OP(_CFFI_OP_POINTER, 11), // uint16_t *
+/* 47 */ _CFFI_OP(_CFFI_OP_POINTER, 16), // uint16_t *
 /* 48 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 18), // uint8_t
+/* 49 */ _CFFI_OP(_CFFI_OP_PRIMITIVE, 0), // void
 };
 
 static int _cffi_d_virtq_selftest_overrun(void)
@@ -776,7 +774,7 @@ _cffi_f_virtq_undo_pop(PyObject *self, PyObject *args)
 #  define _cffi_f_virtq_undo_pop _cffi_d_virtq_undo_pop
 #endif
 
-static int _cffi_d_vq_add_used(uintptr_t x0, struct virtq * x1, uint16_t x2, uint32_t x3)
+static int _cffi_d_vq_add_used(void const * x0, struct virtq * x1, uint16_t x2, uint32_t x3)
 {
   return vq_add_used(x0, x1, x2, x3);
 }
@@ -784,7 +782,7 @@ static int _cffi_d_vq_add_used(uintptr_t x0, struct virtq * x1, uint16_t x2, uin
 static PyObject *
 _cffi_f_vq_add_used(PyObject *self, PyObject *args)
 {
-  uintptr_t x0;
+  void const * x0;
   struct virtq * x1;
   uint16_t x2;
   uint32_t x3;
@@ -800,9 +798,14 @@ _cffi_f_vq_add_used(PyObject *self, PyObject *args)
   if (!PyArg_UnpackTuple(args, "vq_add_used", 4, 4, &arg0, &arg1, &arg2, &arg3))
     return NULL;
 
-  x0 = _cffi_to_c_int(arg0, uintptr_t);
-  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(1), arg1, (char **)&x1);
@@ -836,7 +839,7 @@ _cffi_f_vq_add_used(PyObject *self, PyObject *args)
 #  define _cffi_f_vq_add_used _cffi_d_vq_add_used
 #endif
 
-static int _cffi_d_vq_check(uintptr_t x0, struct virtq * x1)
+static int _cffi_d_vq_check(void const * x0, struct virtq * x1)
 {
   return vq_check(x0, x1);
 }
@@ -844,7 +847,7 @@ static int _cffi_d_vq_check(uintptr_t x0, struct virtq * x1)
 static PyObject *
 _cffi_f_vq_check(PyObject *self, PyObject *args)
 {
-  uintptr_t x0;
+  void const * x0;
   struct virtq * x1;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
@@ -856,9 +859,14 @@ _cffi_f_vq_check(PyObject *self, PyObject *args)
   if (!PyArg_UnpackTuple(args, "vq_check", 2, 2, &arg0, &arg1))
     return NULL;
 
-  x0 = _cffi_to_c_int(arg0, uintptr_t);
-  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(1), arg1, (char **)&x1);
@@ -884,7 +892,7 @@ _cffi_f_vq_check(PyObject *self, PyObject *args)
 #  define _cffi_f_vq_check _cffi_d_vq_check
 #endif
 
-static int _cffi_d_vq_complete_batch(uintptr_t x0, struct virtq * x1, uintptr_t x2)
+static int _cffi_d_vq_complete_batch(void const * x0, struct virtq * x1, struct virtio_batch * x2)
 {
   return vq_complete_batch(x0, x1, x2);
 }
@@ -892,9 +900,9 @@ static int _cffi_d_vq_complete_batch(uintptr_t x0, struct virtq * x1, uintptr_t 
 static PyObject *
 _cffi_f_vq_complete_batch(PyObject *self, PyObject *args)
 {
-  uintptr_t x0;
+  void const * x0;
   struct virtq * x1;
-  uintptr_t x2;
+  struct virtio_batch * x2;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -906,9 +914,14 @@ _cffi_f_vq_complete_batch(PyObject *self, PyObject *args)
   if (!PyArg_UnpackTuple(args, "vq_complete_batch", 3, 3, &arg0, &arg1, &arg2))
     return NULL;
 
-  x0 = _cffi_to_c_int(arg0, uintptr_t);
-  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(1), arg1, (char **)&x1);
@@ -919,9 +932,14 @@ _cffi_f_vq_complete_batch(PyObject *self, PyObject *args)
       return NULL;
   }
 
-  x2 = _cffi_to_c_int(arg2, uintptr_t);
-  if (x2 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct virtio_batch *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
@@ -938,7 +956,7 @@ _cffi_f_vq_complete_batch(PyObject *self, PyObject *args)
 #  define _cffi_f_vq_complete_batch _cffi_d_vq_complete_batch
 #endif
 
-static int _cffi_d_vq_disable_notification(uintptr_t x0, struct virtq * x1)
+static int _cffi_d_vq_disable_notification(void const * x0, struct virtq * x1)
 {
   return vq_disable_notification(x0, x1);
 }
@@ -946,7 +964,7 @@ static int _cffi_d_vq_disable_notification(uintptr_t x0, struct virtq * x1)
 static PyObject *
 _cffi_f_vq_disable_notification(PyObject *self, PyObject *args)
 {
-  uintptr_t x0;
+  void const * x0;
   struct virtq * x1;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
@@ -958,9 +976,14 @@ _cffi_f_vq_disable_notification(PyObject *self, PyObject *args)
   if (!PyArg_UnpackTuple(args, "vq_disable_notification", 2, 2, &arg0, &arg1))
     return NULL;
 
-  x0 = _cffi_to_c_int(arg0, uintptr_t);
-  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(1), arg1, (char **)&x1);
@@ -986,7 +1009,7 @@ _cffi_f_vq_disable_notification(PyObject *self, PyObject *args)
 #  define _cffi_f_vq_disable_notification _cffi_d_vq_disable_notification
 #endif
 
-static int _cffi_d_vq_enable_notification(uintptr_t x0, struct virtq * x1)
+static int _cffi_d_vq_enable_notification(void const * x0, struct virtq * x1)
 {
   return vq_enable_notification(x0, x1);
 }
@@ -994,7 +1017,7 @@ static int _cffi_d_vq_enable_notification(uintptr_t x0, struct virtq * x1)
 static PyObject *
 _cffi_f_vq_enable_notification(PyObject *self, PyObject *args)
 {
-  uintptr_t x0;
+  void const * x0;
   struct virtq * x1;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
@@ -1006,9 +1029,14 @@ _cffi_f_vq_enable_notification(PyObject *self, PyObject *args)
   if (!PyArg_UnpackTuple(args, "vq_enable_notification", 2, 2, &arg0, &arg1))
     return NULL;
 
-  x0 = _cffi_to_c_int(arg0, uintptr_t);
-  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(1), arg1, (char **)&x1);
@@ -1034,7 +1062,7 @@ _cffi_f_vq_enable_notification(PyObject *self, PyObject *args)
 #  define _cffi_f_vq_enable_notification _cffi_d_vq_enable_notification
 #endif
 
-static int64_t _cffi_d_vq_gather(uintptr_t x0, uintptr_t x1, uint8_t * x2, uint64_t x3)
+static int64_t _cffi_d_vq_gather(void const * x0, struct virtio_batch * x1, uint8_t * x2, uint64_t x3)
 {
   return vq_gather(x0, x1, x2, x3);
 }
@@ -1042,8 +1070,8 @@ static int64_t _cffi_d_vq_gather(uintptr_t x0, uintptr_t x1, uint8_t * x2, uint6
 static PyObject *
 _cffi_f_vq_gather(PyObject *self, PyObject *args)
 {
-  uintptr_t x0;
-  uintptr_t x1;
+  void const * x0;
+  struct virtio_batch * x1;
   uint8_t * x2;
   uint64_t x3;
   Py_ssize_t datasize;
@@ -1058,13 +1086,23 @@ _cffi_f_vq_gather(PyObject *self, PyObject *args)
   if (!PyArg_UnpackTuple(args, "vq_gather", 4, 4, &arg0, &arg1, &arg2, &arg3))
     return NULL;
 
-  x0 = _cffi_to_c_int(arg0, uintptr_t);
-  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
-  x1 = _cffi_to_c_int(arg1, uintptr_t);
-  if (x1 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct virtio_batch *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(24), arg2, (char **)&x2);
@@ -1094,7 +1132,7 @@ _cffi_f_vq_gather(PyObject *self, PyObject *args)
 #  define _cffi_f_vq_gather _cffi_d_vq_gather
 #endif
 
-static int _cffi_d_vq_needs_notification(uintptr_t x0, struct virtq * x1)
+static int _cffi_d_vq_needs_notification(void const * x0, struct virtq * x1)
 {
   return vq_needs_notification(x0, x1);
 }
@@ -1102,7 +1140,7 @@ static int _cffi_d_vq_needs_notification(uintptr_t x0, struct virtq * x1)
 static PyObject *
 _cffi_f_vq_needs_notification(PyObject *self, PyObject *args)
 {
-  uintptr_t x0;
+  void const * x0;
   struct virtq * x1;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
@@ -1114,9 +1152,14 @@ _cffi_f_vq_needs_notification(PyObject *self, PyObject *args)
   if (!PyArg_UnpackTuple(args, "vq_needs_notification", 2, 2, &arg0, &arg1))
     return NULL;
 
-  x0 = _cffi_to_c_int(arg0, uintptr_t);
-  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(1), arg1, (char **)&x1);
@@ -1142,7 +1185,7 @@ _cffi_f_vq_needs_notification(PyObject *self, PyObject *args)
 #  define _cffi_f_vq_needs_notification _cffi_d_vq_needs_notification
 #endif
 
-static int _cffi_d_vq_pop_batch(uintptr_t x0, struct virtq * x1, uintptr_t x2)
+static int _cffi_d_vq_pop_batch(void const * x0, struct virtq * x1, struct virtio_batch * x2)
 {
   return vq_pop_batch(x0, x1, x2);
 }
@@ -1150,9 +1193,9 @@ static int _cffi_d_vq_pop_batch(uintptr_t x0, struct virtq * x1, uintptr_t x2)
 static PyObject *
 _cffi_f_vq_pop_batch(PyObject *self, PyObject *args)
 {
-  uintptr_t x0;
+  void const * x0;
   struct virtq * x1;
-  uintptr_t x2;
+  struct virtio_batch * x2;
   Py_ssize_t datasize;
   struct _cffi_freeme_s *large_args_free = NULL;
   int result;
@@ -1164,9 +1207,14 @@ _cffi_f_vq_pop_batch(PyObject *self, PyObject *args)
   if (!PyArg_UnpackTuple(args, "vq_pop_batch", 3, 3, &arg0, &arg1, &arg2))
     return NULL;
 
-  x0 = _cffi_to_c_int(arg0, uintptr_t);
-  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(1), arg1, (char **)&x1);
@@ -1177,9 +1225,14 @@ _cffi_f_vq_pop_batch(PyObject *self, PyObject *args)
       return NULL;
   }
 
-  x2 = _cffi_to_c_int(arg2, uintptr_t);
-  if (x2 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg2, (char **)&x2);
+  if (datasize != 0) {
+    x2 = ((size_t)datasize) <= 640 ? (struct virtio_batch *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg2, (char **)&x2,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   Py_BEGIN_ALLOW_THREADS
   _cffi_restore_errno();
@@ -1196,7 +1249,7 @@ _cffi_f_vq_pop_batch(PyObject *self, PyObject *args)
 #  define _cffi_f_vq_pop_batch _cffi_d_vq_pop_batch
 #endif
 
-static int64_t _cffi_d_vq_scatter(uintptr_t x0, uintptr_t x1, uint8_t const * x2, uint64_t x3, uint32_t const * x4)
+static int64_t _cffi_d_vq_scatter(void const * x0, struct virtio_batch * x1, uint8_t const * x2, uint64_t x3, uint32_t const * x4)
 {
   return vq_scatter(x0, x1, x2, x3, x4);
 }
@@ -1204,8 +1257,8 @@ static int64_t _cffi_d_vq_scatter(uintptr_t x0, uintptr_t x1, uint8_t const * x2
 static PyObject *
 _cffi_f_vq_scatter(PyObject *self, PyObject *args)
 {
-  uintptr_t x0;
-  uintptr_t x1;
+  void const * x0;
+  struct virtio_batch * x1;
   uint8_t const * x2;
   uint64_t x3;
   uint32_t const * x4;
@@ -1222,13 +1275,23 @@ _cffi_f_vq_scatter(PyObject *self, PyObject *args)
   if (!PyArg_UnpackTuple(args, "vq_scatter", 5, 5, &arg0, &arg1, &arg2, &arg3, &arg4))
     return NULL;
 
-  x0 = _cffi_to_c_int(arg0, uintptr_t);
-  if (x0 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(5), arg0, (char **)&x0);
+  if (datasize != 0) {
+    x0 = ((size_t)datasize) <= 640 ? (void const *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(5), arg0, (char **)&x0,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
-  x1 = _cffi_to_c_int(arg1, uintptr_t);
-  if (x1 == (uintptr_t)-1 && PyErr_Occurred())
-    return NULL;
+  datasize = _cffi_prepare_pointer_call_argument(
+      _cffi_type(11), arg1, (char **)&x1);
+  if (datasize != 0) {
+    x1 = ((size_t)datasize) <= 640 ? (struct virtio_batch *)alloca((size_t)datasize) : NULL;
+    if (_cffi_convert_array_argument(_cffi_type(11), arg1, (char **)&x1,
+            datasize, &large_args_free) < 0)
+      return NULL;
+  }
 
   datasize = _cffi_prepare_pointer_call_argument(
       _cffi_type(30), arg2, (char **)&x2);
@@ -1448,14 +1511,14 @@ static const struct _cffi_global_s _cffi_globals[] = {
   { "VIRTQ_WRAP", (void *)_cffi_const_VIRTQ_WRAP, _CFFI_OP(_CFFI_OP_CONSTANT_INT, -1), (void *)0 },
   { "virtq_selftest_overrun", (void *)_cffi_f_virtq_selftest_overrun, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_N, 19), (void *)_cffi_d_virtq_selftest_overrun },
   { "virtq_undo_pop", (void *)_cffi_f_virtq_undo_pop, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 0), (void *)_cffi_d_virtq_undo_pop },
-  { "vq_add_used", (void *)_cffi_f_vq_add_used, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_vq_add_used },
+  { "vq_add_used", (void *)_cffi_f_vq_add_used, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 13), (void *)_cffi_d_vq_add_used },
   { "vq_check", (void *)_cffi_f_vq_check, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 4), (void *)_cffi_d_vq_check },
-  { "vq_complete_batch", (void *)_cffi_f_vq_complete_batch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 14), (void *)_cffi_d_vq_complete_batch },
+  { "vq_complete_batch", (void *)_cffi_f_vq_complete_batch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_vq_complete_batch },
   { "vq_disable_notification", (void *)_cffi_f_vq_disable_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 4), (void *)_cffi_d_vq_disable_notification },
   { "vq_enable_notification", (void *)_cffi_f_vq_enable_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 4), (void *)_cffi_d_vq_enable_notification },
   { "vq_gather", (void *)_cffi_f_vq_gather, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 21), (void *)_cffi_d_vq_gather },
   { "vq_needs_notification", (void *)_cffi_f_vq_needs_notification, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 4), (void *)_cffi_d_vq_needs_notification },
-  { "vq_pop_batch", (void *)_cffi_f_vq_pop_batch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 14), (void *)_cffi_d_vq_pop_batch },
+  { "vq_pop_batch", (void *)_cffi_f_vq_pop_batch, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 8), (void *)_cffi_d_vq_pop_batch },
   { "vq_scatter", (void *)_cffi_f_vq_scatter, _CFFI_OP(_CFFI_OP_CPYTHON_BLTN_V, 27), (void *)_cffi_d_vq_scatter },
 };
 
@@ -1486,10 +1549,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
                  _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "nsegs", offsetof(struct virtio_chain, nsegs),
              sizeof(((struct virtio_chain *)0)->nsegs),
-             _CFFI_OP(_CFFI_OP_NOOP, 11) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "head", offsetof(struct virtio_chain, head),
             sizeof(((struct virtio_chain *)0)->head),
-            _CFFI_OP(_CFFI_OP_NOOP, 11) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "written", offsetof(struct virtio_chain, written),
                sizeof(((struct virtio_chain *)0)->written),
                _CFFI_OP(_CFFI_OP_NOOP, 2) },
@@ -1522,16 +1585,16 @@ static const struct _cffi_field_s _cffi_fields[] = {
             _CFFI_OP(_CFFI_OP_NOOP, 25) },
   { "max_size", offsetof(struct virtq, max_size),
                 sizeof(((struct virtq *)0)->max_size),
-                _CFFI_OP(_CFFI_OP_NOOP, 11) },
+                _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "size", offsetof(struct virtq, size),
             sizeof(((struct virtq *)0)->size),
-            _CFFI_OP(_CFFI_OP_NOOP, 11) },
+            _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "next_avail", offsetof(struct virtq, next_avail),
                   sizeof(((struct virtq *)0)->next_avail),
-                  _CFFI_OP(_CFFI_OP_NOOP, 11) },
+                  _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "next_used", offsetof(struct virtq, next_used),
                  sizeof(((struct virtq *)0)->next_used),
-                 _CFFI_OP(_CFFI_OP_NOOP, 11) },
+                 _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "flags", offsetof(struct virtq, flags),
              sizeof(((struct virtq *)0)->flags),
              _CFFI_OP(_CFFI_OP_NOOP, 2) },
@@ -1606,10 +1669,10 @@ static const struct _cffi_field_s _cffi_fields[] = {
              _CFFI_OP(_CFFI_OP_NOOP, 2) },
   { "slots", offsetof(struct virtq_held, slots),
              sizeof(((struct virtq_held *)0)->slots),
-             _CFFI_OP(_CFFI_OP_NOOP, 11) },
+             _CFFI_OP(_CFFI_OP_NOOP, 16) },
   { "chosen", offsetof(struct virtq_held, chosen),
               sizeof(((struct virtq_held *)0)->chosen),
-              _CFFI_OP(_CFFI_OP_NOOP, 11) },
+              _CFFI_OP(_CFFI_OP_NOOP, 16) },
 };
 
 static const struct _cffi_struct_union_s _cffi_struct_unions[] = {
@@ -1641,7 +1704,7 @@ static const struct _cffi_type_context_s _cffi_type_context = {
   0,  /* num_enums */
   0,  /* num_typenames */
   NULL,  /* no includes */
-  49,  /* num_types */
+  50,  /* num_types */
   0,  /* flags */
 };
 

@@ -79,14 +79,14 @@ struct virtq {
 	...;
 };
 
-int vq_check(uintptr_t map, struct virtq *q);
-int vq_pop_batch(uintptr_t map, struct virtq *q, uintptr_t batch);
-int vq_complete_batch(uintptr_t map, struct virtq *q, uintptr_t batch);
-int vq_add_used(uintptr_t map, struct virtq *q, uint16_t head, uint32_t len);
+int vq_check(const void *map, struct virtq *q);
+int vq_pop_batch(const void *map, struct virtq *q, struct virtio_batch *batch);
+int vq_complete_batch(const void *map, struct virtq *q, struct virtio_batch *batch);
+int vq_add_used(const void *map, struct virtq *q, uint16_t head, uint32_t len);
 int virtq_undo_pop(struct virtq *q, uint32_t count);
-int vq_needs_notification(uintptr_t map, struct virtq *q);
-int vq_enable_notification(uintptr_t map, struct virtq *q);
-int vq_disable_notification(uintptr_t map, struct virtq *q);
-int64_t vq_gather(uintptr_t map, uintptr_t batch, uint8_t *to, uint64_t size);
-int64_t vq_scatter(uintptr_t map, uintptr_t batch, const uint8_t *from, uint64_t size, const uint32_t *sizes);
+int vq_needs_notification(const void *map, struct virtq *q);
+int vq_enable_notification(const void *map, struct virtq *q);
+int vq_disable_notification(const void *map, struct virtq *q);
+int64_t vq_gather(const void *map, struct virtio_batch *batch, uint8_t *to, uint64_t size);
+int64_t vq_scatter(const void *map, struct virtio_batch *batch, const uint8_t *from, uint64_t size, const uint32_t *sizes);
 int virtq_selftest_overrun(void);

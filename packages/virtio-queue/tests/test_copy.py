@@ -35,6 +35,13 @@ class Elsewhere:
         return getattr(self._memory, name)
 
 
+class Fleeting(Elsewhere):
+    """Memory that hands each table out once, and keeps none: as one whose regions another thread changes."""
+
+    def access_map(self):
+        return GuestMemoryMmap(self._memory.regions).access_map()
+
+
 @st.composite
 def buffers(draw):
     """One chain: buffers anywhere in memory, readable before writable; or a broken one."""
@@ -72,6 +79,16 @@ def test_gather_is_all_readable_bytes(chains, elsewhere, spare):
     assert fill(chains).gather(Elsewhere(memory) if elsewhere else memory, into) == len(expected)
     assert bytes(into) == expected + b"?" * spare
     assert memory.take_dirty() == ()
+
+
+def test_the_table_stays_as_long_as_the_copy():
+    """Nobody else may hold it: under ASan the copy would be found reading what is freed."""
+    memory, batch = make_memory(), fill([([(0x10, 8, False), (SPLIT - 4, 8, True)], 0)])
+    fleeting, into = Fleeting(memory), bytearray(8)
+    assert batch.gather(fleeting, into) == 8
+    assert into == CONTENT[0x10:0x18]
+    assert batch.scatter(fleeting, b"scatters") == 8
+    assert memory.read(SPLIT - 4, 8) == b"scatters"
 
 
 # Of the smaller pages a buffer has so many that their bits are in several words.

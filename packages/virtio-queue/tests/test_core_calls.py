@@ -14,7 +14,7 @@ DATA, AVAIL = BASE + 0x1000, 1 << 7
 
 @pytest.fixture(params=[False, True], ids=["split", "packed"])
 def world(request):
-    """(queue, its raw struct, memory, its map's address, driver) with three chains available."""
+    """(queue, its raw struct, memory, its map, driver) with three chains available."""
     memory = GuestMemoryMmap.from_ranges([(BASE, ROOM)])
     layout = RingLayout.at(BASE, SIZE, packed=request.param)
     driver = Driver(memory, layout)
@@ -23,78 +23,78 @@ def world(request):
     queue = Queue(SIZE)
     layout.configure(queue)
     view = memory.access_map()
-    yield queue, queue._vq, memory, view.address, driver
+    yield queue, queue._vq, memory, view.map, driver
     assert view.address  # kept alive until here
 
 
 def test_no_map_is_another_abi(world):
     """NULL in place of a map, in each call."""
-    _queue, raw, memory, _address, _driver = world
+    _queue, raw, memory, _map, _driver = world
     batch = ChainBatch(2, SIZE)
     used = memory.read(BASE, ROOM)
-    assert lib.vq_check(0, raw) == -errno.EPROTO
-    assert lib.vq_pop_batch(0, raw, batch.address) == -errno.EPROTO
-    assert lib.vq_complete_batch(0, raw, batch.address) == -errno.EPROTO
-    assert lib.vq_add_used(0, raw, 0, 0) == -errno.EPROTO
-    assert lib.vq_needs_notification(0, raw) == -errno.EPROTO
-    assert lib.vq_enable_notification(0, raw) == -errno.EPROTO
-    assert lib.vq_disable_notification(0, raw) == -errno.EPROTO
-    assert lib.vq_gather(0, batch.address, ffi.NULL, 0) == -errno.EPROTO
-    assert lib.vq_scatter(0, batch.address, ffi.NULL, 0, ffi.NULL) == -errno.EPROTO
+    assert lib.vq_check(ffi.NULL, raw) == -errno.EPROTO
+    assert lib.vq_pop_batch(ffi.NULL, raw, batch.raw) == -errno.EPROTO
+    assert lib.vq_complete_batch(ffi.NULL, raw, batch.raw) == -errno.EPROTO
+    assert lib.vq_add_used(ffi.NULL, raw, 0, 0) == -errno.EPROTO
+    assert lib.vq_needs_notification(ffi.NULL, raw) == -errno.EPROTO
+    assert lib.vq_enable_notification(ffi.NULL, raw) == -errno.EPROTO
+    assert lib.vq_disable_notification(ffi.NULL, raw) == -errno.EPROTO
+    assert lib.vq_gather(ffi.NULL, batch.raw, ffi.NULL, 0) == -errno.EPROTO
+    assert lib.vq_scatter(ffi.NULL, batch.raw, ffi.NULL, 0, ffi.NULL) == -errno.EPROTO
     assert memory.read(BASE, ROOM) == used
 
 
 @pytest.mark.parametrize("field", ["nchains", "nsegs"])
 def test_a_batch_that_says_it_holds_more_than_it_can(world, field):
     """The counts are compared with the arrays' lengths before anything is looked at."""
-    _queue, raw, _memory, address, _driver = world
+    _queue, raw, _memory, vmm_map, _driver = world
     batch = ChainBatch(2, SIZE)
     setattr(batch.raw, field, 5)
-    assert lib.vq_complete_batch(address, raw, batch.address) == -errno.EPROTO
-    assert lib.vq_gather(address, batch.address, ffi.NULL, 0) == -errno.EPROTO
+    assert lib.vq_complete_batch(vmm_map, raw, batch.raw) == -errno.EPROTO
+    assert lib.vq_gather(vmm_map, batch.raw, ffi.NULL, 0) == -errno.EPROTO
 
 
 @pytest.mark.parametrize(("first", "count"), [(2, 1), (1, 1), (0, 2)])
 def test_a_chain_whose_segments_are_not_there(world, first, count):
     """Its place in the array is checked, not believed; nothing is copied."""
-    _queue, _raw, memory, address, _driver = world
+    _queue, _raw, memory, vmm_map, _driver = world
     batch = ChainBatch(2, SIZE)
     batch.append(0, [(DATA, 4, True)])
     batch.raw.chains[0].first_seg, batch.raw.chains[0].nsegs = first, count
     into = ffi.new("uint8_t[]", b"unchanged")
-    assert lib.vq_gather(address, batch.address, into, len(into)) == -errno.EINVAL
-    assert lib.vq_scatter(address, batch.address, into, 4, ffi.NULL) == -errno.EINVAL
+    assert lib.vq_gather(vmm_map, batch.raw, into, len(into)) == -errno.EINVAL
+    assert lib.vq_scatter(vmm_map, batch.raw, into, 4, ffi.NULL) == -errno.EINVAL
     assert (ffi.string(into), memory.read(DATA, 8)) == (b"unchanged", bytes(8))
 
 
 @pytest.mark.parametrize("sizes", [(9, 0), (1, 4), (8, 1)])
 def test_shares_that_do_not_fit(world, sizes):
     """More than a chain takes, or all together than there is: nothing is written."""
-    _queue, _raw, memory, address, _driver = world
+    _queue, _raw, memory, vmm_map, _driver = world
     batch = ChainBatch(2, SIZE)
     batch.append(0, [(DATA, 8, True)])
     batch.append(1, [(DATA + 16, 8, True)])
     shares = ffi.new("uint32_t[]", sizes)
     size = 8 if sizes[0] == 8 else 4
     source = ffi.new("uint8_t[]", b"x" * size)
-    assert lib.vq_scatter(address, batch.address, source, size, shares) == -errno.EINVAL
+    assert lib.vq_scatter(vmm_map, batch.raw, source, size, shares) == -errno.EINVAL
     assert memory.read(DATA, 32) == bytes(32)
 
 
 def test_a_chain_that_claims_more_than_its_segments_have(world):
     """Bytes go where segments are, and nowhere else."""
-    _queue, _raw, memory, address, _driver = world
+    _queue, _raw, memory, vmm_map, _driver = world
     batch = ChainBatch(2, SIZE)
     batch.append(0, [(DATA, 0, True), (DATA, 3, False), (DATA + 4, 2, True)])
     batch.raw.chains[0].writable = 9
     source = ffi.new("uint8_t[]", b"123456789")
-    assert lib.vq_scatter(address, batch.address, source, 9, ffi.NULL) == 9
+    assert lib.vq_scatter(vmm_map, batch.raw, source, 9, ffi.NULL) == 9
     assert memory.read(DATA, 16) == bytes(4) + b"12" + bytes(10)
 
 
 def test_more_is_given_back_than_there_is(world):
     """The core counts for itself."""
-    queue, raw, memory, _address, _driver = world
+    queue, raw, memory, _map, _driver = world
     queue.pop(memory)
     assert lib.virtq_undo_pop(raw, 2) == -errno.EINVAL
     assert (queue.in_flight, lib.virtq_undo_pop(raw, 1), queue.in_flight) == (1, 0, 0)
@@ -102,21 +102,21 @@ def test_more_is_given_back_than_there_is(world):
 
 def test_in_order_needs_its_table(world):
     """The flag without the table of pops is the owner's mistake, not a crash."""
-    queue, raw, memory, address, _driver = world
+    queue, raw, memory, vmm_map, _driver = world
     batch = ChainBatch(2, SIZE)
     queue.pop_batch(memory, batch)
     raw.flags |= lib.VIRTQ_IN_ORDER
     kept, raw.order = raw.order, ffi.NULL
-    assert lib.vq_complete_batch(address, raw, batch.address) == -errno.EINVAL
-    assert lib.vq_add_used(address, raw, batch.records()[0][2], 0) == -errno.EINVAL
+    assert lib.vq_complete_batch(vmm_map, raw, batch.raw) == -errno.EINVAL
+    assert lib.vq_add_used(vmm_map, raw, batch.records()[0][2], 0) == -errno.EINVAL
     raw.order = kept
     raw.flags &= ~lib.VIRTQ_IN_ORDER
-    assert lib.vq_complete_batch(address, raw, batch.address) == 1
+    assert lib.vq_complete_batch(vmm_map, raw, batch.raw) == 1
 
 
 def test_no_queue_is_larger_than_the_format(world):
     """A maximum that the owner set too high does not help a driver."""
-    queue, raw, memory, _address, _driver = world
+    queue, raw, memory, _map, _driver = world
     raw.max_size, queue.size = 0xFFFF, 0x8001 if queue.packed else 0x8000
     if not queue.packed:
         assert queue.is_valid(memory) is False  # no memory for so large a ring

@@ -17,7 +17,7 @@ DATA = BASE + 0x800
 class View:
     """What `access_map` returns."""
 
-    address: int
+    map: object
     translated: bool = False
 
 
@@ -40,7 +40,7 @@ class ForeignMemory:
 
     def access_map(self):
         """The map, as `Queue` asks for it."""
-        return View(int(ffi.cast("uintptr_t", self._map)))
+        return View(self._map)
 
     def content(self):
         """All bytes, in order."""

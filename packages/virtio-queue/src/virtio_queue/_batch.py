@@ -2,7 +2,7 @@
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import Final
 
 from vmm_memory import GuestMemory, ReadableBuffer, WritableBuffer
 
@@ -11,9 +11,6 @@ from virtio_queue._copy import gather, scatter
 from virtio_queue._errors import DriverError, Reason
 from virtio_queue._ffi import BatchArrays
 from virtio_queue._layout import MAX_QUEUE_SIZE, U16
-
-if TYPE_CHECKING:  # the extension has no types: these live in _core.pyi only
-    from virtio_queue._core import Batch
 
 CHAIN = struct.Struct("<IHHIiQQ")  # struct virtio_chain
 _SEGMENT = struct.Struct("<QI?3x")  # struct virtio_seg
@@ -32,6 +29,7 @@ class ChainBatch:
         max_chains: Chains that fit, 1 to 32768.
         max_segments: Buffers that fit, all chains together; a queue refuses a batch with less than its size.
         address: Address of the `struct virtio_batch`, good while this object lives.
+        raw: The same as a pointer of cffi.
 
     Args:
         max_chains: As the attribute.
@@ -41,7 +39,7 @@ class ChainBatch:
         ValueError: A size is out of range.
     """
 
-    __slots__ = ("_arrays", "address", "max_chains", "max_segments")
+    __slots__ = ("_arrays", "address", "max_chains", "max_segments", "raw")
 
     def __init__(self, max_chains: int, max_segments: int) -> None:
         if not 1 <= max_chains <= MAX_QUEUE_SIZE:
@@ -52,25 +50,21 @@ class ChainBatch:
         self.max_segments = max_segments
         self._arrays = BatchArrays(max_chains, max_segments)
         self.address = self._arrays.address
-
-    @property
-    def raw(self) -> "Batch":
-        """The `struct virtio_batch` itself, for the queue."""
-        return self._arrays.batch
+        self.raw: Final = self._arrays.batch
 
     def __len__(self) -> int:
         """Chains in the batch, those with an error included."""
-        return self._arrays.batch.nchains
+        return self.raw.nchains
 
     @property
     def free_segments(self) -> int:
         """How many more buffers fit."""
-        return self.max_segments - self._arrays.batch.nsegs
+        return self.max_segments - self.raw.nsegs
 
     def clear(self) -> None:
         """Take all chains out."""
-        self._arrays.batch.nchains = 0
-        self._arrays.batch.nsegs = 0
+        self.raw.nchains = 0
+        self.raw.nsegs = 0
 
     def truncate(self, count: int) -> None:
         """Keep the first chains only; the others are to be given back by `undo_pop`.
@@ -81,7 +75,7 @@ class ChainBatch:
         Raises:
             ValueError: The batch has fewer chains; it is unchanged.
         """
-        batch = self._arrays.batch
+        batch = self.raw
         if not 0 <= count <= batch.nchains:
             raise ValueError(f"cannot keep {count} chains of a batch of {batch.nchains}")
         if count < batch.nchains:
@@ -103,7 +97,7 @@ class ChainBatch:
             ValueError: The batch is full or `head` has more than 16 bits; the batch is unchanged.
         """
         segs = list(segments)
-        batch = self._arrays.batch
+        batch = self.raw
         index, first = batch.nchains, batch.nsegs
         if index == self.max_chains or first + len(segs) > self.max_segments or not 0 <= head <= U16:
             raise ValueError(

@@ -20,14 +20,14 @@ _MOST_WRITTEN = 0xFFFF_FFFF  # a used length has 32 bits
 
 def gather(batch: ChainBatch, memory: GuestMemory, into: WritableBuffer) -> int:
     """See `ChainBatch.gather`."""
-    done = _ffi.gather(memory.access_map().address, batch.address, into)
+    done = _ffi.gather(memory, batch.raw, into)
     return _gather_slowly(batch, memory, into) if done < 0 else done
 
 
 def scatter(batch: ChainBatch, memory: GuestMemory, data: ReadableBuffer, sizes: Sequence[int] | None) -> int:
     """See `ChainBatch.scatter`."""
     packed = None if sizes is None else _shares(batch, sizes, memoryview(data).nbytes)
-    done = _ffi.scatter(memory.access_map().address, batch.address, data, packed)
+    done = _ffi.scatter(memory, batch.raw, data, packed)
     return _scatter_slowly(batch, memory, data, sizes) if done < 0 else done
 
 

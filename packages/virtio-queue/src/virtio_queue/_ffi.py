@@ -8,7 +8,7 @@ import struct
 from typing import TYPE_CHECKING, NoReturn, SupportsInt, cast
 from weakref import WeakKeyDictionary
 
-from vmm_memory import ReadableBuffer, WritableBuffer
+from vmm_memory import GuestMemory, ReadableBuffer, WritableBuffer
 
 from virtio_queue._core import ffi, lib
 from virtio_queue._errors import AbiMismatchError, DriverError, Reason
@@ -31,6 +31,8 @@ __all__ = (
     "scatter",
 )
 
+# Bound once: found anew in each call they would cost as much as the crossing.
+_gather, _scatter, _BYTES, _NULL = lib.vq_gather, lib.vq_scatter, ffi.typeof("uint8_t[]"), ffi.NULL
 _HELD = struct.Struct("<IH2x")  # struct virtq_held without `chosen`
 
 
@@ -122,19 +124,21 @@ class BatchArrays:
         self.address = int(cast(SupportsInt, ffi.cast("uintptr_t", self.batch)))
 
 
-def gather(vmm_map: int, batch: int, into: WritableBuffer) -> int:
+def gather(memory: GuestMemory, batch: Batch, into: WritableBuffer) -> int:
     """Result of vq_gather: bytes, or a negative error."""
-    # SAFETY: the buffer is pinned while `target` lives, and C gets its true length with it.
-    target = ffi.from_buffer("uint8_t[]", into, require_writable=True)
-    return lib.vq_gather(vmm_map, batch, target, len(target))
+    # SAFETY: the map and the buffer stay while `view` and `target` live, and C gets the buffer's true length.
+    view = memory.access_map()
+    target = ffi.from_buffer(_BYTES, into, require_writable=True)
+    return _gather(view.map, batch, target, len(target))
 
 
-def scatter(vmm_map: int, batch: int, data: ReadableBuffer, sizes: bytes | None) -> int:
+def scatter(memory: GuestMemory, batch: Batch, data: ReadableBuffer, sizes: bytes | None) -> int:
     """Result of vq_scatter: bytes, or a negative error; `sizes` are 32-bit integers, one a chain."""
-    # SAFETY: both buffers are pinned while these live; the caller made `sizes` as long as the batch.
-    source = ffi.from_buffer("uint8_t[]", data)
-    shares = ffi.NULL if sizes is None else ffi.from_buffer("uint32_t[]", sizes)
-    return lib.vq_scatter(vmm_map, batch, source, len(source), shares)
+    # SAFETY: as in `gather`; the caller made `sizes` as long as the batch.
+    view = memory.access_map()
+    source = ffi.from_buffer(_BYTES, data)
+    shares = _NULL if sizes is None else ffi.from_buffer("uint32_t[]", sizes)
+    return _scatter(view.map, batch, source, len(source), shares)
 
 
 def driver_error(fault: Fault) -> DriverError:

@@ -56,10 +56,10 @@ class Queue(QueueRegisters):
         return f"Queue({self.state()})"
 
     def _call(
-        self, call: Callable[..., int], mem: GuestMemory, *rest: int, caller: Callable[[], str] = str
+        self, call: Callable[..., int], mem: GuestMemory, *rest: object, caller: Callable[[], str] = str
     ) -> int:
         view = mem.access_map()
-        rc = call(view.address, self._vq, *rest)
+        rc = call(view.map, self._vq, *rest)
         if rc < 0 and view.translated:
             rc = again(rc, call, mem, self._vq, *rest)
         return rc if rc >= 0 else fail(rc, self._vq, caller())
@@ -122,7 +122,7 @@ class Queue(QueueRegisters):
                 never fit; nothing was taken.
         """
         view = mem.access_map()
-        rc = _pop_batch(view.address, self._vq, batch.address)
+        rc = _pop_batch(view.map, self._vq, batch.raw)
         if view.translated:
             rc = pop_again(rc, _pop_batch, mem, self, batch)
         if rc < 0:
@@ -177,9 +177,9 @@ class Queue(QueueRegisters):
                 is published.
         """
         view = mem.access_map()
-        rc = _complete_batch(view.address, self._vq, batch.address)
+        rc = _complete_batch(view.map, self._vq, batch.raw)
         if rc < 0 and view.translated:
-            rc = again(rc, _complete_batch, mem, self._vq, batch.address)
+            rc = again(rc, _complete_batch, mem, self._vq, batch.raw)
         if rc == -errno.EINVAL:
             raise ValueError(self._completion_error(batch))
         if rc < 0:

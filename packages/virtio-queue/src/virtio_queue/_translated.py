@@ -17,7 +17,7 @@ from virtio_queue._errors import Reason
 from virtio_queue._ffi import lib
 
 if TYPE_CHECKING:  # the extension has no types: these live in _core.pyi only
-    from virtio_queue._core import Virtq
+    from virtio_queue._core import Batch, Virtq
 
 __all__ = ("again", "pop_again")
 
@@ -33,12 +33,12 @@ class _Queue(Protocol):
     def undo_pop(self, count: int = 1) -> None: ...
 
 
-def again(rc: int, call: Callable[..., int], mem: GuestMemory, queue: Virtq, *rest: int) -> int:
+def again(rc: int, call: Callable[..., int], mem: GuestMemory, queue: Virtq, *rest: object) -> int:
     """Go on with a call of the core that failed: resolve what it missed of the ring.
 
     Args:
         rc: What it returned.
-        call: The function, which takes the map's address, the queue, and the rest.
+        call: The function, which takes the map, the queue, and the rest.
         mem: The memory of the ring.
         queue: Its fault says what was missed.
         rest: Further arguments.
@@ -50,12 +50,12 @@ def again(rc: int, call: Callable[..., int], mem: GuestMemory, queue: Virtq, *re
         if rc != -Reason.RING_ADDRESS or not _ring_resolved(mem, queue):
             break
         view = mem.access_map()
-        rc = call(view.address, queue, *rest)
+        rc = call(view.map, queue, *rest)
     return rc
 
 
 def pop_again(
-    rc: int, call: Callable[[int, Virtq, int], int], mem: GuestMemory, queue: _Queue, batch: ChainBatch
+    rc: int, call: Callable[[object, Virtq, Batch], int], mem: GuestMemory, queue: _Queue, batch: ChainBatch
 ) -> int:
     """Judge what a pop into a batch returned: chains that missed are resolved and popped again.
 
@@ -65,7 +65,7 @@ def pop_again(
     raw, vq, last = batch.raw, queue._vq, (0, 0, 0)
     try:
         for _ in range(_TRIES):
-            rc = again(rc, call, mem, vq, batch.address)
+            rc = again(rc, call, mem, vq, raw)
             errors = [record[4] for record in batch.records()] if rc > 0 else []
             missed = next((i for i, error in enumerate(errors) if error in _BUFFERS), None)
             if missed is None:
@@ -85,7 +85,7 @@ def pop_again(
             queue.undo_pop(rc)
             raw.max_chains = 1
             view = mem.access_map()
-            rc = call(view.address, vq, batch.address)
+            rc = call(view.map, vq, raw)
     finally:
         raw.max_chains = batch.max_chains
     return rc

@@ -231,8 +231,9 @@ class CheckedMemory:
 
     def mark_dirty(self, addr: int, size: int) -> None:
         """See GuestMemory.mark_dirty."""
+        table = self._access or self._renew()
         try:
-            lib.vmm_mark_dirty((self._access or self._renew()).map, addr, size)
+            lib.vmm_mark_dirty(table.map, addr, size)
         except OverflowError:
             raise number_error(addr, size) from None
 
