@@ -127,8 +127,8 @@ class ByteArrayMemory:
     def scatter(self, ranges: Sequence[tuple[int, int]], data: ReadableBuffer) -> None:
         """See GuestMemory.scatter."""
         source, done = bytes(data), 0
-        if sum(size for _, size in ranges) != len(source):
-            raise ValueError(f"ranges do not have {len(source):#x} bytes together")
+        if (total := sum(size for _, size in ranges)) != len(source):
+            raise ValueError(f"ranges have {total:#x} bytes together, the buffer has {len(source):#x}")
         for addr, size in ranges:
             self._pieces(addr, size, write=True)
         for addr, size in ranges:
