@@ -40,6 +40,7 @@ __all__ = (
 )
 
 NULL_TARGET = Aml(b"\0")
+"""The target of an operator whose result is only returned (ACPI 6.5 §20.2.5.4)."""
 
 
 class Arith(IntEnum):

@@ -9,7 +9,9 @@ from acpi_tables._header import OEM_ID, sdt, sealed
 __all__ = ("RSDP_SIGNATURE", "RSDP_SIZE", "rsdp", "xsdt")
 
 RSDP_SIGNATURE = b"RSD PTR "
+"""What a root pointer begins with (ACPI 6.5 §5.2.5.3)."""
 RSDP_SIZE = 36
+"""Bytes of a root pointer of revision 2."""
 _RSDP_V1_SIZE = 20
 _RSDP = struct.Struct("<8sB6sBIIQB3x")
 _V1_CHECKSUM, _CHECKSUM = 8, 32
