@@ -74,7 +74,7 @@ class IoIn:
 
 @dataclass(frozen=True, slots=True)
 class IoOut:
-    """The guest wrote `count` elements of `size` (1, 2, 4) bytes to a port."""
+    """The guest wrote `count` elements of `size` (1, 2, 4) bytes to a port: `data`, little-endian."""
 
     port: int
     size: int
@@ -84,7 +84,7 @@ class IoOut:
 
 @dataclass(frozen=True, slots=True)
 class MmioRead:
-    """The guest reads `size` (1..8) bytes where no memory is; answer with set_io_result()."""
+    """The guest reads `size` (1..8) bytes at `addr`, where no memory is; answer with set_io_result()."""
 
     addr: int
     size: int
@@ -92,7 +92,7 @@ class MmioRead:
 
 @dataclass(frozen=True, slots=True)
 class MmioWrite:
-    """The guest wrote `size` (1..8) bytes where no memory is."""
+    """The guest wrote `size` (1..8) bytes, `data`, at `addr`, where no memory is."""
 
     addr: int
     size: int
@@ -131,7 +131,7 @@ class SetTpr:
 
 @dataclass(frozen=True, slots=True)
 class FailEntry:
-    """The processor refused to enter the guest; `reason` is the hardware's."""
+    """Processor `cpu` of the host refused to enter the guest; `reason` is the hardware's."""
 
     reason: int
     cpu: int
@@ -139,7 +139,7 @@ class FailEntry:
 
 @dataclass(frozen=True, slots=True)
 class InternalError:
-    """KVM gave up; suberror 1 is an instruction it could not emulate, whose bytes are `insn` if known."""
+    """KVM gave up, with words of `data`; suberror 1: it could not emulate an instruction, `insn` if known."""
 
     suberror: int
     data: tuple[int, ...]
@@ -148,7 +148,7 @@ class InternalError:
 
 @dataclass(frozen=True, slots=True)
 class SystemEvent:
-    """The guest asked for 1 shutdown, 2 reset, 3 crash, 4 wakeup, 5 suspend."""
+    """The guest asked for `type` 1 shutdown, 2 reset, 3 crash, 4 wakeup, 5 suspend; `data` says more."""
 
     type: int
     data: tuple[int, ...]
@@ -156,7 +156,7 @@ class SystemEvent:
 
 @dataclass(frozen=True, slots=True)
 class Exception_:  # noqa: N801 - the builtin has the plain name
-    """An exception vector with its error code, on processors that report it."""
+    """An exception vector with its `error_code`, on processors that report it."""
 
     exception: int
     error_code: int
@@ -164,9 +164,9 @@ class Exception_:  # noqa: N801 - the builtin has the plain name
 
 @dataclass(frozen=True, slots=True)
 class Hypercall:
-    """KVM_HC_* or SMCCC passed to userspace; answer with set_exit_result().
+    """KVM_HC_* or SMCCC number `nr` with its `args`, passed to userspace; answer with set_exit_result().
 
-    Flags: on x86-64 bit 0 is long mode; on arm64 bit 0 an SMC, bit 1 a 16-bit instruction.
+    `flags`: on x86-64 bit 0 is long mode; on arm64 bit 0 an SMC, bit 1 a 16-bit instruction.
     """
 
     nr: int
@@ -181,7 +181,7 @@ class Hypercall:
 
 @dataclass(frozen=True, slots=True)
 class RdMsr:
-    """The guest reads an MSR that userspace asked to see; answer with set_msr_result()."""
+    """The guest reads MSR `index`; `reason` (``MsrExits``) says why it exits; answer with set_msr_result."""
 
     index: int
     reason: int
@@ -189,7 +189,10 @@ class RdMsr:
 
 @dataclass(frozen=True, slots=True)
 class WrMsr:
-    """The guest writes an MSR that userspace asked to see; answer with set_msr_result()."""
+    """The guest writes `data` to MSR `index`, else as ``RdMsr``; answer with set_msr_result().
+
+    `reason` (``MsrExits``) says why it exits.
+    """
 
     index: int
     reason: int
@@ -198,14 +201,14 @@ class WrMsr:
 
 @dataclass(frozen=True, slots=True)
 class IoapicEoi:
-    """The guest acknowledged a level interrupt of a userspace I/O APIC (split irqchip)."""
+    """The guest acknowledged level interrupt `vector` of a userspace I/O APIC (split irqchip)."""
 
     vector: int
 
 
 @dataclass(frozen=True, slots=True)
 class TprAccess:
-    """The guest touched its task priority register."""
+    """The guest's instruction at `rip` touched its task priority register; `is_write`: wrote it."""
 
     rip: int
     is_write: bool
@@ -213,14 +216,14 @@ class TprAccess:
 
 @dataclass(frozen=True, slots=True)
 class Notify:
-    """The guest held the processor without an event window for too long."""
+    """The guest had no event window for too long; bit 0 of `flags`: its context is not valid any more."""
 
     flags: int
 
 
 @dataclass(frozen=True, slots=True)
 class MemoryFault:
-    """KVM could not resolve `size` bytes at `gpa` (Linux 6.8); flag 8 means private memory."""
+    """KVM could not resolve `size` bytes at `gpa` (Linux 6.8); bit 3 of `flags` means private memory."""
 
     flags: int
     gpa: int
@@ -229,7 +232,7 @@ class MemoryFault:
 
 @dataclass(frozen=True, slots=True)
 class Unknown:
-    """A reason without a class of its own, with the 256 bytes that the run page holds for it.
+    """A reason without a class of its own; `payload` is the 256 bytes that the run page holds for it.
 
     `hardware` is set when the kernel did not know it either (KVM_EXIT_UNKNOWN).
     """

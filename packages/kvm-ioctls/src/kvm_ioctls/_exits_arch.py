@@ -31,7 +31,7 @@ __all__ = (
 
 @dataclass(frozen=True, slots=True)
 class Debug:
-    """x86-64: a breakpoint or single step: vector, guest pc, DR6 and DR7."""
+    """x86-64: a breakpoint or single step: vector `exception`, the guest's `pc`, `dr6` and `dr7`."""
 
     exception: int
     pc: int
@@ -41,7 +41,7 @@ class Debug:
 
 @dataclass(frozen=True, slots=True)
 class Arm64Debug:
-    """arm64: a debug exception with its syndrome (ESR_EL2), and for a watchpoint the address (FAR)."""
+    """arm64: a debug exception with its syndrome `hsr` (ESR_EL2); of a watchpoint also the address `far`."""
 
     hsr: int
     far: int
@@ -69,7 +69,7 @@ class ApResetHold:
 
 @dataclass(frozen=True, slots=True)
 class HypervSynic:
-    """A write to the synthetic interrupt controller: the MSR and the controller's pages."""
+    """A write to the synthetic interrupt controller: the `msr`, and `control`, `evt_page`, `msg_page` now."""
 
     msr: int
     control: int
@@ -79,7 +79,7 @@ class HypervSynic:
 
 @dataclass(frozen=True, slots=True)
 class HypervHcall:
-    """A hypercall of Hyper-V's interface; answer with set_exit_result()."""
+    """A hypercall of Hyper-V's interface: its `input` value, two `params`; answer with set_exit_result()."""
 
     input: int
     params: tuple[int, ...]
@@ -87,7 +87,10 @@ class HypervHcall:
 
 @dataclass(frozen=True, slots=True)
 class HypervSyndbg:
-    """The synthetic debugger's MSR was written; answer with set_exit_result(status)."""
+    """The synthetic debugger's `msr` was written; answer with set_exit_result(status).
+
+    What the guest has set: `control`, `status`, and the addresses `send_page`, `recv_page`, `pending_page`.
+    """
 
     msr: int
     control: int
@@ -99,7 +102,10 @@ class HypervSyndbg:
 
 @dataclass(frozen=True, slots=True)
 class XenHcall:
-    """A hypercall of Xen's interface; answer with set_exit_result()."""
+    """A hypercall of Xen's interface: number `input` and six `params`; answer with set_exit_result().
+
+    `longmode` and `cpl` are the mode and privilege level of the caller.
+    """
 
     longmode: bool
     cpl: int
@@ -109,7 +115,7 @@ class XenHcall:
 
 @dataclass(frozen=True, slots=True)
 class Tdx:
-    """A TDVMCALL of a trust domain: number and operands; answer with set_exit_result()."""
+    """A TDVMCALL of a trust domain: number `nr`, `flags`, operands `data`; answer with set_exit_result()."""
 
     flags: int
     nr: int
@@ -126,7 +132,7 @@ class SnpReqCerts:
 
 @dataclass(frozen=True, slots=True)
 class ArmNisv:
-    """arm64: an access outside memory without a decoded instruction: syndrome bits and address."""
+    """arm64: an access outside memory, not decoded: syndrome `esr_iss`, address `fault_ipa`."""
 
     esr_iss: int
     fault_ipa: int
@@ -134,7 +140,7 @@ class ArmNisv:
 
 @dataclass(frozen=True, slots=True)
 class ArmLdst64b:
-    """arm64: a 64-byte load or store outside memory: syndrome bits and address."""
+    """arm64: a 64-byte load or store outside memory: syndrome `esr_iss`, address `fault_ipa`."""
 
     esr_iss: int
     fault_ipa: int
@@ -142,7 +148,10 @@ class ArmLdst64b:
 
 @dataclass(frozen=True, slots=True)
 class ArmSea:
-    """arm64: a synchronous external abort of the host's memory; flag bit 0 says that `gpa` is valid."""
+    """arm64: a synchronous external abort of the host's memory, with the syndrome `esr`.
+
+    The guest's addresses are `gva` and, if bit 0 of `flags` is set, `gpa`.
+    """
 
     flags: int
     esr: int
@@ -152,7 +161,7 @@ class ArmSea:
 
 @dataclass(frozen=True, slots=True)
 class RiscvSbi:
-    """riscv64: a call of the SBI; answer with set_exit_result(error, value)."""
+    """riscv64: `function` of SBI `extension`, six `args`; answer with set_exit_result(error, value)."""
 
     extension: int
     function: int
@@ -161,7 +170,7 @@ class RiscvSbi:
 
 @dataclass(frozen=True, slots=True)
 class RiscvCsr:
-    """riscv64: an access to a CSR: number, new value and the bits to write; answer with the old value."""
+    """riscv64: an access to number `csr`: new `value`, bits to write `mask`; answer with the old value."""
 
     csr: int
     value: int

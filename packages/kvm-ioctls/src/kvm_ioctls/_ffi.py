@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from kvm_ioctls._core import CData
 else:
     CData = ffi.CData
+    """A C pointer or struct."""
 
 __all__ = ("CData", "buffer", "check", "ffi", "ioctl_name", "layout", "lib")
 

@@ -38,7 +38,7 @@ class Drop:
 
 @attrs.frozen
 class Eventfd:
-    """Each written element adds 1 to the eventfd, which the table duplicates and so keeps open itself."""
+    """Each written element adds 1 to eventfd `fd`, which the table duplicates and so keeps open itself."""
 
     fd: int
 
@@ -92,9 +92,9 @@ WriteAction: TypeAlias = Drop | Latch | Counter | Eventfd | Ring | None
 
 @attrs.frozen
 class NativeRange:
-    """`size` ports or bytes from `base`, and what reads and writes inside do; None leaves them to Python.
+    """`size` ports or bytes from `base` of a `space`, and what `read` and `write` do inside.
 
-    An access that only partly lies inside goes to Python as well.
+    None leaves them to Python. An access that only partly lies inside goes to Python as well.
     """
 
     space: Literal["pio", "mmio"] = attrs.field()
@@ -148,13 +148,17 @@ class NativeExits:
     Args:
         ranges: Disjoint per space, in any order.
 
+    Attributes:
+        ranges: The same, sorted by space and base.
+        pointer: The C table, for what hands it to the core; valid while this object lives.
+
     Raises:
         ValueError: Two ranges overlap, or an Eventfd names something else.
     """
 
     __slots__ = ("_fds", "_keep", "pointer", "ranges")
     ranges: tuple[NativeRange, ...]
-    pointer: CData  # the C table; valid while this object lives
+    pointer: CData
 
     def __init__(self, ranges: Iterable[NativeRange] = ()) -> None:
         self.ranges = tuple(sorted(ranges, key=lambda r: (r.space, r.base)))

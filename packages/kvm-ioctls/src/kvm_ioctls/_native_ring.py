@@ -44,13 +44,17 @@ class Ring:
         wake: An eventfd, of which the ring keeps a duplicate: 1 is added when a write comes after ``drain``
             has seen the end.
 
+    Attributes:
+        capacity: As it was given.
+        pointer: The C ring, for tables that name it; valid while this object lives.
+
     Raises:
         ValueError: Another capacity, or `wake` is no eventfd.
     """
 
     __slots__ = ("_lock", "_out", "_slots", "_wake", "capacity", "pointer")
-    capacity: int  # as it was given
-    pointer: CData  # the C ring, for tables that name it; valid while this object lives
+    capacity: int
+    pointer: CData
 
     def __init__(self, capacity: int = 1024, *, wake: int | None = None) -> None:
         self._wake = -1

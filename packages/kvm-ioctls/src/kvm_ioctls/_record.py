@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 __all__ = ("HEAD", "WORDS_AT", "IoRecord")
 
-# struct kvmx_exit of csrc/core.h: reason, is_mmio, is_write, size, count, nwords, addr, value
 HEAD = struct.Struct("<IBBBxIIQQ")
+"""struct kvmx_exit of csrc/core.h: reason, is_mmio, is_write, size, count, nwords, addr, value."""
 WORDS_AT = 40
+"""Where its words follow, in bytes."""
 
 
 @final

@@ -31,7 +31,7 @@ class DirtyPage:
 
 @attrs.frozen
 class RingWrite:
-    """A write of the guest that a ring kept: address or port, and 1..8 bytes."""
+    """A write of the guest that a ring kept: `data`, 1..8 bytes, at address or (`pio`) port `addr`."""
 
     addr: int
     data: bytes

@@ -29,7 +29,7 @@ class MemFlags(IntFlag):
 
 @attrs.frozen
 class IrqchipRoute:
-    """GSI to a pin of an in-kernel chip: 0 PIC master, 1 PIC slave, 2 I/O APIC."""
+    """`gsi` to a `pin` of an in-kernel `irqchip`: 0 PIC master, 1 PIC slave, 2 I/O APIC; each 32 bits."""
 
     gsi: int
     irqchip: int
@@ -46,7 +46,7 @@ class IrqchipRoute:
 
 @attrs.frozen
 class MsiRoute:
-    """GSI to a message: 64-bit address, 32-bit data, and the device id where the host's chip wants one."""
+    """`gsi` to a message: 64-bit `address`, 32-bit `data`, `devid` where the host's chip wants one."""
 
     gsi: int
     address: int

@@ -181,6 +181,7 @@ class Wire:
     """Base of the register and state classes: packs to and from the kernel's own layout."""
 
     ABI: ClassVar[str] = ""
+    """The kernel's name of the struct, without `kvm_` and with its architecture where several have one."""
 
     @classmethod
     def wire_size(cls) -> int:

@@ -23,6 +23,7 @@ __all__ = (
 )
 
 MAX_CPUID = 256
+"""Most entries that the kernel takes or gives (KVM_MAX_CPUID_ENTRIES)."""
 MAX_MSRS = 256
 _HEAD = struct.Struct("<II")
 
