@@ -36,6 +36,8 @@ class DiskView:
         capacity: sectors of 512 bytes.
         flags: what the driver may do.
         serial: at most 20 bytes, None without one.
+        max_discard_sectors, max_zeroes_sectors: most sectors of one range of such a request.
+        max_ranges: most ranges of one such request.
     """
 
     device: str

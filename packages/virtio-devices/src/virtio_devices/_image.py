@@ -19,6 +19,7 @@ from virtio_devices._errors import ImageError, ImageLockedError
 __all__ = ("SECTOR", "DiskImage")
 
 SECTOR = 512
+"""Bytes of a sector, whatever the block size is (VIRTIO 1.2 section 5.2.6)."""
 _FLOCK = struct.Struct("hhqqi4x")  # struct flock of 64-bit Linux
 
 

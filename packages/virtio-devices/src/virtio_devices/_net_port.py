@@ -20,9 +20,12 @@ __all__ = (
     "Turn",
 )
 
-HEADER: Final = 12  # struct virtio_net_hdr_v1, VIRTIO 1.2 section 5.1.6
-BODY_MIN: Final = 14  # an Ethernet header
-BODY_MAX: Final = 65554  # a segment of 64 KiB with Ethernet header and VLAN tag
+HEADER: Final = 12
+"""Bytes of a struct virtio_net_hdr_v1 (VIRTIO 1.2 section 5.1.6)."""
+BODY_MIN: Final = 14
+"""Fewest bytes behind it: an Ethernet header."""
+BODY_MAX: Final = 65554
+"""Most: a segment of 64 KiB with Ethernet header and VLAN tag."""
 
 
 class Offload(enum.IntFlag):
@@ -126,7 +129,7 @@ class NetBackend(Protocol):
 
 
 class Port(Protocol):
-    """One direction of one device, in C or in Python."""
+    """One direction of one device, in C or in Python; `flags` is what was negotiated for it."""
 
     flags: PortFlag
 

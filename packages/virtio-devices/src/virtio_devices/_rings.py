@@ -75,7 +75,13 @@ class QueueStats:
 
 @attrs.define
 class QueueTally:
-    """What outlives the resets of one queue; changed on its device thread, or while that serves it not."""
+    """What outlives the resets of one queue; changed on its device thread, or while that serves it not.
+
+    Attributes:
+        kicks: notifications by the driver, less those of the device itself; may be negative for a moment.
+        unannounced: times that requests came while the device had asked for silence.
+        earlier: what the queue counted before its last reset.
+    """
 
     kicks: int = 0
     unannounced: int = 0

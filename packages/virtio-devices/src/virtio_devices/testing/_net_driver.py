@@ -23,7 +23,14 @@ RX, TX, CONTROL = 0, 1, 2
 
 @attrs.frozen
 class NetHeader:
-    """`struct virtio_net_hdr_v1` (VIRTIO 1.2 section 5.1.6)."""
+    """`struct virtio_net_hdr_v1` (VIRTIO 1.2 section 5.1.6).
+
+    Args:
+        flags, gso_type: VIRTIO_NET_HDR_F_* and VIRTIO_NET_HDR_GSO_*, 8 bits each.
+        hdr_len, gso_size: Bytes of the headers, and of a segment's payload, 16 bits each.
+        csum_start, csum_offset: Where checksumming begins, and where in that the sum goes; 16 bits each.
+        num_buffers: Buffers that hold the frame, 16 bits.
+    """
 
     flags: int = 0
     gso_type: int = 0
@@ -45,7 +52,7 @@ class NetHeader:
 
 @attrs.frozen
 class ReceivedFrame:
-    """A frame that the device gave: its header, and the bytes from the Ethernet header on."""
+    """A frame that the device gave: its `header`, and `body`, the bytes from the Ethernet header on."""
 
     header: NetHeader
     body: bytes
