@@ -16,6 +16,13 @@ class VirtQueue(Protocol):
     The transport sets the registers from what the guest writes, each as wide as the register and otherwise
     unchecked: `is_valid` and every operation check them together. One thread at a time.
     Methods document their guarantees at `Queue`.
+
+    Attributes:
+        size: Entries, 0 … 2^16 - 1.
+        ready: Whether the driver has enabled it.
+        desc_table, avail_ring, used_ring: Guest addresses, 64 bits each; of a packed ring those of the
+            descriptor ring and of the driver's and the device's event suppression.
+        event_idx, indirect, packed, in_order: Which features were negotiated.
     """
 
     size: int
