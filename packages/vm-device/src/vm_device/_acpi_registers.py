@@ -18,7 +18,7 @@ _RESET_VECTOR: Final = 0xF_FFF0
 
 @attrs.frozen
 class AcpiRegistersState:
-    """Saved state of AcpiRegisters, version 1."""
+    """Saved state of AcpiRegisters, version 1: SLP_TYP (`sleep_type`) and WAK_STS (`wake_status`)."""
 
     sleep_type: int
     wake_status: bool
@@ -39,6 +39,7 @@ class AcpiRegisters:
     """
 
     SIZE = 3
+    """Ports."""
 
     def __init__(
         self, on_reset: Callable[[], object], on_sleep: Callable[[int], object], *, reset_value: int = 1

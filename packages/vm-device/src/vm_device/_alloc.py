@@ -33,7 +33,10 @@ class Allocation:
 
 @attrs.frozen
 class AllocatorState:
-    """Saved state of an AddressAllocator, version 1; allocations in address order."""
+    """Saved state of an AddressAllocator of `size` bytes from `base`, version 1; `allocations` by address.
+
+    `space` is where: PIO or MMIO.
+    """
 
     space: AddressSpace
     base: int

@@ -28,7 +28,7 @@ class BusDevice(Protocol):
 
 @attrs.frozen
 class BusEntry:
-    """One registration: where, and who answers."""
+    """One registration: its `range`, and the `device` that answers there."""
 
     range: AddressRange
     device: BusDevice = attrs.field(eq=id)
@@ -36,7 +36,7 @@ class BusEntry:
 
 @attrs.frozen
 class UnclaimedCounts:
-    """Accesses nobody answered since the bus was created; last_address is -1 before the first."""
+    """`reads` and `writes` nobody answered since the bus was made; `last_address` is -1 before the first."""
 
     reads: int
     writes: int
@@ -45,7 +45,7 @@ class UnclaimedCounts:
 
 @attrs.frozen
 class AccessCounts:
-    """Accesses that one registration answered, from its first on."""
+    """Accesses that one registration answered, `reads` and `writes`, from its first on."""
 
     reads: int = 0
     writes: int = 0

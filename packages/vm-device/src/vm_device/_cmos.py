@@ -37,8 +37,8 @@ _LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
 class CmosState:
     """Saved state of a CmosRtc, version 1.
 
-    `cells` are the 128 bytes as last latched or written; `offset` is guest time minus host time in seconds;
-    `flags` is status C.
+    `index` is the register that port 0x70 selects; `cells` are the 128 bytes as last latched or written;
+    `offset` is guest time minus host time in seconds; `flags` is status C.
     """
 
     index: int

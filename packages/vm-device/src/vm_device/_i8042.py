@@ -21,7 +21,11 @@ _OUTPUT_PORT: Final = 0x03  # A20 open, reset line high
 
 @attrs.frozen
 class I8042State:
-    """Saved state of an I8042, version 1; `expecting`: command whose parameter comes next, or 0."""
+    """Saved state of an I8042, version 1.
+
+    `config` is the configuration byte, `expecting` the command whose parameter comes next, or 0; `port_b` is
+    system control port B; `output` the bytes that the guest has not read yet, oldest first.
+    """
 
     config: int
     expecting: int

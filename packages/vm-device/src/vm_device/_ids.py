@@ -12,7 +12,7 @@ from vm_device._saved_state import check_saved
 
 @attrs.frozen
 class IdAllocatorState:
-    """Saved state of an IdAllocator, version 1; ids with owners in ascending order."""
+    """Saved state of an IdAllocator of `first` … `last`, version 1; `allocated`: (id, owner), ascending."""
 
     first: int
     last: int

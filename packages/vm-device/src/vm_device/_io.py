@@ -14,7 +14,7 @@ from vm_device.platform import AddressRange, AddressSpace
 
 @attrs.frozen
 class IoSnapshot:
-    """Both buses as they were at one moment."""
+    """Both buses, `pio` and `mmio`, as they were at one moment."""
 
     pio: Bus
     mmio: Bus

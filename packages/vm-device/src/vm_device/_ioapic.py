@@ -107,6 +107,7 @@ class IoApic:
     """
 
     SIZE = 0x1000
+    """Bytes of MMIO."""
 
     def __init__(self, output: IoApicOutput, *, id: int = 0) -> None:  # noqa: A002 - the register's name
         if not 0 <= id <= 15:

@@ -56,6 +56,7 @@ class Pl011(Transmitter):
     """
 
     SIZE = _primecell.SIZE
+    """Bytes of MMIO: a page, as all PrimeCells have."""
 
     def __init__(
         self,

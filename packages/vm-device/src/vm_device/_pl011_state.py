@@ -15,7 +15,8 @@ class Pl011State:
     """Saved state of a Pl011, version 1.
 
     `rx` holds the unread characters, oldest first, with their error bits as in UARTDR; `raw` is UARTRIS,
-    `errors` UARTRSR.
+    `errors` UARTRSR; `ibrd`, `fbrd`, `lcr`, `cr`, `ifls`, `imsc`, `ilpr` and `dmacr` are the registers of
+    those names.
     """
 
     ibrd: int

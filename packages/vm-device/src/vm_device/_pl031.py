@@ -19,7 +19,10 @@ _WORD: Final = 0xFFFF_FFFF
 
 @attrs.frozen
 class Pl031State:
-    """Saved state of a Pl031, version 1; `offset` is guest time minus host time in seconds, modulo 2^32."""
+    """Saved state of a Pl031, version 1; `offset` is guest time minus host time in seconds, modulo 2^32.
+
+    `match` and `load` are RTCMR and RTCLR, `masked_in` and `raw` the bits of RTCIMSC and RTCRIS.
+    """
 
     offset: int
     match: int
@@ -43,6 +46,7 @@ class Pl031:
     """
 
     SIZE = _primecell.SIZE
+    """Bytes of MMIO: a page, as all PrimeCells have."""
 
     def __init__(
         self,

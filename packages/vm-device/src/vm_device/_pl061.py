@@ -30,7 +30,8 @@ class Pl061State:
     """Saved state of a Pl061, version 1; each a byte, a bit a line.
 
     `outputs` is what was written, `inputs` what the outside drives, `edges` the edges not yet cleared; the
-    others are GPIODIR, GPIOIS, GPIOIBE, GPIOIEV, GPIOIE and GPIOAFSEL.
+    others are registers: `direction` GPIODIR, `level_sensitive` GPIOIS, `both_edges` GPIOIBE, `event`
+    GPIOIEV, `enabled` GPIOIE, `alternate` GPIOAFSEL.
     """
 
     outputs: int = 0
@@ -57,6 +58,7 @@ class Pl061:
     """
 
     SIZE = _primecell.SIZE
+    """Bytes of MMIO: a page, as all PrimeCells have."""
 
     def __init__(
         self, interrupt: Interrupt, *, on_output: Callable[[int, bool], object] = lambda _line, _level: None

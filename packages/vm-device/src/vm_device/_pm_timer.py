@@ -16,7 +16,7 @@ _NS: Final = 1_000_000_000
 
 @attrs.frozen
 class PmTimerState:
-    """Saved state of a PmTimer, version 1: what the counter showed."""
+    """Saved state of a PmTimer of `bits` bits, version 1: the `count` that it showed."""
 
     count: int
     bits: int
@@ -35,7 +35,9 @@ class PmTimer:
     """
 
     HZ = 3_579_545
+    """Counts a second (ACPI 6.5, 4.8.2.1)."""
     SIZE = 4
+    """Ports, or bytes of MMIO."""
 
     def __init__(self, clock_ns: Callable[[], int] = time.monotonic_ns, *, bits: int = 32) -> None:
         if bits not in (24, 32):

@@ -30,6 +30,7 @@ class Pvpanic:
     """
 
     SIZE = 1
+    """Ports."""
 
     def __init__(self, on_event: Callable[[PvpanicEvent], object]) -> None:
         self._on_event = on_event

@@ -15,6 +15,9 @@ class SerialState:
     """Saved state of a Serial16550, version 1.
 
     `rx` holds the unread characters, oldest first, each with its line-status error bits shifted left by 8.
+    `divisor` is DLM and DLL; `ier`, `fcr`, `lcr`, `mcr` and `scr` are the registers of those names;
+    `lsr_errors` and `msr_delta` the bits of LSR and MSR that a read clears; `thre_pending` whether an empty
+    transmitter is to interrupt.
     """
 
     divisor: int

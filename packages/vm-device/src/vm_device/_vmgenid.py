@@ -23,7 +23,7 @@ class GuestMemory(Protocol):
 
 @attrs.frozen
 class VmGenIdState:
-    """Saved state of a VmGenId, version 1: where the identifier is, and what it was."""
+    """Saved state of a VmGenId, version 1: the `address` of the identifier, and the `generation` it was."""
 
     address: int
     generation: uuid.UUID

@@ -223,7 +223,7 @@ class MemoryNode:
 
 @attrs.frozen
 class IoApicNode:
-    """An I/O APIC: its id (0 .. 255), MMIO address (32 bit) and first GSI."""
+    """An I/O APIC: its `id` (0 .. 255), MMIO `address` (32 bit) and first GSI, `gsi_base`."""
 
     id: int
     address: int
@@ -277,7 +277,7 @@ class GicNode:
 
 @attrs.frozen
 class RegisterSpec:
-    """A register and the value (0 .. 255) that makes it act, e.g. the FADT's RESET_REG and RESET_VALUE."""
+    """A register at `range` and the `value` (0 .. 255) that makes it act, as the FADT's RESET_REG has."""
 
     range: AddressRange
     value: int = 0
