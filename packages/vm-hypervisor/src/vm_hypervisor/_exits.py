@@ -65,7 +65,7 @@ class Shutdown:
 
 @attrs.frozen
 class SystemEvent:
-    """The guest asked for something of the whole machine; `code` is the hypervisor's own number."""
+    """The guest asked for `kind` of the whole machine; `code` is the hypervisor's own number."""
 
     kind: SystemEventKind
     code: int

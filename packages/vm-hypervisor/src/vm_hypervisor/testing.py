@@ -183,7 +183,7 @@ class RecordingOps:
 
 @attrs.frozen
 class Slot:
-    """A memory slot: guest `base` and `size` in bytes, the host address, and its two flags."""
+    """A memory slot: guest `base`, `size` in bytes, `host_address`, and flags `read_only`, `log_dirty`."""
 
     base: int
     size: int

@@ -65,7 +65,7 @@ class Gic:
 
 @attrs.frozen(kw_only=True)
 class EntryState:
-    """The registers a kernel starts with: `pc`, the device tree's address in X0, all else zero.
+    """The registers a kernel starts with: `pc`, the device tree's address in `x0`, all else zero.
 
     Interrupts are masked and the MMU is off, as booting.rst wants it; `pstate` is that by default.
     """

@@ -13,13 +13,18 @@ from vm_hypervisor._errors import CpuidError
 __all__ = ("REGISTERS", "CpuTable", "CpuidLeaf", "Register")
 
 Register: TypeAlias = Literal["eax", "ebx", "ecx", "edx"]
+"""One of the four registers of a leaf."""
 REGISTERS: Final[tuple[Register, ...]] = ("eax", "ebx", "ecx", "edx")
+"""All four, in the order of dumps and templates."""
 _MOST_LEAVES: Final = 256  # KVM_MAX_CPUID_ENTRIES
 
 
 @attrs.frozen
 class CpuidLeaf:
-    """One CPUID answer: leaf `function`, sub-leaf `index` (significant or not), four registers of 32 bits."""
+    """One CPUID answer: leaf `function`, sub-leaf `index` (`significant` or not), and four registers.
+
+    `eax`, `ebx`, `ecx` and `edx` are 32 bits each.
+    """
 
     function: int
     index: int

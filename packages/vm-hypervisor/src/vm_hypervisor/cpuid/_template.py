@@ -23,7 +23,10 @@ _MOST_TEXT: Final = 1 << 20
 
 @attrs.frozen
 class RegisterRule:
-    """A register of a leaf becomes ``value & (need | keep) | set``; the host must have all of `need`."""
+    """A register of leaf `function`, sub-leaf `index`, becomes ``value & (need | keep) | set``.
+
+    The host must have all of `need`.
+    """
 
     function: int
     index: int
@@ -35,7 +38,7 @@ class RegisterRule:
 
 @attrs.frozen
 class MsrRule:
-    """As `RegisterRule`, for an MSR; guests are given this value at boot."""
+    """As `RegisterRule` with its `need`, `keep` and `set`, for MSR `index`; guests get this value at boot."""
 
     index: int
     need: int = 0
