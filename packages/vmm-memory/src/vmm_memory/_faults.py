@@ -20,6 +20,7 @@ __all__ = ("ORDERS", "access_error", "number_error", "typed_error", "unmapped_er
 
 _LIMIT: Final = 1 << 64
 ORDERS: Final = "memory order: loads take RELAXED, ACQUIRE or SEQ_CST, stores RELAXED, RELEASE or SEQ_CST"
+"""The message of a ValueError for an order that the access cannot have."""
 
 
 def access_error(table: AccessMap, rc: int, addr: int, size: int) -> GuestMemoryError:

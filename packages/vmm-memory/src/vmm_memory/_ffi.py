@@ -12,6 +12,7 @@ from ._errors import MappingError
 __all__ = ("CData", "address_of", "check", "ffi", "lib")
 
 CData: TypeAlias = "_core.CData"
+"""A C pointer or struct."""
 
 
 def check(rc: int, action: str) -> None:

@@ -16,6 +16,7 @@ from ._ffi import CData, address_of, check, ffi, lib
 __all__ = ("HOST_PAGE", "Mapping", "make_memfd", "reopen_file")
 
 HOST_PAGE: Final = mmap.PAGESIZE
+"""Bytes of a page of this host."""
 # The host address has the guest address' offset within this much, so that KVM and THP can use 2 MiB pages.
 _CONGRUENCE: Final = 2 << 20
 _MFD_HUGE_SHIFT: Final = 26

@@ -28,8 +28,11 @@ _store_relaxed: Final = lib.mem_store_relaxed
 _RELAXED: Final = MemoryOrder.RELAXED
 _POISON: Final = lib.VMM_MEM_POISON
 READ: Final = lib.VMM_READ
+"""An access that only reads, as C takes it."""
 WRITE: Final = lib.VMM_WRITE
+"""An access that only writes."""
 READ_WRITE: Final = lib.VMM_READ_WRITE
+"""An access that does both."""
 _new_bytes: Final = ffi.new_allocator(should_clear_after_alloc=False)
 _unpack: Final = ffi.unpack
 # A guest that names a huge size must not make us allocate it before we know that it is mapped.

@@ -44,7 +44,9 @@ def _not_negative(_: object, field: attrs.Attribute[int], value: int) -> None:
 
 
 LOAD_ORDERS: Final = frozenset({MemoryOrder.RELAXED, MemoryOrder.ACQUIRE, MemoryOrder.SEQ_CST})
+"""What a load may have."""
 STORE_ORDERS: Final = frozenset({MemoryOrder.RELAXED, MemoryOrder.RELEASE, MemoryOrder.SEQ_CST})
+"""What a store may have."""
 
 
 @attrs.frozen
