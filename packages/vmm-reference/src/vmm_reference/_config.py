@@ -75,7 +75,17 @@ class BootProtocol(enum.Enum):
 
 @attrs.frozen
 class MemoryConfig:
-    """Guest RAM: `size` bytes, a multiple of 4 KiB (2 MiB with hugepages) within 16 MiB … 16 TiB."""
+    """Guest RAM: `size` bytes, a multiple of 4 KiB (2 MiB with hugepages) within 16 MiB … 16 TiB.
+
+    Args:
+        size: the bytes.
+        shared: map it shared; a file that other processes can map too.
+        hugepages: take 2 MiB pages of the host's pool; needs `shared`.
+        prefault: touch every page before the guest starts.
+
+    Raises:
+        ConfigError: the size is out of range, or hugepages are not shared.
+    """
 
     size: int = 512 << 20
     shared: bool = True
@@ -113,7 +123,20 @@ class MemoryConfig:
 
 @attrs.frozen
 class DiskConfig:
-    """One virtio-blk disk on a raw image or block device."""
+    """One virtio-blk disk on a raw image or block device.
+
+    Args:
+        path: of the image or device.
+        readonly: refuse the guest's writes.
+        id: its name in events and errors; "" gives it one by its position.
+        serial: what the guest reads, at most 20 ASCII bytes.
+        engine: "native" (C, batched) or "python".
+        queue_size: entries of the request queue, a power of two within 4 … 32768.
+        rings: ring features it offers.
+
+    Raises:
+        ConfigError: one of them is out of range.
+    """
 
     path: Path
     readonly: bool = False
@@ -150,7 +173,7 @@ class DiskConfig:
 
 @attrs.frozen
 class SerialConfig:
-    """Where the serial console goes; `path` for file and socket."""
+    """Where the serial console goes: its `mode`, and a `path` for file and socket."""
 
     mode: SerialMode = SerialMode.TTY
     path: Path | None = None
@@ -168,7 +191,7 @@ class SerialConfig:
 
 @attrs.frozen
 class RngConfig:
-    """One virtio-rng device fed from `src`."""
+    """One virtio-rng device fed from `src`; `id` is its name in events, `rings` the features it offers."""
 
     src: Path = Path("/dev/urandom")
     id: str = "rng0"
@@ -186,7 +209,7 @@ class RngConfig:
 
 @attrs.frozen
 class PlatformConfig:
-    """What the machine is built on."""
+    """What the machine is built on: where interrupts are collected, `irqchip`."""
 
     irqchip: Irqchip = Irqchip.KERNEL
 
@@ -201,7 +224,7 @@ class PlatformConfig:
 
 @attrs.frozen
 class EventMonitorConfig:
-    """Where events are written as JSON: exactly one of a path and a descriptor."""
+    """Where events are written as JSON: exactly one of `path` and `fd` (open); else ConfigError."""
 
     path: Path | None = None
     fd: int | None = None

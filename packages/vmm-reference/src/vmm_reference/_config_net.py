@@ -35,7 +35,14 @@ _MIN_MTU, _MAX_MTU, _MAX_NAME = 68, 65521, 15
 class NetConfig:
     """One virtio-net card on a tap: `tap` by name, or `fd`, or neither: one that the kernel numbers.
 
-    `mac` is 6 bytes, None for random; `address` goes to the host's end; `pcap` captures every frame.
+    `mac` is 6 bytes, None for random; `address` goes to the host's end; `pcap` captures every frame. `mtu` is
+    68 … 65521 bytes, None to leave it; `id` its name in events and errors, "" for one by its position;
+    `engine` "native" (C, batched) or "python"; `offload_csum` and `offload_tso` leave checksums and
+    segmentation to the receiver; `queue_size` a power of two within 4 … 16384 for each direction; `rings` the
+    features offered.
+
+    Raises:
+        ConfigError: one of them is out of range, or two contradict each other.
     """
 
     tap: str = ""

@@ -18,7 +18,11 @@ RING_KEYS: Final = {
 
 @attrs.frozen
 class RingConfig:
-    """Which ring features a device offers, in the fields and defaults of `virtio_devices.RingOptions`."""
+    """Which ring features a device offers, in the fields and defaults of `virtio_devices.RingOptions`.
+
+    `packed`, `event_idx`, `indirect_desc`, `in_order`, `notification_data`, `queue_reset`: the VIRTIO feature
+    bits of those names (RING_PACKED, …).
+    """
 
     packed: bool = False
     event_idx: bool = True

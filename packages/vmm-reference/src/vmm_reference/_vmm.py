@@ -52,7 +52,7 @@ class EndReason(enum.Enum):
 
 @attrs.frozen
 class End:
-    """How a machine ended: the reason, and for a failure what failed."""
+    """How a machine ended: the `reason`, and `detail`, for a failure what failed."""
 
     reason: EndReason
     detail: str = ""
