@@ -54,7 +54,7 @@ class Iasl:
         self.folder = folder
 
     def _run(self, *words: str) -> str:
-        done = subprocess.run(["iasl", *words], cwd=self.folder, capture_output=True, text=True, timeout=50)
+        done = subprocess.run(["iasl", *words], cwd=self.folder, capture_output=True, text=True, timeout=240)
         output = done.stdout + done.stderr
         assert done.returncode == 0, output
         assert "Warning" not in output.replace("0 Warnings", ""), output
@@ -81,7 +81,7 @@ class Iasl:
             cwd=self.folder,
             capture_output=True,
             text=True,
-            timeout=50,
+            timeout=240,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return (self.folder / "source.aml").read_bytes()
@@ -110,7 +110,7 @@ def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes, list[
         file = tmp_path_factory.mktemp("acpiexec") / "dsdt.aml"
         file.write_bytes(table)
         words = ["acpiexec", "-b", ";".join(f"evaluate {command}" for command in commands), file]
-        done = subprocess.run(words, capture_output=True, text=True, timeout=50, cwd=file.parent)
+        done = subprocess.run(words, capture_output=True, text=True, timeout=240, cwd=file.parent)
         parts = re.split(r"^Evaluating ", done.stdout + done.stderr, flags=re.M)[1:]
         assert len(parts) == len(commands), done.stdout + done.stderr
         found = [re.search(r"^  \[Integer\] = ([0-9A-F]{16})$", part, re.M) for part in parts]

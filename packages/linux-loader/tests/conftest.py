@@ -47,7 +47,7 @@ def dtc():
     def run(data, source, target):
         """Return what dtc makes of one format in another."""
         words = ["dtc", "-q", "-I", source, "-O", target, "-o", "-", "-"]
-        done = subprocess.run(words, input=data, capture_output=True, timeout=50)
+        done = subprocess.run(words, input=data, capture_output=True, timeout=240)
         assert done.returncode == 0, done.stderr
         return done.stdout
 
@@ -62,7 +62,7 @@ def dtc_complaints():
 
     def run(blob):
         words = ["dtc", "-I", "dtb", "-O", "dtb", "-o", "/dev/null", "-"]
-        done = subprocess.run(words, input=blob, capture_output=True, timeout=50)
+        done = subprocess.run(words, input=blob, capture_output=True, timeout=240)
         assert done.returncode == 0, done.stderr
         return done.stderr.decode()
 

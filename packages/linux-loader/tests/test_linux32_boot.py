@@ -62,7 +62,7 @@ def rom(folder, state):
         "as --32 -o rom.o rom.s",
         f"ld -m elf_i386 -Ttext={base:#x} --oformat binary -o rom.bin rom.o",
     ):
-        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True, timeout=50)
+        subprocess.run(command.split(), cwd=folder, check=True, capture_output=True, timeout=240)
     assert (folder / "rom.bin").stat().st_size == 0x1_0000
     return folder / "rom.bin"
 
