@@ -3,77 +3,6 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from kvm_ioctls._caps import (
-    Cap,
-)
-from kvm_ioctls._device import (
-    DeviceFd,
-)
-from kvm_ioctls._errors import (
-    ClosedError,
-    ForkedError,
-    KvmAbiError,
-    KvmError,
-    KvmOSError,
-    KvmStateError,
-    KvmUnavailableError,
-    MsrError,
-    UnsupportedError,
-    VcpuBusyError,
-    WrongArchitectureError,
-)
-from kvm_ioctls._exit_reason import (
-    ExitReason,
-)
-from kvm_ioctls._kvm import (
-    API_VERSION,
-    Kvm,
-)
-from kvm_ioctls._native import (
-    Constant,
-    Counter,
-    Drop,
-    Eventfd,
-    Latch,
-    NativeExits,
-    NativeRange,
-)
-from kvm_ioctls._native_ring import Ring
-from kvm_ioctls._record import IoRecord
-from kvm_ioctls._routing import (
-    IrqchipRoute,
-    IrqRoute,
-    MemFlags,
-    MsiRoute,
-)
-from kvm_ioctls._run_stats import RunStats
-from kvm_ioctls._signals import (
-    KICK_SIGNAL,
-    block_signals,
-)
-from kvm_ioctls._vcpu import VcpuFd
-from kvm_ioctls._vcpu_state import MpState
-from kvm_ioctls._vm import VmFd
-from kvm_ioctls._x86_64._state import (
-    ClockData,
-    CpuidEntry,
-    DebugRegs,
-    DescriptorTable,
-    Fpu,
-    GuestDebug,
-    MsrEntry,
-    Regs,
-    Segment,
-    Sregs,
-    Sregs2,
-    Translation,
-    VcpuEvents,
-    Xcr,
-)
-from kvm_ioctls._x86_64._vm import (
-    IrqchipId,
-)
-
 if TYPE_CHECKING:
     from kvm_ioctls._aarch64._state import (
         Arm64GuestDebug,
@@ -83,13 +12,24 @@ if TYPE_CHECKING:
         SmcccAction,
         arm_irq,
     )
-    from kvm_ioctls._cookies import (
-        core_cookie,
-        share_core,
+    from kvm_ioctls._caps import Cap
+    from kvm_ioctls._cookies import core_cookie, share_core
+    from kvm_ioctls._device import DeviceFd
+    from kvm_ioctls._device_type import DeviceType
+    from kvm_ioctls._errors import (
+        ClosedError,
+        ForkedError,
+        KvmAbiError,
+        KvmError,
+        KvmOSError,
+        KvmStateError,
+        KvmUnavailableError,
+        MsrError,
+        UnsupportedError,
+        VcpuBusyError,
+        WrongArchitectureError,
     )
-    from kvm_ioctls._device_type import (
-        DeviceType,
-    )
+    from kvm_ioctls._exit_reason import ExitReason
     from kvm_ioctls._exits import (
         Exception_,
         Exit,
@@ -134,33 +74,35 @@ if TYPE_CHECKING:
         Tdx,
         XenHcall,
     )
-    from kvm_ioctls._memory_flags import (
-        GuestMemfdFlags,
-        MemoryAttributes,
-    )
-    from kvm_ioctls._reg_id import (
-        RiscvRegType,
-        arm64_core_reg,
-        arm64_sys_reg,
-        reg_size,
-        riscv64_reg,
-    )
+    from kvm_ioctls._kvm import API_VERSION, Kvm
+    from kvm_ioctls._memory_flags import GuestMemfdFlags, MemFlags, MemoryAttributes
+    from kvm_ioctls._native import Constant, Counter, Drop, Eventfd, Latch, NativeExits, NativeRange
+    from kvm_ioctls._native_ring import Ring
+    from kvm_ioctls._record import IoRecord
+    from kvm_ioctls._reg_id import RiscvRegType, arm64_core_reg, arm64_sys_reg, reg_size, riscv64_reg
     from kvm_ioctls._rings import CoalescedRing, DirtyPage, DirtyRing, RingWrite
+    from kvm_ioctls._routing import IrqchipRoute, IrqRoute, MsiRoute
+    from kvm_ioctls._run_stats import RunStats
+    from kvm_ioctls._signals import KICK_SIGNAL, block_signals
     from kvm_ioctls._stats import Stat, StatsFd, StatType, StatUnit
     from kvm_ioctls._trace import TRACED_EXIT_BYTES, RunEnd, TracedExit, traced_exits
-    from kvm_ioctls._x86_64._filters import (
-        MsrExits,
-        MsrFilterFlags,
-        MsrFilterRange,
-        PmuEventFilter,
+    from kvm_ioctls._vcpu import VcpuFd
+    from kvm_ioctls._vcpu_state import MpState
+    from kvm_ioctls._vm import VmFd
+    from kvm_ioctls._x86_64._filters import MsrExits, MsrFilterFlags, MsrFilterRange, PmuEventFilter
+    from kvm_ioctls._x86_64._machine_check import MachineCheck
+    from kvm_ioctls._x86_64._state import CpuidEntry, DescriptorTable, Fpu, MsrEntry, Regs, Segment, Sregs
+    from kvm_ioctls._x86_64._state_more import (
+        ClockData,
+        DebugRegs,
+        GuestDebug,
+        Sregs2,
+        Translation,
+        VcpuEvents,
+        Xcr,
     )
-    from kvm_ioctls._x86_64._machine_check import (
-        MachineCheck,
-    )
-    from kvm_ioctls._x86_64._sync import (
-        SyncFields,
-        SyncRegs,
-    )
+    from kvm_ioctls._x86_64._sync import SyncFields, SyncRegs
+    from kvm_ioctls._x86_64._vm import IrqchipId
 
 __all__ = (
     "API_VERSION",
@@ -290,8 +232,8 @@ __all__ = (
     "traced_exits",
 )
 
-# A loop on `run_raw` and `IoRecord` needs none of these: each module loads when a name of it is first used.
-_LATER = {
+# Where each name is; a module is loaded when a name of it is first used (PEP 562), for few programs need all.
+_HOMES = {
     "_aarch64._state": (
         "Arm64GuestDebug",
         "Arm64VcpuEvents",
@@ -300,11 +242,24 @@ _LATER = {
         "SmcccAction",
         "arm_irq",
     ),
-    "_cookies": (
-        "core_cookie",
-        "share_core",
-    ),
+    "_caps": ("Cap",),
+    "_cookies": ("core_cookie", "share_core"),
+    "_device": ("DeviceFd",),
     "_device_type": ("DeviceType",),
+    "_errors": (
+        "ClosedError",
+        "ForkedError",
+        "KvmAbiError",
+        "KvmError",
+        "KvmOSError",
+        "KvmStateError",
+        "KvmUnavailableError",
+        "MsrError",
+        "UnsupportedError",
+        "VcpuBusyError",
+        "WrongArchitectureError",
+    ),
+    "_exit_reason": ("ExitReason",),
     "_exits": (
         "Exception_",
         "Exit",
@@ -349,42 +304,46 @@ _LATER = {
         "Tdx",
         "XenHcall",
     ),
-    "_reg_id": (
-        "RiscvRegType",
-        "arm64_core_reg",
-        "arm64_sys_reg",
-        "reg_size",
-        "riscv64_reg",
-    ),
+    "_kvm": ("API_VERSION", "Kvm"),
+    "_memory_flags": ("GuestMemfdFlags", "MemFlags", "MemoryAttributes"),
+    "_native": ("Constant", "Counter", "Drop", "Eventfd", "Latch", "NativeExits", "NativeRange"),
+    "_native_ring": ("Ring",),
+    "_record": ("IoRecord",),
+    "_reg_id": ("RiscvRegType", "arm64_core_reg", "arm64_sys_reg", "reg_size", "riscv64_reg"),
     "_rings": ("CoalescedRing", "DirtyPage", "DirtyRing", "RingWrite"),
+    "_routing": ("IrqRoute", "IrqchipRoute", "MsiRoute"),
+    "_run_stats": ("RunStats",),
+    "_signals": ("KICK_SIGNAL", "block_signals"),
     "_stats": ("Stat", "StatType", "StatUnit", "StatsFd"),
-    "_trace": ("TRACED_EXIT_BYTES", "RunEnd", "TracedExit", "traced_exits"),
-    "_memory_flags": (
-        "GuestMemfdFlags",
-        "MemoryAttributes",
-    ),
-    "_x86_64._filters": (
-        "MsrExits",
-        "MsrFilterFlags",
-        "MsrFilterRange",
-        "PmuEventFilter",
-    ),
+    "_trace": ("RunEnd", "TRACED_EXIT_BYTES", "TracedExit", "traced_exits"),
+    "_vcpu": ("VcpuFd",),
+    "_vcpu_state": ("MpState",),
+    "_vm": ("VmFd",),
+    "_x86_64._filters": ("MsrExits", "MsrFilterFlags", "MsrFilterRange", "PmuEventFilter"),
     "_x86_64._machine_check": ("MachineCheck",),
-    "_x86_64._sync": (
-        "SyncFields",
-        "SyncRegs",
+    "_x86_64._state": ("CpuidEntry", "DescriptorTable", "Fpu", "MsrEntry", "Regs", "Segment", "Sregs"),
+    "_x86_64._state_more": (
+        "ClockData",
+        "DebugRegs",
+        "GuestDebug",
+        "Sregs2",
+        "Translation",
+        "VcpuEvents",
+        "Xcr",
     ),
+    "_x86_64._sync": ("SyncFields", "SyncRegs"),
+    "_x86_64._vm": ("IrqchipId",),
 }
-_HOME = {name: module for module, names in _LATER.items() for name in names}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
 if not TYPE_CHECKING:  # for a type checker each name has its type, and a wrong one is an error
 
     def __getattr__(name: str) -> object:
-        """Load a module when a name of it is first used (PEP 562)."""
-        if name in _HOME:
-            value = globals()[name] = getattr(import_module(f"kvm_ioctls.{_HOME[name]}"), name)
-            return value
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        """Load the module of a public name."""
+        if name not in _HOME_OF:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = globals()[name] = getattr(import_module(f"{__name__}.{_HOME_OF[name]}"), name)
+        return value
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_HOME})
+        return sorted({*globals(), *__all__})

@@ -1,8 +1,17 @@
-"""Flags of guest memory beyond those of a slot."""
+"""Flags of guest memory: of a slot, and beyond."""
 
 from enum import IntFlag
 
-__all__ = ("GuestMemfdFlags", "MemoryAttributes")
+__all__ = ("GuestMemfdFlags", "MemFlags", "MemoryAttributes")
+
+
+class MemFlags(IntFlag):
+    """Flags of a memory slot."""
+
+    NONE = 0
+    LOG_DIRTY_PAGES = 1
+    READONLY = 2
+    GUEST_MEMFD = 4
 
 
 class MemoryAttributes(IntFlag):

@@ -1,30 +1,20 @@
-"""What vm ioctls take: memory flags, GSI routes, messages."""
+"""What vm ioctls take: GSI routes and messages."""
 
 from __future__ import annotations
 
 import struct
 from collections.abc import Iterable
-from enum import IntFlag
 from typing import TypeAlias
 
 import attrs
 
 from kvm_ioctls._wire import packed
 
-__all__ = ("IrqRoute", "IrqchipRoute", "MemFlags", "MsiRoute", "pack_routes")
+__all__ = ("IrqRoute", "IrqchipRoute", "MsiRoute", "pack_routes")
 
 _IRQCHIP, _MSI = 1, 2
 _DEVID_VALID = 1
 MAX_ROUTES = 4096
-
-
-class MemFlags(IntFlag):
-    """Flags of a memory slot."""
-
-    NONE = 0
-    LOG_DIRTY_PAGES = 1
-    READONLY = 2
-    GUEST_MEMFD = 4
 
 
 @attrs.frozen

@@ -9,6 +9,7 @@ import weakref
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Self, final
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._aarch64._vcpu import Arm64Vcpu
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._errors import ClosedError, ForkedError, KvmOSError, VcpuBusyError
@@ -18,7 +19,6 @@ from kvm_ioctls._ffi import CData, buffer, check, ffi, lib
 from kvm_ioctls._native import NativeExits
 from kvm_ioctls._record import IoRecord
 from kvm_ioctls._riscv64._vcpu import Riscv64Vcpu
-from kvm_ioctls._run_stats import RunStats
 from kvm_ioctls._signals import install_kick
 from kvm_ioctls._wire import check_u64
 from kvm_ioctls._x86_64._vcpu import X86Vcpu
@@ -26,6 +26,7 @@ from kvm_ioctls._x86_64._vcpu import X86Vcpu
 if TYPE_CHECKING:
     from kvm_ioctls._exits import Exit
     from kvm_ioctls._rings import CoalescedRing, DirtyRing
+    from kvm_ioctls._run_stats import RunStats
 
 __all__ = ("VcpuFd",)
 
@@ -299,7 +300,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
         """Return the counters; from any thread, a moment old when the vCPU is running."""
         raw = self._stats
         exits = {reason: count for reason, count in enumerate(raw.exits) if count}
-        return RunStats(exits, raw.native, raw.kicks, raw.interrupted, raw.waits)
+        return kvm.RunStats(exits, raw.native, raw.kicks, raw.interrupted, raw.waits)
 
     def fileno(self) -> int:
         """Return the descriptor, which stays owned by this object.

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import final
+from typing import TYPE_CHECKING, final
 
 from kvm_ioctls._aarch64._vm import Arm64Vm
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceFd
 from kvm_ioctls._errors import KvmOSError
 from kvm_ioctls._ffi import ffi, lib
-from kvm_ioctls._routing import IrqRoute, MemFlags, pack_routes
+from kvm_ioctls._memory_flags import MemFlags
 from kvm_ioctls._vcpu import VcpuFd
 from kvm_ioctls._vm_memory import VmMemory
 from kvm_ioctls._wire import pack_enable_cap, packed
 from kvm_ioctls._x86_64._vm import X86Vm
+
+if TYPE_CHECKING:
+    from kvm_ioctls._routing import IrqRoute
 
 __all__ = ("VmFd",)
 
@@ -272,6 +275,8 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
             ValueError: A route's number does not fit.
             KvmOSError: EINVAL when the kernel refuses a route; the old table stays.
         """
+        from kvm_ioctls._routing import pack_routes  # noqa: PLC0415 - few machines change their routes
+
         self._ioctl(lib.KX_SET_GSI_ROUTING, pack_routes(routes))
 
     def enable_cap(self, cap: Cap | int, args: Sequence[int] = (), *, flags: int = 0) -> None:

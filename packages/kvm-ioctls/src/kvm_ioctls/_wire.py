@@ -176,12 +176,27 @@ def _codec(cls: type[Wire]) -> _Codec:
     return codec
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Wire:
-    """Base of the register and state classes: packs to and from the kernel's own layout."""
+    """Base of the register and state classes: packs to and from the kernel's own layout.
+
+    They compare and print as attrs would have it. The methods are here, once, because those that attrs
+    compiles for each class are most of what a class costs at start-up.
+    """
 
     ABI: ClassVar[str] = ""
     """The kernel's name of the struct, without `kvm_` and with its architecture where several have one."""
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return attrs.astuple(self, recurse=False) == attrs.astuple(other, recurse=False)
+
+    __hash__ = None  # type: ignore[assignment]  # they can be changed
+
+    def __repr__(self) -> str:
+        values = (f"{field.name}={getattr(self, field.name)!r}" for field in attrs.fields(type(self)))
+        return f"{type(self).__name__}({', '.join(values)})"
 
     @classmethod
     def wire_size(cls) -> int:

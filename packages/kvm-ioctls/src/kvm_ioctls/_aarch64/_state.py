@@ -44,7 +44,7 @@ def arm_irq(kind: ArmIrqType | int, number: int, vcpu: int = 0) -> int:
     return (vcpu >> 8) << 28 | int(kind) << 24 | (vcpu & 0xFF) << 16 | number
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Arm64VcpuInit(Wire):
     """Target and features of a vCPU (struct kvm_vcpu_init); ``VmFd.arm_preferred_target`` gives the target.
 
@@ -57,7 +57,7 @@ class Arm64VcpuInit(Wire):
     features: tuple[int, ...] = array(7, code="I")
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Arm64VcpuEvents(Wire):
     """Pending SError and external abort (struct kvm_vcpu_events of arm64)."""
 
@@ -68,7 +68,7 @@ class Arm64VcpuEvents(Wire):
     serror_esr: int = u64(abi="exception.serror_esr", gap=48)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class Arm64GuestDebug(Wire):
     """What stops the guest (struct kvm_guest_debug of arm64): control, breakpoints, watchpoints.
 

@@ -11,7 +11,7 @@ from kvm_ioctls._wire import Wire, u8, u64
 __all__ = ("MachineCheck",)
 
 
-@attrs.define
+@attrs.define(eq=False, repr=False)
 class MachineCheck(Wire):
     """A machine check to inject (struct kvm_x86_mce): the bank's status, address and misc registers."""
 

@@ -6,7 +6,8 @@ from enum import IntFlag
 
 import attrs
 
-from kvm_ioctls._x86_64._state import Regs, Sregs, VcpuEvents
+from kvm_ioctls._x86_64._state import Regs, Sregs
+from kvm_ioctls._x86_64._state_more import VcpuEvents
 
 __all__ = ("SyncFields", "SyncRegs")
 

@@ -4,25 +4,25 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._errors import MsrError
 from kvm_ioctls._ffi import lib
-from kvm_ioctls._x86_64._state import (
-    CpuidEntry,
-    DebugRegs,
-    Fpu,
-    GuestDebug,
-    MsrEntry,
-    Regs,
-    Sregs,
-    Sregs2,
-    Translation,
-    VcpuEvents,
-    Xcr,
-)
+from kvm_ioctls._x86_64._state import CpuidEntry, Fpu, MsrEntry, Regs, Sregs
 from kvm_ioctls._x86_64._system import MAX_CPUID, pack_cpuid, pack_msrs, read_cpuid, unpack_msrs
 from kvm_ioctls._x86_64._vcpu_features import X86VcpuFeatures
+
+if TYPE_CHECKING:
+    from kvm_ioctls._x86_64._state_more import (
+        DebugRegs,
+        GuestDebug,
+        Sregs2,
+        Translation,
+        VcpuEvents,
+        Xcr,
+    )
 
 __all__ = ("X86Vcpu",)
 
@@ -60,7 +60,7 @@ class X86Vcpu(X86VcpuFeatures):
 
     def get_sregs2(self) -> Sregs2:
         """Return them with the PDPTRs (KVM_GET_SREGS2, Cap.SREGS2)."""
-        return self._get(lib.KX_GET_SREGS2, Sregs2)
+        return self._get(lib.KX_GET_SREGS2, kvm.Sregs2)
 
     def set_sregs2(self, sregs: Sregs2) -> None:
         """Set them with the PDPTRs (KVM_SET_SREGS2, Cap.SREGS2)."""
@@ -95,7 +95,7 @@ class X86Vcpu(X86VcpuFeatures):
         data = bytearray(_XCRS_BYTES)
         self._ioctl(lib.KX_GET_XCRS, data)
         count = min(struct.unpack_from("<I", data)[0], _MAX_XCRS)
-        return [Xcr.unpack(data, 8 + 16 * i) for i in range(count)]
+        return [kvm.Xcr.unpack(data, 8 + 16 * i) for i in range(count)]
 
     def set_xcrs(self, xcrs: Sequence[Xcr]) -> None:
         """Set the extended control registers (KVM_SET_XCRS).
@@ -164,7 +164,7 @@ class X86Vcpu(X86VcpuFeatures):
 
     def get_vcpu_events(self) -> VcpuEvents:
         """Return pending and injected events (KVM_GET_VCPU_EVENTS)."""
-        return self._get(lib.KX_GET_VCPU_EVENTS, VcpuEvents)
+        return self._get(lib.KX_GET_VCPU_EVENTS, kvm.VcpuEvents)
 
     def set_vcpu_events(self, events: VcpuEvents) -> None:
         """Set pending and injected events (KVM_SET_VCPU_EVENTS)."""
@@ -172,7 +172,7 @@ class X86Vcpu(X86VcpuFeatures):
 
     def get_debug_regs(self) -> DebugRegs:
         """Return the guest's hardware breakpoints (KVM_GET_DEBUGREGS)."""
-        return self._get(lib.KX_GET_DEBUGREGS, DebugRegs)
+        return self._get(lib.KX_GET_DEBUGREGS, kvm.DebugRegs)
 
     def set_debug_regs(self, regs: DebugRegs) -> None:
         """Set the guest's hardware breakpoints (KVM_SET_DEBUGREGS)."""
@@ -214,6 +214,6 @@ class X86Vcpu(X86VcpuFeatures):
 
     def translate(self, linear_address: int) -> Translation:
         """Walk the guest's page tables for an address (KVM_TRANSLATE); look at ``valid`` first."""
-        data = Translation(linear_address).pack()
+        data = kvm.Translation(linear_address).pack()
         self._ioctl(lib.KX_TRANSLATE, data)
-        return Translation.unpack(data)
+        return kvm.Translation.unpack(data)

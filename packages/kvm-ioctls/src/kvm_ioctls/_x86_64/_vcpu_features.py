@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from typing import TYPE_CHECKING
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._errors import UnsupportedError
@@ -12,7 +13,7 @@ from kvm_ioctls._ffi import CData, buffer, lib
 from kvm_ioctls._vcpu_state import VcpuState
 from kvm_ioctls._wire import check_u64, packed
 from kvm_ioctls._x86_64._raw import command, exactly
-from kvm_ioctls._x86_64._state import CpuidEntry, Regs, Sregs, VcpuEvents
+from kvm_ioctls._x86_64._state import CpuidEntry, Regs, Sregs
 from kvm_ioctls._x86_64._system import MAX_CPUID, read_cpuid
 
 if TYPE_CHECKING:
@@ -117,13 +118,13 @@ class X86VcpuFeatures(VcpuState):
         """Return what the last exit left in the run page; only the valid fields mean anything."""
         from kvm_ioctls._x86_64._sync import SyncRegs  # noqa: PLC0415 - few need it
 
-        data = bytearray(Regs.wire_size() + Sregs.wire_size() + VcpuEvents.wire_size())
+        data = bytearray(Regs.wire_size() + Sregs.wire_size() + kvm.VcpuEvents.wire_size())
         ret = lib.kvmx_vcpu_sync_copy(self._vcpu, 0, 0, buffer(data), len(data))
         if ret:
             self._fail(ret, "get_sync_regs")
         at = Regs.wire_size()
         return SyncRegs(
-            Regs.unpack(data), Sregs.unpack(data, at), VcpuEvents.unpack(data, at + Sregs.wire_size())
+            Regs.unpack(data), Sregs.unpack(data, at), kvm.VcpuEvents.unpack(data, at + Sregs.wire_size())
         )
 
     def put_sync_regs(self, state: SyncRegs) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from typing import TYPE_CHECKING
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._ffi import lib
 from kvm_ioctls._wire import packed
-from kvm_ioctls._x86_64._state import ClockData
 from kvm_ioctls._x86_64._vm_features import X86VmFeatures
+
+if TYPE_CHECKING:
+    from kvm_ioctls._x86_64._state_more import ClockData
 
 __all__ = ("IrqchipId", "X86Vm")
 
@@ -128,9 +132,9 @@ class X86Vm(X86VmFeatures):
         Raises:
             KvmOSError: The ioctl failed.
         """
-        data = bytearray(ClockData.wire_size())
+        data = bytearray(kvm.ClockData.wire_size())
         self._ioctl(lib.KX_GET_CLOCK, data)
-        return ClockData.unpack(data)
+        return kvm.ClockData.unpack(data)
 
     def set_clock(self, clock: ClockData) -> None:
         """Set the VM's kvmclock (KVM_SET_CLOCK); the flags that only the kernel reports must be cleared.
