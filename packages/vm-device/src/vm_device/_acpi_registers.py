@@ -2,27 +2,19 @@
 
 import threading
 from collections.abc import Callable
-from typing import Final
-
-import attrs
+from typing import TYPE_CHECKING, Final
 
 from vm_device._errors import PlatformError, SavedStateError
 from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, RegisterSpec
 
+if TYPE_CHECKING:
+    from vm_device._states import AcpiRegistersState
+
 _SLP_EN: Final = 0x20
 _WAK_STS: Final = 0x80
 
 _RESET_VECTOR: Final = 0xF_FFF0
-
-
-@attrs.frozen
-class AcpiRegistersState:
-    """Saved state of AcpiRegisters, version 1: SLP_TYP (`sleep_type`) and WAK_STS (`wake_status`)."""
-
-    sleep_type: int
-    wake_status: bool
-    version: int = 1
 
 
 class AcpiRegisters:
@@ -80,15 +72,17 @@ class AcpiRegisters:
         with self._lock:
             self._wake_status = True
 
-    def state(self) -> AcpiRegistersState:
+    def state(self) -> "AcpiRegistersState":
         """Return the saved state."""
+        from vm_device._states import AcpiRegistersState  # noqa: PLC0415 - few machines are saved
+
         with self._lock:
             return AcpiRegistersState(self._sleep_type, self._wake_status)
 
     @classmethod
     def from_state(
         cls,
-        state: AcpiRegistersState,
+        state: "AcpiRegistersState",
         on_reset: Callable[[], object],
         on_sleep: Callable[[int], object],
         *,

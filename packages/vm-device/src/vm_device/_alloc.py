@@ -4,12 +4,16 @@ import enum
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import attrs
 
 from vm_device._errors import AllocationError, ExhaustedError, NotAllocatedError, SavedStateError
 from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace
+
+if TYPE_CHECKING:
+    from vm_device._states import AllocatorState
 
 
 class AllocPolicy(enum.Enum):
@@ -29,20 +33,6 @@ class Allocation:
 
     range: AddressRange
     owner: str = ""
-
-
-@attrs.frozen
-class AllocatorState:
-    """Saved state of an AddressAllocator of `size` bytes from `base`, version 1; `allocations` by address.
-
-    `space` is where: PIO or MMIO.
-    """
-
-    space: AddressSpace
-    base: int
-    size: int
-    allocations: tuple[Allocation, ...]
-    version: int = 1
 
 
 class AddressAllocator:
@@ -198,12 +188,14 @@ class AddressAllocator:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def state(self) -> AllocatorState:
+    def state(self) -> "AllocatorState":
         """Return the saved state."""
+        from vm_device._states import AllocatorState  # noqa: PLC0415 - few machines are saved
+
         return AllocatorState(self.range.space, self.range.base, self.range.size, tuple(self))
 
     @classmethod
-    def from_state(cls, state: AllocatorState) -> "AddressAllocator":
+    def from_state(cls, state: "AllocatorState") -> "AddressAllocator":
         """Rebuild an allocator.
 
         Raises:

@@ -3,12 +3,15 @@
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import attrs
 
 from vm_device._errors import AccessSizeError, BusError, RangeNotFoundError
 from vm_device.platform import AddressRange, AddressSpace, check_disjoint
+
+if TYPE_CHECKING:
+    from vm_device._bus_counts import AccessCounts, UnclaimedCounts
 
 _ALL_ONES: Final = {size: (1 << 8 * size) - 1 for size in (1, 2, 4, 8)}
 _BELOW_ALL: Final = -1 << 70
@@ -34,23 +37,6 @@ class BusEntry:
     device: BusDevice = attrs.field(eq=id)
 
 
-@attrs.frozen
-class UnclaimedCounts:
-    """`reads` and `writes` nobody answered since the bus was made; `last_address` is -1 before the first."""
-
-    reads: int
-    writes: int
-    last_address: int
-
-
-@attrs.frozen
-class AccessCounts:
-    """Accesses that one registration answered, `reads` and `writes`, from its first on."""
-
-    reads: int = 0
-    writes: int = 0
-
-
 class _Counter:
     """A device's methods, counted; exact under threads."""
 
@@ -71,7 +57,9 @@ class _Counter:
             self._writes += 1
         self._device.write(offset, size, value)
 
-    def counts(self) -> AccessCounts:
+    def counts(self) -> "AccessCounts":
+        from vm_device._bus_counts import AccessCounts  # noqa: PLC0415 - few buses count
+
         with self._lock:
             return AccessCounts(self._reads, self._writes)
 
@@ -99,8 +87,10 @@ class _Unclaimed:
             self.writes += 1
             self.last = address
 
-    def counts(self) -> UnclaimedCounts:
+    def counts(self) -> "UnclaimedCounts":
         """Return both counts and the last address, of one moment."""
+        from vm_device._bus_counts import UnclaimedCounts  # noqa: PLC0415 - few ask
+
         with self._lock:
             return UnclaimedCounts(self.reads, self.writes, self.last)
 
@@ -234,12 +224,12 @@ class Bus:
         else:
             self._unclaimed.note_write(address)
 
-    def counts(self) -> dict[AddressRange, AccessCounts]:
+    def counts(self) -> "dict[AddressRange, AccessCounts]":
         """Return what each registration has answered, over all snapshots that have it; {} unless counting."""
         return {entry.range: counter.counts() for entry, counter in (self._counters or {}).items()}
 
     @property
-    def unclaimed(self) -> UnclaimedCounts:
+    def unclaimed(self) -> "UnclaimedCounts":
         """Accesses nobody answered, over all snapshots derived from the same first bus."""
         return self._unclaimed.counts()
 

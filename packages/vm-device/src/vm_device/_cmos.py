@@ -3,16 +3,16 @@
 import threading
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
-from typing import Final
-
-import attrs
+from typing import TYPE_CHECKING, Final
 
 from vm_device._errors import PlatformError, SavedStateError
 from vm_device._interrupt import Interrupt
 from vm_device._saved_state import check_saved
 from vm_device._wakeup import CallLater, WakeUp
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec
+
+if TYPE_CHECKING:
+    from vm_device._states import CmosState
 
 _SEC, _MIN, _HOUR, _WDAY, _MDAY, _MONTH, _YEAR, _CENTURY = 0x00, 0x02, 0x04, 0x06, 0x07, 0x08, 0x09, 0x32
 _DATE_CELLS: Final = (_WDAY, _MDAY, _MONTH, _YEAR, _CENTURY)
@@ -28,24 +28,6 @@ _UPDATE, _ALARM, _IRQ = 0x10, 0x20, 0x80
 _DAY: Final = 86_400
 _NEVER: Final = 1 << 62
 _D_VALID: Final = 0x80
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_FIRST: Final = datetime(1, 1, 1, tzinfo=UTC)
-_LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
-
-
-@attrs.frozen
-class CmosState:
-    """Saved state of a CmosRtc, version 1.
-
-    `index` is the register that port 0x70 selects; `cells` are the 128 bytes as last latched or written;
-    `offset` is guest time minus host time in seconds; `flags` is status C.
-    """
-
-    index: int
-    offset: int
-    cells: bytes
-    flags: int = 0
-    version: int = 1
 
 
 def _size_cells(below_4g: int, above_4g: int) -> dict[int, int]:
@@ -162,12 +144,6 @@ class CmosRtc:
     def _host_seconds(self) -> int:
         return int(self._clock() // 1)
 
-    def _now(self) -> datetime:
-        try:
-            return _EPOCH + timedelta(seconds=self._host_seconds() + self._offset)
-        except OverflowError:
-            return _LAST if self._offset > 0 else _FIRST
-
     def _encode(self, value: int) -> int:
         return value if self._cells[_B] & _B_BINARY else value // 10 << 4 | value % 10
 
@@ -179,7 +155,9 @@ class CmosRtc:
         return (byte >> 4) * 10 + (byte & 0x0F)
 
     def _latch(self) -> None:
-        now = self._now()
+        from vm_device._calendar import date_of  # noqa: PLC0415 - a start is 1 ms sooner without datetime
+
+        now = date_of(self._seconds())
         self._cells[_HOUR] = self._encode_hour(now.hour)
         date = (now.isoweekday() % 7 + 1, now.day, now.month, now.year % 100, now.year // 100)
         values = (now.second, now.minute, *date)
@@ -200,17 +178,19 @@ class CmosRtc:
         return hour % 12 + (12 if byte & 0x80 else 0)
 
     def _adopt(self) -> None:
+        from vm_device._calendar import seconds_of  # noqa: PLC0415 - as above
+
         cells = self._cells
         try:
             year = self._decode(cells[_CENTURY]) * 100 + self._decode(cells[_YEAR])
-            day = (self._decode(cells[_MONTH]), self._decode(cells[_MDAY]))
+            day = (year, self._decode(cells[_MONTH]), self._decode(cells[_MDAY]))
             clock = (self._decode_hour(cells[_HOUR]), self._decode(cells[_MIN]), self._decode(cells[_SEC]))
-            wanted = datetime(year, *day, *clock, tzinfo=UTC)
+            wanted = seconds_of(day, clock)
         except ValueError:
             return  # not a date yet, e.g. the day was written before the month
         # The weekday is derived from the date; hardware would count it separately, and no system relies on
         # that.
-        self._offset = (wanted - _EPOCH) // timedelta(seconds=1) - self._host_seconds()
+        self._offset = wanted - self._host_seconds()
         self._seen = self._seconds()
 
     # -- flags and interrupts
@@ -272,8 +252,10 @@ class CmosRtc:
 
     # -- state and description
 
-    def state(self) -> CmosState:
+    def state(self) -> "CmosState":
         """Return the saved state; guest time goes on relative to the host clock of whoever restores it."""
+        from vm_device._states import CmosState  # noqa: PLC0415 - few machines are saved
+
         with self._lock:
             self._pass_time()
             return CmosState(self._index, self._offset, bytes(self._cells), self._flags)
@@ -281,7 +263,7 @@ class CmosRtc:
     @classmethod
     def from_state(
         cls,
-        state: CmosState,
+        state: "CmosState",
         clock: Callable[[], float] = time.time,
         *,
         interrupt: Interrupt | None = None,

@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-import attrs
-
 from vm_device._errors import ClosedError
 from vm_device._eventfd import EventFd
 from vm_device._threads import start_masked
@@ -31,12 +29,14 @@ class HasFileno(Protocol):
 FileLike = int | HasFileno
 
 
-@attrs.define(eq=False)
 class _Watch:
-    fd: int
-    callback: Callable[[int], object]
-    active: bool = True
-    failures: int = 0
+    __slots__ = ("active", "callback", "failures", "fd")
+
+    def __init__(self, fd: int, callback: Callable[[int], object]) -> None:
+        self.fd = fd
+        self.callback = callback
+        self.active = True
+        self.failures = 0
 
 
 def _log_error(error: Exception, source: str) -> None:

@@ -3,13 +3,14 @@
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import Final
-
-import attrs
+from typing import TYPE_CHECKING, Final
 
 from vm_device._errors import SavedStateError
 from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
+
+if TYPE_CHECKING:
+    from vm_device._states import I8042State
 
 _STATUS_OUTPUT_FULL: Final = 0x01
 _STATUS_IDLE: Final = 0x14  # self-test passed, keyboard not inhibited, input buffer empty
@@ -17,21 +18,6 @@ _CMD_READ_CONFIG, _CMD_WRITE_CONFIG, _CMD_SELF_TEST, _CMD_TEST_PORT1 = 0x20, 0x6
 _CMD_TEST_PORT2, _CMD_READ_OUTPUT, _CMD_WRITE_OUTPUT, _CMD_RESET = 0xA9, 0xD0, 0xD1, 0xFE
 _PORT_B_STUCK_LOW: Final = 0x01  # "clock line stuck low": no keyboard, no mouse
 _OUTPUT_PORT: Final = 0x03  # A20 open, reset line high
-
-
-@attrs.frozen
-class I8042State:
-    """Saved state of an I8042, version 1.
-
-    `config` is the configuration byte, `expecting` the command whose parameter comes next, or 0; `port_b` is
-    system control port B; `output` the bytes that the guest has not read yet, oldest first.
-    """
-
-    config: int
-    expecting: int
-    port_b: int
-    output: tuple[int, ...]
-    version: int = 1
 
 
 class I8042:
@@ -107,13 +93,15 @@ class I8042:
             self._output.append(answers[value])
         return False
 
-    def state(self) -> I8042State:
+    def state(self) -> "I8042State":
         """Return the saved state."""
+        from vm_device._states import I8042State  # noqa: PLC0415 - few machines are saved
+
         with self._lock:
             return I8042State(self._config, self._expecting, self._port_b, tuple(self._output))
 
     @classmethod
-    def from_state(cls, state: I8042State, on_reset: Callable[[], object]) -> "I8042":
+    def from_state(cls, state: "I8042State", on_reset: Callable[[], object]) -> "I8042":
         """Rebuild the controller.
 
         Raises:

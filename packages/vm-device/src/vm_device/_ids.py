@@ -2,6 +2,7 @@
 
 import heapq
 import threading
+from typing import TYPE_CHECKING
 
 import attrs
 
@@ -9,15 +10,8 @@ from vm_device._alloc import AddressAllocator
 from vm_device._errors import AllocationError, ExhaustedError, NotAllocatedError
 from vm_device._saved_state import check_saved
 
-
-@attrs.frozen
-class IdAllocatorState:
-    """Saved state of an IdAllocator of `first` … `last`, version 1; `allocated`: (id, owner), ascending."""
-
-    first: int
-    last: int
-    allocated: tuple[tuple[int, str], ...]
-    version: int = 1
+if TYPE_CHECKING:
+    from vm_device._states import IdAllocatorState
 
 
 class IdAllocator:
@@ -107,13 +101,15 @@ class IdAllocator:
         """How many ids are left."""
         return self.last - self.first + 1 - len(self._owners)
 
-    def state(self) -> IdAllocatorState:
+    def state(self) -> "IdAllocatorState":
         """Return the saved state."""
+        from vm_device._states import IdAllocatorState  # noqa: PLC0415 - few machines are saved
+
         with self._lock:
             return IdAllocatorState(self.first, self.last, tuple(sorted(self._owners.items())))
 
     @classmethod
-    def from_state(cls, state: IdAllocatorState) -> "IdAllocator":
+    def from_state(cls, state: "IdAllocatorState") -> "IdAllocator":
         """Rebuild an allocator.
 
         Raises:

@@ -2,13 +2,16 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from vm_device._interrupt import Interrupt
-from vm_device._serial_state import FIFO_SIZE, RESET, SerialState, check_state
 from vm_device._serial_tx import Transmitter, Writer
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec, Trigger
 
+if TYPE_CHECKING:
+    from vm_device._serial_state import SerialState
+
+FIFO_SIZE: Final = 16
 _TRIGGER_LEVELS: Final = (1, 4, 8, 14)
 
 # Interrupt enable register, and the matching bits of the pending mask (CTI is the FIFO's character timeout).
@@ -76,14 +79,19 @@ class Serial16550(Transmitter):
         self.on_rx_space = on_rx_space
         self._refused = False
         self._last_pending = 0
-        self._load(RESET)
+        # As a reset leaves them, but for the divisor of 9600 baud and 8N1, which firmware would have set.
+        self._divisor, self._ier, self._fcr, self._lcr = 12, 0, 0, 0x03
+        self._mcr, self._scr = 0x08, 0
+        self._errors = self._msr_delta = 0
+        self._thre_pending = False
+        self._rx: deque[int] = deque()
 
-    def _load(self, state: SerialState) -> None:
+    def _load(self, state: "SerialState") -> None:
         self._divisor, self._ier, self._fcr, self._lcr = state.divisor, state.ier, state.fcr, state.lcr
         self._mcr, self._scr = state.mcr, state.scr
         self._errors, self._msr_delta = state.lsr_errors, state.msr_delta
         self._thre_pending = state.thre_pending
-        self._rx: deque[int] = deque(state.rx)
+        self._rx = deque(state.rx)
 
     # -- the bus side
 
@@ -306,8 +314,10 @@ class Serial16550(Transmitter):
 
     # -- state and description
 
-    def state(self) -> SerialState:
+    def state(self) -> "SerialState":
         """Return the saved state; collected output is flushed first."""
+        from vm_device._serial_state import SerialState  # noqa: PLC0415 - few machines are saved
+
         with self._lock:
             self.flush()
             return SerialState(
@@ -326,7 +336,7 @@ class Serial16550(Transmitter):
     @classmethod
     def from_state(
         cls,
-        state: SerialState,
+        state: "SerialState",
         out: Callable[[bytes], object] | Writer,
         interrupt: Interrupt,
         *,
@@ -339,6 +349,8 @@ class Serial16550(Transmitter):
         Raises:
             SavedStateError: unknown version or impossible register values.
         """
+        from vm_device._serial_state import check_state  # noqa: PLC0415 - few machines are saved
+
         check_state(state)
         serial = cls(out, interrupt, trigger=trigger, on_rx_space=on_rx_space, defer=defer)
         with serial._lock:

@@ -1,13 +1,10 @@
 """The saved state of a UART and its validation."""
 
-from typing import Final
-
 import attrs
 
 from vm_device._errors import SavedStateError
 from vm_device._saved_state import check_saved
-
-FIFO_SIZE: Final = 16
+from vm_device._serial import FIFO_SIZE
 
 
 @attrs.frozen
@@ -31,9 +28,6 @@ class SerialState:
     thre_pending: bool
     rx: tuple[int, ...]
     version: int = 1
-
-
-RESET: Final = SerialState(12, 0, 0, 0x03, 0x08, 0, 0, 0, False, ())
 
 
 def check_state(state: SerialState) -> None:
