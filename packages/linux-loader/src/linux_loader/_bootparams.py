@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
+from typing import NamedTuple
 
-from attrs import frozen
-
-from linux_loader._bzimage import HEADER_OFFSET
 from linux_loader._e820 import E820_MAX_ENTRIES, E820Entry
 from linux_loader._ranges import GuestRange
 
 ZERO_PAGE_SIZE = 4096
+HEADER_OFFSET = 0x1F1  # of the setup header, in a bzImage as in the zero page
 SETUP_E820_EXT = 1
 SETUP_RNG_SEED = 9
 
@@ -31,8 +30,7 @@ _LOADED_HIGH = 1
 _PROTOCOL = 0x020F
 
 
-@frozen
-class BootInfo:
+class BootInfo(NamedTuple):
     """What both boot protocols tell the kernel.
 
     Attributes:

@@ -6,13 +6,12 @@ import struct
 
 from attrs import frozen
 
+from linux_loader._bootparams import HEADER_OFFSET
 from linux_loader._errors import MalformedImageError, TruncatedImageError, UnsupportedProtocolError
+from linux_loader._formats import BZIMAGE_MAGIC_OFFSET
 from linux_loader._ranges import align_up
 from linux_loader._source import Source
 
-HEADER_OFFSET = 0x1F1
-MAGIC_OFFSET = 0x202
-MAGIC = b"HdrS"
 ENTRY64_OFFSET = 0x200
 SECTOR = 512
 
@@ -78,15 +77,10 @@ class SetupHeader:
     payload_length: int
 
 
-def is_bzimage(source: Source) -> bool:
-    """Tell whether the file carries the setup header's magic number."""
-    return bytes(source.view[MAGIC_OFFSET : MAGIC_OFFSET + 4]) == MAGIC
-
-
 def _raw_header(source: Source) -> bytes:
     """The header bytes that exist in this version; the jump at 0x200 spans exactly to its end."""
     length = source.slice(_JUMP_LENGTH_OFFSET, 1, "bzImage setup header")[0]
-    end = min(MAGIC_OFFSET + length, _HEADER_MAX_END)
+    end = min(BZIMAGE_MAGIC_OFFSET + length, _HEADER_MAX_END)
     return bytes(source.slice(HEADER_OFFSET, end - HEADER_OFFSET, "bzImage setup header"))
 
 

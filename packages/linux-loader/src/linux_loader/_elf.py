@@ -8,8 +8,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import NamedTuple
 
-from attrs import field, frozen
+from attrs import frozen
 
 from linux_loader._errors import (
     ForeignArchitectureError,
@@ -19,8 +20,6 @@ from linux_loader._errors import (
 )
 from linux_loader._ranges import ADDRESS_SPACE, GuestRange, align_up
 from linux_loader._source import Source
-
-ELF_MAGIC = b"\x7fELF"
 
 _EM_386 = 3
 _EM_X86_64 = 62
@@ -90,14 +89,13 @@ class ElfInfo:
         return GuestRange(base, self.segments[-1].memory.end - base)
 
 
-@frozen
-class _ProgramHeader:
+class _ProgramHeader(NamedTuple):
     kind: int
     offset: int
     paddr: int
     file_size: int
     mem_size: int
-    align: int = field(default=4)
+    align: int = 4
 
 
 def _check_identity(ident: memoryview) -> bool:

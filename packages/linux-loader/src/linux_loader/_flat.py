@@ -14,12 +14,10 @@ from attrs import frozen
 
 from linux_loader._compression import Compression, decompress_chunks, detect_compression
 from linux_loader._errors import DecompressionError, MalformedImageError
+from linux_loader._formats import ARM64_MAGIC, RISCV_MAGIC, flat_magic
 from linux_loader._source import Source
 
 HEADER_SIZE = 64
-ARM64_MAGIC = b"ARM\x64"
-RISCV_MAGIC = b"RSC\x05"
-MAGIC_OFFSET = 0x38
 
 _FIELDS = struct.Struct("<8xQQQ")  # text_offset, image_size, flags
 _ZBOOT = struct.Struct("<2s2x4sII8x32s")
@@ -73,11 +71,6 @@ _KINDS: MappingProxyType[bytes, Callable[[int, int, int], ImageHeader]] = Mappin
 )
 
 
-def is_flat(source: Source) -> bool:
-    """Tell whether the file has the magic number of an Image."""
-    return bytes(source.view[MAGIC_OFFSET : MAGIC_OFFSET + 4]) in _KINDS
-
-
 def parse_flat(source: Source) -> ImageHeader:
     """Check the header of a file for which :func:`is_flat` is true.
 
@@ -87,17 +80,12 @@ def parse_flat(source: Source) -> ImageHeader:
     """
     source.slice(0, HEADER_SIZE, "Image header")
     text_offset, image_size, flags = source.unpack(_FIELDS, 0, "Image header")
-    header = _KINDS[bytes(source.view[MAGIC_OFFSET : MAGIC_OFFSET + 4])](text_offset, image_size, flags)
+    header = _KINDS[flat_magic(source)](text_offset, image_size, flags)
     for field, value, unit in (("text_offset", header.text_offset, 4096), ("image_size", image_size, 1)):
         if value % unit or value >= 1 << 48:
             rule = f"must be a multiple of {unit} below 2^48"
             raise MalformedImageError("Image header", field=field, value=value, rule=rule)
     return header
-
-
-def is_zboot(source: Source) -> bool:
-    """Tell whether the file is an EFI program around a packed Image."""
-    return bytes(source.view[:2]) == b"MZ" and bytes(source.view[4:8]) == b"zimg"
 
 
 def unpack_zboot(source: Source, limit: int) -> bytearray:

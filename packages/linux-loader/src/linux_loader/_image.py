@@ -6,11 +6,9 @@ import contextlib
 import os
 import struct
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from linux_loader._bzimage import SetupHeader, is_bzimage, parse_setup_header
 from linux_loader._compression import DEFAULT_LIMIT, Compression, decompress_chunks, detect_compression
-from linux_loader._elf import ELF_MAGIC, ElfInfo, parse_elf
 from linux_loader._errors import (
     DecompressionError,
     ForeignArchitectureError,
@@ -19,8 +17,13 @@ from linux_loader._errors import (
     TruncatedImageError,
     UnknownFormatError,
 )
-from linux_loader._flat import ImageHeader, is_flat, is_zboot, parse_flat, unpack_zboot
+from linux_loader._formats import is_bzimage, is_elf, is_flat, is_zboot
 from linux_loader._source import Source
+
+if TYPE_CHECKING:
+    from linux_loader._bzimage import SetupHeader
+    from linux_loader._elf import ElfInfo
+    from linux_loader._flat import ImageHeader
 
 _PLAIN_BOOT_HINT = "give a Linux vmlinux (ELF), bzImage or Image"
 
@@ -63,7 +66,7 @@ def _payload_size(payload: memoryview, kind: Compression) -> int:
 def _unpack_whole(source: Source, limit: int) -> bytearray | None:
     """What a file compressed as a whole, or an EFI zboot file, holds; None when it is neither."""
     if is_zboot(source):
-        return unpack_zboot(source, limit)
+        return _unpack_zboot(source, limit)
     kind = detect_compression(source.view[:16])
     if kind is None or kind is Compression.NONE:
         return None
@@ -72,7 +75,13 @@ def _unpack_whole(source: Source, limit: int) -> bytearray | None:
         unpacked += chunk
     # A packed zboot file is what some build systems ship.
     inner = Source(unpacked, source.name)
-    return unpack_zboot(inner, limit) if is_zboot(inner) else unpacked
+    return _unpack_zboot(inner, limit) if is_zboot(inner) else unpacked
+
+
+def _unpack_zboot(source: Source, limit: int) -> bytearray:
+    from linux_loader._flat import unpack_zboot  # noqa: PLC0415
+
+    return unpack_zboot(source, limit)
 
 
 class KernelImage:
@@ -91,11 +100,18 @@ class KernelImage:
         self.elf: ElfInfo | None = None
         self.bzimage: SetupHeader | None = None
         self.flat: ImageHeader | None = None
-        if bytes(source.view[:4]) == ELF_MAGIC:
+        # One format's code is all that one kernel needs.
+        if is_elf(source):
+            from linux_loader._elf import parse_elf  # noqa: PLC0415
+
             self.elf = parse_elf(source)
         elif is_bzimage(source):
+            from linux_loader._bzimage import parse_setup_header  # noqa: PLC0415
+
             self.bzimage = parse_setup_header(source)
         elif is_flat(source):
+            from linux_loader._flat import parse_flat  # noqa: PLC0415
+
             self.flat = parse_flat(source)
         else:
             _refuse_foreign(source)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import frozen
 
@@ -13,7 +13,6 @@ from linux_loader import _plan, _tables
 from linux_loader._bootparams import BootInfo, setup_data
 from linux_loader._cmdline import Cmdline
 from linux_loader._e820 import E820_MAX_ENTRIES, E820Entry, build_memory_map
-from linux_loader._elf import check_elf_entry
 from linux_loader._entry import EntryState, linux32_entry, linux64_entry, pvh_entry
 from linux_loader._errors import CmdlineTooLongError, ConfigurationError, ImageError
 from linux_loader._image import KernelImage
@@ -155,6 +154,8 @@ def _place_kernel(image: KernelImage, protocol: BootProtocol, ram: Ram) -> Place
     if protocol is BootProtocol.PVH:
         assert image.elf.pvh_entry is not None
         return place_elf(image.elf, ram, image.elf.pvh_entry)
+    from linux_loader._elf import check_elf_entry  # noqa: PLC0415 - a bzImage needs none of it
+
     check_elf_entry(image.elf)
     return place_elf(image.elf, ram, image.elf.entry)
 
@@ -168,8 +169,7 @@ def _place_initrd(
     return place_initrd(len(view), ram, placed, addr_max=addr_max)
 
 
-@frozen
-class _Request:
+class _Request(NamedTuple):
     """The arguments of :func:`load` that are neither memory nor file."""
 
     protocol: BootProtocol

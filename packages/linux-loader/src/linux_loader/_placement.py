@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, NamedTuple
 
-from attrs import frozen
-
-from linux_loader._bzimage import ENTRY64_OFFSET, SetupHeader, check_entry64
 from linux_loader._e820 import E820Entry, E820Type
-from linux_loader._elf import ElfInfo
 from linux_loader._errors import ConfigurationError, PlacementError
 from linux_loader._ranges import ADDRESS_SPACE, GuestRange, gaps, highest_fit, lowest_fit
 from linux_loader.arch.x86_64 import FOUR_GIB, HIGH_RAM_START
+
+if TYPE_CHECKING:
+    from linux_loader._bzimage import SetupHeader
+    from linux_loader._elf import ElfInfo
 
 _PAGE = 4096
 _MIB = 1 << 20
 
 
-@frozen
-class PlacedKernel:
+class PlacedKernel(NamedTuple):
     """Where the kernel goes.
 
     Attributes:
@@ -32,8 +32,7 @@ class PlacedKernel:
     entry: int
 
 
-@frozen
-class Ram:
+class Ram(NamedTuple):
     """Guest RAM and what in it is taken.
 
     Attributes:
@@ -120,6 +119,8 @@ def _relocate(header: SetupHeader, size: int, ram: Ram) -> int:
 
 def place_bzimage(header: SetupHeader, ram: Ram, *, entry64: bool = True) -> PlacedKernel:
     """Choose a load address with init_size bytes of free RAM from where the kernel will run (boot.rst)."""
+    from linux_loader._bzimage import ENTRY64_OFFSET, check_entry64  # noqa: PLC0415 - an ELF kernel needs none of it
+
     if entry64:
         check_entry64(header)
     size = max(header.init_size, header.code_size)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
-from typing import TYPE_CHECKING
-
-from attrs import frozen
+from typing import TYPE_CHECKING, NamedTuple
 
 from linux_loader._errors import PlacementError
 from linux_loader._ranges import GuestRange
@@ -18,8 +16,7 @@ if TYPE_CHECKING:
 _ZEROS = bytes(1 << 20)
 
 
-@frozen
-class Write:
+class Write(NamedTuple):
     """One range of guest memory and its new contents: ``data``, or zeros when it is None."""
 
     what: str
