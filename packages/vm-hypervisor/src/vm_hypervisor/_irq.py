@@ -3,8 +3,7 @@
 import threading
 from collections.abc import Iterable, Mapping
 
-from kvm_ioctls import IrqchipRoute, VmFd
-from kvm_ioctls import MsiRoute as MsiEntry
+import kvm_ioctls as kvm
 from vm_device import EventFd, IdAllocator, Interrupt
 
 from vm_hypervisor._errors import RouteError
@@ -15,19 +14,19 @@ _PIC_PINS = 8
 _PIC_MASTER, _PIC_SLAVE, _IO_APIC = 0, 1, 2
 
 
-def legacy_routes() -> tuple[IrqchipRoute, ...]:
+def legacy_routes() -> "tuple[kvm.IrqchipRoute, ...]":
     """Return KVM's own default: every GSI to its I/O APIC pin, the first 16 to the PICs as well."""
     pics = (
-        IrqchipRoute(gsi, _PIC_MASTER if gsi < _PIC_PINS else _PIC_SLAVE, gsi % _PIC_PINS)
+        kvm.IrqchipRoute(gsi, _PIC_MASTER if gsi < _PIC_PINS else _PIC_SLAVE, gsi % _PIC_PINS)
         for gsi in range(2 * _PIC_PINS)
     )
-    return (*pics, *(IrqchipRoute(pin, _IO_APIC, pin) for pin in range(IO_APIC_PINS)))
+    return (*pics, *(kvm.IrqchipRoute(pin, _IO_APIC, pin) for pin in range(IO_APIC_PINS)))
 
 
 class IrqLine:
     """One GSI as a device sees it: an irqfd for edges, the line's level for the rest."""
 
-    def __init__(self, vm: VmFd, gsi: int, line: int | None = None) -> None:
+    def __init__(self, vm: kvm.VmFd, gsi: int, line: int | None = None) -> None:
         """Register an eventfd of its own for `gsi`, which KVM_IRQ_LINE knows as `line`."""
         self._vm, self.gsi = vm, gsi
         self._line = gsi if line is None else line
@@ -61,7 +60,7 @@ class GsiRoutes:
     """The routing table: KVM replaces it whole, so one owner keeps every entry."""
 
     def __init__(
-        self, vm: VmFd, fixed: Iterable[IrqchipRoute] | None = None, *, pins: int = IO_APIC_PINS
+        self, vm: kvm.VmFd, fixed: "Iterable[kvm.IrqchipRoute] | None" = None, *, pins: int = IO_APIC_PINS
     ) -> None:
         """Start from the routes that `vm` has already: the `fixed` ones, by default the legacy routes.
 
@@ -69,8 +68,8 @@ class GsiRoutes:
         """
         self._vm = vm
         self._lock = threading.Lock()
-        self._fixed = legacy_routes() if fixed is None else tuple(fixed)
-        self._messages: dict[int, MsiEntry] = {}
+        self._fixed = None if fixed is None else tuple(fixed)
+        self._messages: dict[int, kvm.MsiRoute] = {}
         self._pins = pins
         self._gsis = IdAllocator(pins, _LAST_GSI)
 
@@ -99,9 +98,9 @@ class GsiRoutes:
         ):
             if not 0 <= value < 1 << bits:
                 raise RouteError(f"message {name} {value:#x} of GSI {gsi} does not fit {bits} bits")
-        self.change({gsi: MsiEntry(gsi, address, data, devid)})
+        self.change({gsi: kvm.MsiRoute(gsi, address, data, devid)})
 
-    def change(self, entries: Mapping[int, MsiEntry | None]) -> None:
+    def change(self, entries: "Mapping[int, kvm.MsiRoute | None]") -> None:
         """Replace the entries of some GSIs, None for no message, all of them at once."""
         with self._lock:
             merged = {**self._messages, **entries}
@@ -112,16 +111,17 @@ class GsiRoutes:
         self.change({gsi: None})
         self._gsis.free(gsi)
 
-    def _replace(self, messages: dict[int, MsiEntry]) -> None:
+    def _replace(self, messages: "dict[int, kvm.MsiRoute]") -> None:
         if messages != self._messages:
-            self._vm.set_gsi_routing((*self._fixed, *messages.values()))
+            fixed = legacy_routes() if self._fixed is None else self._fixed
+            self._vm.set_gsi_routing((*fixed, *messages.values()))
             self._messages = messages
 
 
 class KvmMsiRoute:
     """One message-signalled interrupt behind an irqfd."""
 
-    def __init__(self, vm: VmFd, routes: GsiRoutes, devid: int | None = None) -> None:
+    def __init__(self, vm: kvm.VmFd, routes: GsiRoutes, devid: int | None = None) -> None:
         """Take a GSI; nothing is delivered before `set_message`."""
         self._routes, self._devid = routes, devid
         self._gsi = routes.allocate()

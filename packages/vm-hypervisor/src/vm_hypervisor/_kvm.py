@@ -1,21 +1,25 @@
 """The KVM backend, x86-64."""
 
 from collections.abc import Iterable, Sequence
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import attrs
 import kvm_ioctls as kvm
-from vm_device import Interrupt, IoApic
+from vm_device import Interrupt
 
 from vm_hypervisor._errors import UnsupportedFeatureError
 from vm_hypervisor._irq import GsiRoutes, IrqLine
 from vm_hypervisor._kvm_core import KvmHypervisorCore, KvmVcpuCore, KvmVmCore
 from vm_hypervisor._kvm_values import cpuid_entry, kvm_segment, kvm_table, neutral_leaf
 from vm_hypervisor._protocols import Irqchip
-from vm_hypervisor._split import SplitLine, SplitLines
 from vm_hypervisor.arch import x86_64
 from vm_hypervisor.arch._x86_64_state import EntryState
 from vm_hypervisor.cpuid import CpuidLeaf, CpuTable
+
+if TYPE_CHECKING:
+    import vm_device
+
+    from vm_hypervisor._split import SplitLine, SplitLines
 
 _EOI: Final = int(kvm.ExitReason.IOAPIC_EOI)
 _TSC_DEADLINE: Final = 1 << 24  # CPUID.1:ECX
@@ -85,11 +89,11 @@ class KvmVm(KvmVmCore):
             raise
         split = irqchip is Irqchip.SPLIT
         super().__init__(vm, GsiRoutes(vm, () if split else None))
-        self._split = SplitLines(vm, self._routes) if split else None
+        self._split = _split_lines(vm, self._routes) if split else None
         self._lines: dict[int, IrqLine | SplitLine] = {}
 
     @property
-    def ioapic(self) -> IoApic | None:
+    def ioapic(self) -> "vm_device.IoApic | None":
         """The I/O APIC of a split irqchip, to be put on the MMIO bus; None when it is in the kernel."""
         return None if self._split is None else self._split.ioapic
 
@@ -178,6 +182,12 @@ class KvmVcpu(KvmVcpuCore):
             value = int.from_bytes(lapic[offset : offset + 4], "little") & ~0x700 | wiring
             lapic[offset : offset + 4] = value.to_bytes(4, "little")
         self._fd.set_lapic(bytes(lapic))
+
+
+def _split_lines(vm: kvm.VmFd, routes: GsiRoutes) -> "SplitLines":
+    from vm_hypervisor._split import SplitLines  # noqa: PLC0415 - few machines have their I/O APIC here
+
+    return SplitLines(vm, routes)
 
 
 def _split_irqchip(vm: kvm.VmFd) -> None:

@@ -7,19 +7,14 @@ from typing import Final, Self
 import kvm_ioctls as kvm
 from vm_device.platform import AddressRange, AddressSpace
 
-from vm_hypervisor import _exits as exits
+import vm_hypervisor  # whose names load when they are used
 from vm_hypervisor._errors import HypervisorUnavailableError, SlotError, UnsupportedFeatureError
 from vm_hypervisor._irq import GsiRoutes, KvmMsiRoute
-from vm_hypervisor._kvm_values import failure_reason, kvm_native_range
+from vm_hypervisor._kvm_values import kvm_native_range
 from vm_hypervisor._protocols import MsiRoute, NativeAnswer, VmOps
 
 _ACCESSES: Final = frozenset((int(kvm.ExitReason.IO), int(kvm.ExitReason.MMIO)))
 _WHOLE: Final = frozenset((1, 2, 4, 8))  # access sizes that a bus takes in one piece
-_EVENTS: Final = {
-    1: exits.SystemEventKind.SHUTDOWN,
-    2: exits.SystemEventKind.RESET,
-    3: exits.SystemEventKind.CRASH,
-}
 
 
 class KvmHypervisorCore:
@@ -156,7 +151,7 @@ class KvmVcpuCore:
         """The KVM object, for what is KVM's alone (statistics, saved state)."""
         return self._fd
 
-    def run(self, ops: VmOps | None = None) -> exits.Exit:
+    def run(self, ops: VmOps | None = None) -> "vm_hypervisor.Exit":
         """Run until the caller must see something; see `Vcpu.run`."""
         run, vm, head = self._fd.run_raw, self._vm, self._io.head
         while True:
@@ -169,7 +164,7 @@ class KvmVcpuCore:
                 else:
                     self._serve(ops)
             elif reason == kvm.ExitReason.INTR:
-                return exits.Kicked()
+                return vm_hypervisor.Kicked()
             elif not self._answered(reason):
                 return self._exit()
 
@@ -202,30 +197,10 @@ class KvmVcpuCore:
             answer = (load(place, width) & mask for place in places)
             self._fd.set_io_result(b"".join(value.to_bytes(width, "little") for value in answer))
 
-    def _exit(self) -> exits.Exit:  # noqa: PLR0911 - one arm an exit
-        match self._io.exit():
-            case kvm.IoIn(port, size, count):
-                return exits.PioRead(port, size, count)
-            case kvm.IoOut(port, size, _, data):
-                return exits.PioWrite(port, size, data)
-            case kvm.MmioRead(addr, size):
-                return exits.MmioRead(addr, size)
-            case kvm.MmioWrite(addr, _, data):
-                return exits.MmioWrite(addr, data)
-            case kvm.Hlt():
-                return exits.Halt()
-            case kvm.Shutdown():
-                return exits.Shutdown()
-            case kvm.SystemEvent(code, _):
-                return exits.SystemEvent(_EVENTS.get(code, exits.SystemEventKind.OTHER), code)
-            case kvm.IoapicEoi(vector):
-                return exits.IoapicEoi(vector)
-            case kvm.Intr():
-                return exits.Kicked()
-            case kvm.Debug() as stop:
-                return exits.DebugStop(stop.pc)
-            case other:
-                return exits.Failure(failure_reason(other))
+    def _exit(self) -> "vm_hypervisor.Exit":
+        from vm_hypervisor._kvm_exits import neutral  # noqa: PLC0415 - what a vCPU ends with, not what it lives on
+
+        return neutral(self._io.exit())
 
     def reply(self, data: bytes) -> None:
         """Answer the last read."""
@@ -235,7 +210,7 @@ class KvmVcpuCore:
         """Make `run` return `Kicked`."""
         self._fd.kick()
 
-    def stats(self) -> kvm.RunStats:
+    def stats(self) -> "kvm.RunStats":
         """Return the counters of exits; from any thread, a moment old while it runs."""
         return self._fd.stats()
 

@@ -49,14 +49,3 @@ def kvm_native_range(answer: NativeAnswer) -> kvm.NativeRange:
         read=None if answer.read is None else kvm.Constant(answer.read),
         write=kvm.Drop() if answer.drop_writes else None,
     )
-
-
-def failure_reason(exit_: "kvm.Exit") -> str:
-    """Say in words why KVM cannot go on."""
-    match exit_:
-        case kvm.FailEntry(reason, cpu):
-            return f"the processor refused to enter the guest (hardware reason {reason:#x} on host CPU {cpu})"
-        case kvm.InternalError(suberror, data, insn):
-            words = " ".join(f"{word:#x}" for word in data)
-            return f"KVM internal error {suberror} (data {words}; instruction {insn.hex(' ') or 'unknown'})"
-    return f"unexpected exit {exit_!r}"

@@ -6,13 +6,14 @@ integers for guest addresses and sizes: value objects stay on the outside of the
 
 import enum
 from collections.abc import Sequence
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import attrs
 from vm_device import Interrupt
 from vm_device.platform import AddressRange
 
-from vm_hypervisor._exits import Exit
+if TYPE_CHECKING:
+    import vm_hypervisor
 
 
 class Irqchip(enum.Enum):
@@ -69,7 +70,7 @@ class Vcpu(Protocol):
         """Position of the vCPU in its VM, from 0."""
         ...
 
-    def run(self, ops: VmOps | None = None) -> Exit:
+    def run(self, ops: VmOps | None = None) -> "vm_hypervisor.Exit":
         """Run the guest until something happens that the caller must see.
 
         Args:

@@ -17,8 +17,8 @@ from pathlib import Path
 import attrs
 from vm_device import start_masked
 
+import vm_hypervisor  # whose names load when they are used
 from vm_hypervisor._errors import VcpuStateError
-from vm_hypervisor._exits import DebugStop, Exit, Kicked
 from vm_hypervisor._protocols import Vcpu, VmOps
 
 
@@ -41,7 +41,7 @@ class VcpuStop:
     """
 
     index: int
-    exit: Exit | None
+    exit: "vm_hypervisor.Exit | None"
     error: BaseException | None
 
 
@@ -196,7 +196,7 @@ class VcpuManager:
     def _thread(self, vcpu: Vcpu) -> None:
         # One place catches everything: an exception that only ended this thread would leave a
         # machine that looks alive with a CPU missing.
-        exit_: Exit | None = None
+        exit_: vm_hypervisor.Exit | None = None
         error: BaseException | None = None
         try:
             _show_name()
@@ -219,12 +219,12 @@ class VcpuManager:
             if self._first_run_ns is None:
                 self._first_run_ns = time.monotonic_ns()
 
-    def _run_until_stop(self, vcpu: Vcpu) -> Exit | None:
+    def _run_until_stop(self, vcpu: Vcpu) -> "vm_hypervisor.Exit | None":
         """Return the exit that ended the vCPU, or None when it was told to end."""
         run, ops = vcpu.run, self._ops(vcpu)
         while self._may_run():
             exit_ = run(ops)
-            if not isinstance(exit_, Kicked | DebugStop):
+            if not isinstance(exit_, vm_hypervisor.Kicked | vm_hypervisor.DebugStop):
                 return exit_
         return None
 

@@ -4,13 +4,14 @@ Source: Intel SDM volume 3A, AMD APM volume 2 (system registers).
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Final, Protocol
-
-from vm_device import IoApic
+from typing import TYPE_CHECKING, Final, Protocol
 
 from vm_hypervisor._protocols import Vcpu
 from vm_hypervisor.arch._x86_64_state import EntryState
 from vm_hypervisor.cpuid import CpuidLeaf, CpuTable, Topology, normalise
+
+if TYPE_CHECKING:
+    import vm_device
 
 __all__ = (
     "IDENTITY_MAP",
@@ -68,7 +69,7 @@ class X86Vm(Protocol):
         ...
 
     @property
-    def ioapic(self) -> IoApic | None:
+    def ioapic(self) -> "vm_device.IoApic | None":
         """The I/O APIC of a split irqchip, to be put on the MMIO bus; None when it is not the VMM's."""
         ...
 
