@@ -11,7 +11,6 @@ from vm_device import EventFd, EventManager
 from vmm_memory import GuestAddressSpace
 
 from virtio_devices._errors import TransportStateError
-from virtio_devices._rings import QueueTally
 from virtio_devices._server import (
     MAX_CHAINS,
     BatchHandler,
@@ -22,6 +21,7 @@ from virtio_devices._server import (
     QueueServer,
     QueueWork,
 )
+from virtio_devices._tally import QueueTally
 
 
 class Interrupts(Protocol):

@@ -5,9 +5,10 @@ its transport. On activation it gets a `DeviceContext` and says there who answer
 """
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
-from virtio_devices._context import DeviceContext
+if TYPE_CHECKING:
+    from virtio_devices._context import DeviceContext
 
 StateValue = int | str | bytes
 """What a device may put into its saved state under a name."""
@@ -48,7 +49,7 @@ class VirtioDevice(Protocol):
         """Store into the configuration space; what is not writable is ignored."""
         ...
 
-    def activate(self, context: DeviceContext) -> None:
+    def activate(self, context: "DeviceContext") -> None:
         """The driver is ready: register a handler for each queue with `context.serve_*`."""
         ...
 

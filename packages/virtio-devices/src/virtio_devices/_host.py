@@ -8,22 +8,29 @@ transport's locks.
 
 import threading
 from contextlib import suppress
-from typing import final
+from typing import TYPE_CHECKING, Final, final
 
-from virtio_queue import DriverError, Queue, VirtioQueueError, VirtQueue
 from vm_device import ClosedError, EventFd, EventManager
 from vmm_memory import GuestAddressSpace
 
-from virtio_devices._context import DeviceContext, Interrupts
 from virtio_devices._device import VirtioDevice
-from virtio_devices._errors import SavedStateError, TransportStateError
-from virtio_devices._host_state import HostState, QueueRegisters, check_host_state
+from virtio_devices._errors import TransportStateError
 from virtio_devices._log import LOGGER, GuestLog
-from virtio_devices._rings import QueueStats, QueueTally, RingOptions
+from virtio_devices._rings import RingOptions
 from virtio_devices._spec import Feature, Status
+
+# What only an active device needs loads when it is activated: a machine starts without it.
+if TYPE_CHECKING:
+    from virtio_queue import VirtQueue
+
+    from virtio_devices._context import DeviceContext, Interrupts
+    from virtio_devices._host_queues import HostQueues
+    from virtio_devices._host_state import HostState, QueueRegisters
+    from virtio_devices._tally import QueueStats
 
 _U32 = (1 << 32) - 1
 _U16 = (1 << 16) - 1
+_MAX_QUEUE_SIZE: Final = 1 << 15  # VIRTIO 1.2 sections 2.7 and 2.8
 # The driver sets these one after the other (VIRTIO 1.2 section 3.1.1); each needs all the ones before it.
 _STEPS = (Status.ACKNOWLEDGE, Status.DRIVER, Status.FEATURES_OK, Status.DRIVER_OK)
 
@@ -38,6 +45,9 @@ class DeviceHost:
         interrupts: how to interrupt the driver.
         loop: event loop to work on; None starts one of its own, with its own thread, at the first activation.
         rings: what the driver may negotiate about the rings.
+
+    Raises:
+        ValueError: a queue size is impossible.
     """
 
     def __init__(
@@ -45,18 +55,18 @@ class DeviceHost:
         device: VirtioDevice,
         *,
         memory: GuestAddressSpace,
-        interrupts: Interrupts,
+        interrupts: "Interrupts",
         loop: EventManager | None,
         rings: RingOptions,
     ) -> None:
+        if not all(0 < size <= _MAX_QUEUE_SIZE for size in device.queue_sizes):
+            raise ValueError(f"queue_sizes={device.queue_sizes}: each must be from 1 to {_MAX_QUEUE_SIZE}")
         self.device = device
         self.log = GuestLog(device.id)
-        self.queues: list[VirtQueue] = [Queue(size) for size in device.queue_sizes]
-        self.registers = [QueueRegisters(size) for size in device.queue_sizes]
         self.kicks = tuple(EventFd() for _ in device.queue_sizes)
         self.offered = device.features | Feature.VERSION_1 | rings.features
         self.driver_features = 0
-        self._tallies = [QueueTally() for _ in device.queue_sizes]
+        self._queues: HostQueues | None = None
         self._memory = memory
         self._interrupts = interrupts
         self._loop = loop
@@ -141,36 +151,39 @@ class DeviceHost:
             return False
         return not self._status & Status.DRIVER_OK or bool(self.driver_features & Feature.RING_RESET)
 
+    def _made(self) -> "HostQueues":
+        """The queues, made at the first look; not for `queue_stats`, which any thread may call."""
+        if self._queues is None:
+            from virtio_devices._host_queues import HostQueues  # noqa: PLC0415
+
+            self._queues = HostQueues(self.device.queue_sizes)
+        return self._queues
+
+    @property
+    def queues(self) -> "list[VirtQueue]":
+        """The rings."""
+        return self._made().rings
+
+    @property
+    def registers(self) -> "list[QueueRegisters]":
+        """What the driver wrote about each queue."""
+        return self._made().registers
+
     def set_queue_ready(self, index: int) -> None:
         """Check what the driver wrote about the queue and, if it is sound, let it be used."""
-        queue, registers = self.queues[index], self.registers[index]
-        if queue.ready:
+        if self.queues[index].ready:
             return
-        queue.reset()
-        try:
-            queue.packed = bool(self.driver_features & Feature.RING_PACKED)
-            queue.size = registers.size
-            queue.desc_table = registers.desc_table
-            queue.avail_ring = registers.avail_ring
-            queue.used_ring = registers.used_ring
-            queue.event_idx = bool(self.driver_features & Feature.EVENT_IDX)
-            queue.indirect = bool(self.driver_features & Feature.INDIRECT_DESC)
-            queue.ready = True
-            queue.check(self._memory.memory())
-        except DriverError as error:
-            queue.reset()
-            self.fail(f"queue {index}: {error}")
-            return
-        if self._context is not None:
+        wrong = self._made().set_up(index, self.driver_features, self._memory.memory())
+        if wrong is not None:
+            self.fail(f"queue {index}: {wrong}")
+        elif self._context is not None:
             self._context.start_queue(index)
 
     def stop_queue(self, index: int) -> None:
         """Stop using a queue and forget its ring (QueueReady = 0, or a queue reset); synchronous."""
         if self._context is not None:
             self._context.stop_queue(index)
-        self._tallies[index].retire(self.queues[index])
-        self.queues[index].reset()
-        self.registers[index] = QueueRegisters(self.device.queue_sizes[index])
+        self._made().forget(index)
 
     def kick(self, value: int) -> None:
         """The driver's notification, when it did not come through an ioeventfd; `value` as written."""
@@ -183,9 +196,13 @@ class DeviceHost:
         else:
             self.log.warning("notification for queue %d of %d ignored", index, len(self.kicks))
 
-    def queue_stats(self) -> tuple[QueueStats, ...]:
-        """What each queue did so far; those in work may be a moment ahead."""
-        return tuple(tally.stats(queue) for tally, queue in zip(self._tallies, self.queues, strict=True))
+    def queue_stats(self) -> "tuple[QueueStats, ...]":
+        """What each queue did so far; those in work may be a moment ahead. Any thread."""
+        if self._queues is not None:
+            return self._queues.stats()
+        from virtio_devices._tally import QueueStats  # noqa: PLC0415
+
+        return (QueueStats(0, 0, 0, 0, 0, 0, 0),) * len(self.device.queue_sizes)
 
     # Configuration space
 
@@ -233,14 +250,16 @@ class DeviceHost:
             self._loop.start()
         return self._loop
 
-    def _build_context(self) -> DeviceContext:
+    def _build_context(self) -> "DeviceContext":
+        from virtio_devices._context import DeviceContext  # noqa: PLC0415
+
         return DeviceContext(
             self.device.id,
             memory=self._memory,
             features=self.driver_features,
             queues=self.queues,
             kicks=self.kicks,
-            tallies=self._tallies,
+            tallies=self._made().tallies,
             interrupts=self._interrupts,
             config=self,
             loop=self._ensure_loop(),
@@ -283,10 +302,9 @@ class DeviceHost:
             self.device.reset()
         except Exception as error:  # noqa: BLE001 - the driver waits for status 0 and must get it
             LOGGER.error("%s: reset failed", self.device.id, exc_info=error)
-        for index, kick in enumerate(self.kicks):
-            self._tallies[index].retire(self.queues[index])
-            self.queues[index] = Queue(self.device.queue_sizes[index])
-            self.registers[index] = QueueRegisters(self.device.queue_sizes[index])
+        if self._queues is not None:
+            self._queues.forget_all()
+        for kick in self.kicks:
             kick.read()
         self.driver_features = 0
         self._status = 0
@@ -306,7 +324,7 @@ class DeviceHost:
         if self._context is not None:
             self._context.start()
 
-    def state(self) -> HostState:
+    def state(self) -> "HostState":
         """Everything needed to go on elsewhere.
 
         Raises:
@@ -314,6 +332,8 @@ class DeviceHost:
         """
         if self._context is not None and not self._paused:
             raise TransportStateError(self.device.id, "running", "save its state; call pause() first")
+        from virtio_devices._host_state import HostState  # noqa: PLC0415
+
         return HostState(
             device_id=self.device.device_id,
             status=int(self._status),
@@ -325,7 +345,7 @@ class DeviceHost:
             device=dict(self.device.state()),
         )
 
-    def restore(self, state: HostState) -> None:
+    def restore(self, state: "HostState") -> None:
         """Take over a saved state; the device stays paused until `resume`.
 
         Raises:
@@ -336,26 +356,22 @@ class DeviceHost:
             raise TransportStateError(
                 self.device.id, f"in status {self.status:#x}", "restore; reset it first"
             )
-        queues = self._check_state(state)
+        from virtio_devices._host_state import check_host_state  # noqa: PLC0415
+
+        check_host_state(
+            state, device_id=self.device.device_id, sizes=self.device.queue_sizes, offered=self.offered
+        )
+        queues = self._made()
+        rings = queues.saved_rings(state.queues)
         self._paused = True
         self.device.restore(state.device)
-        self.queues[:] = queues
-        self.registers[:] = [QueueRegisters(*values) for values in state.registers]
+        queues.take_over(rings, state.registers)
         self.driver_features = state.driver_features
         self._generation = state.config_generation
         self._status = state.status
         self._needs_reset = state.needs_reset
         if self._status & Status.DRIVER_OK:
             self._activate()
-
-    def _check_state(self, state: HostState) -> list[VirtQueue]:
-        check_host_state(
-            state, device_id=self.device.device_id, sizes=self.device.queue_sizes, offered=self.offered
-        )
-        try:
-            return [Queue.from_state(queue) for queue in state.queues]
-        except VirtioQueueError as error:
-            raise SavedStateError("queues", state.queues, "states that a queue accepts") from error
 
     def close(self) -> None:
         """Reset the device, release its resources and the kick fds; idempotent."""

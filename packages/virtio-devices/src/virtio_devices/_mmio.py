@@ -8,7 +8,7 @@ bus.
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import final
+from typing import TYPE_CHECKING, final
 
 import attrs
 from vm_device import EventManager, Interrupt
@@ -18,12 +18,16 @@ from vmm_memory import GuestAddressSpace
 from virtio_devices._device import VirtioDevice
 from virtio_devices._errors import SavedStateError
 from virtio_devices._host import DeviceHost
-from virtio_devices._host_state import HostState, QueueRegisters
 from virtio_devices._mmio_interrupts import MmioInterrupts
-from virtio_devices._rings import QueueStats, RingOptions
+from virtio_devices._rings import RingOptions
 from virtio_devices._spec import Feature, MmioRegister, Status
 
-__all__ = ("MmioState", "NotifyRange", "VirtioMmio")
+if TYPE_CHECKING:
+    from virtio_devices._host_state import QueueRegisters
+    from virtio_devices._mmio_state import MmioState
+    from virtio_devices._tally import QueueStats
+
+__all__ = ("NotifyRange", "VirtioMmio")
 
 MMIO_SIZE = 0x1000
 _MAGIC = 0x7472_6976  # "virt"
@@ -57,23 +61,6 @@ class NotifyRange:
     size: int
     datamatch: int
     fd: int
-
-
-@attrs.frozen(kw_only=True)
-class MmioState:
-    """Saved state of a virtio-mmio device, version 1.
-
-    Attributes:
-        version: layout of this class, 1.
-        host: what is independent of the transport.
-        selectors: device feature page, driver feature page, queue, shared memory region.
-        interrupt_status: bits not yet acknowledged.
-    """
-
-    host: HostState
-    selectors: tuple[int, int, int, int]
-    interrupt_status: int
-    version: int = 1
 
 
 @final
@@ -161,7 +148,7 @@ class VirtioMmio:
         """The device, which stays this transport's own: for its counters, not to be closed."""
         return self._host.device
 
-    def queue_stats(self) -> tuple[QueueStats, ...]:
+    def queue_stats(self) -> "tuple[QueueStats, ...]":
         """What each of the device's queues did so far; those in work may be a moment ahead."""
         return self._host.queue_stats()
 
@@ -275,7 +262,7 @@ class VirtioMmio:
     def _of_queue(self, get: Callable[[int], int]) -> int:
         return get(self._queue) if self._queue < len(self._host.queues) else 0
 
-    def _registers(self) -> QueueRegisters | None:
+    def _registers(self) -> "QueueRegisters | None":
         """The selected queue's registers if they may be written now."""
         host = self._host
         if self._queue >= len(host.queues) or not host.may_set_up_queues() or host.queues[self._queue].ready:
@@ -326,19 +313,21 @@ class VirtioMmio:
         with self._lock:
             self._host.resume()
 
-    def state(self) -> MmioState:
+    def state(self) -> "MmioState":
         """Everything needed to go on in another process.
 
         Raises:
             TransportStateError: the device is running; call `pause` first.
         """
+        from virtio_devices._mmio_state import MmioState  # noqa: PLC0415 - few machines are saved
+
         with self._lock:
             selectors = (self._device_page, self._driver_page, self._queue, self._shm)
             return MmioState(
                 host=self._host.state(), selectors=selectors, interrupt_status=int(self._interrupts.status)
             )
 
-    def restore(self, state: MmioState) -> None:
+    def restore(self, state: "MmioState") -> None:
         """Take over a saved state; the device is paused afterwards, call `resume`.
 
         Args:

@@ -4,17 +4,19 @@ import os
 import select
 import stat
 from collections.abc import Mapping
-from typing import final
+from typing import TYPE_CHECKING, final
 
-from virtio_queue import DescriptorChain
-from vmm_memory import GuestMemory
-
-from virtio_devices._context import DeviceContext
 from virtio_devices._device import StateValue
 from virtio_devices._errors import SourceError
 from virtio_devices._log import LOGGER
-from virtio_devices._server import QueueServer
 from virtio_devices._spec import DeviceId
+
+if TYPE_CHECKING:
+    from virtio_queue import DescriptorChain
+    from vmm_memory import GuestMemory
+
+    from virtio_devices._context import DeviceContext
+    from virtio_devices._server import QueueServer
 
 __all__ = ("EntropySource", "VirtioRng")
 
@@ -129,7 +131,7 @@ class VirtioRng:
     def write_config(self, offset: int, data: bytes) -> None:
         """Nothing to write."""
 
-    def activate(self, context: DeviceContext) -> None:
+    def activate(self, context: "DeviceContext") -> None:
         """Serve the request queue."""
         self._context = context
         self._server = context.serve_chains(0, self._fill, gate=self._have_bytes)
@@ -174,7 +176,7 @@ class VirtioRng:
             context.unwatch(fd)
             server.resume()
 
-    def _fill(self, memory: GuestMemory, chain: DescriptorChain) -> int:
+    def _fill(self, memory: "GuestMemory", chain: "DescriptorChain") -> int:
         done = 0
         for addr, length, writable in chain.segments:
             if not writable or done == len(self._pool):

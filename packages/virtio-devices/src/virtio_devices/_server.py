@@ -17,7 +17,7 @@ from vmm_memory import GuestAccessError, GuestAddressSpace, GuestMemory
 
 from virtio_devices._errors import RequestError
 from virtio_devices._log import LOGGER
-from virtio_devices._rings import QueueTally
+from virtio_devices._tally import QueueTally
 
 ChainHandler = Callable[[GuestMemory, DescriptorChain], int]
 BatchHandler = Callable[[GuestMemory, ChainBatch], bool]
