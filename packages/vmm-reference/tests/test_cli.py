@@ -13,7 +13,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 from vmm_reference import _cli, _host
-from vmm_reference._config import DISK_KEYS, BootProtocol
+from vmm_reference._config import BootProtocol
+from vmm_reference._config_keys import DISK_KEYS
 from vmm_reference._config_rings import RING_KEYS
 
 SLOW = "/dev/kvm runs ring 0 interpreted (320.0 ns per instruction)"

@@ -21,7 +21,7 @@ from vmm_reference import (
     _emulated,
 )
 from vmm_reference._cli import _parser, config_from
-from vmm_reference._config_net import NET_KEYS
+from vmm_reference._config_keys import NET_KEYS
 from vmm_reference._open_net import open_net
 
 MAC = bytes.fromhex("0250a4000001")

@@ -8,16 +8,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import vmm_reference  # whose names load when they are used
 from vmm_reference._arch import CONSOLE
 from vmm_reference._config import (
-    DISK_KEYS,
-    EVENT_MONITOR_KEYS,
     MEMORY_KEYS,
     PLATFORM_KEYS,
     RNG_KEYS,
     BootProtocol,
-    DiskConfig,
-    EventMonitorConfig,
     MemoryConfig,
     PlatformConfig,
     RngConfig,
@@ -25,7 +22,7 @@ from vmm_reference._config import (
     VmConfig,
 )
 from vmm_reference._config_cpus import CPUS_KEYS, CpusConfig
-from vmm_reference._config_net import NET_KEYS, NetConfig
+from vmm_reference._config_keys import DISK_KEYS, EVENT_MONITOR_KEYS, NET_KEYS
 from vmm_reference._errors import ConfigError, VmmError
 from vmm_reference._grammar import meant
 
@@ -59,11 +56,29 @@ def _one_line(text: str) -> str:
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in line)
 
 
+class _Help(argparse.HelpFormatter):
+    """As wide as the terminal; argparse, which makes one for each option, would import shutil to ask it."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=_columns() - 2)
+
+
+class _RawHelp(_Help, argparse.RawDescriptionHelpFormatter):
+    """With the lines of description and epilog as they are."""
+
+
+def _columns() -> int:
+    try:
+        return int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size().columns
+    except (OSError, ValueError):  # no terminal
+        return 80
+
+
 class _Parser(argparse.ArgumentParser):
     """Errors in one line with the cure, exit status 2, options never abbreviated."""
 
     def __init__(self, **options: Any) -> None:  # noqa: ANN401 - whatever argparse takes
-        super().__init__(allow_abbrev=False, **options)
+        super().__init__(allow_abbrev=False, **{"formatter_class": _Help, **options})
 
     def error(self, message: str) -> NoReturn:
         """End with one line and the status for wrong usage."""
@@ -113,7 +128,7 @@ def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help="boot a kernel",
         description="Boot a Linux kernel in a virtual machine of its own.",
         epilog=_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_RawHelp,
     )
     add = run.add_argument
     add("-V", "--version", action=_Version, nargs=0, help="show program's version number and exit")
@@ -184,7 +199,7 @@ def _add_cpuid(commands: "argparse._SubParsersAction[_Parser]") -> None:
         help="what guests see of this processor; compare two hosts",
         description="Print and compare what processors say of themselves: CPUID leaves and feature MSRs.",
         epilog=_CPUID_EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_RawHelp,
     )
     verbs = cpuid.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=_Parser)
     dump = verbs.add_parser("dump", help="print every leaf and MSR, to be kept or read by other programs")
@@ -269,12 +284,12 @@ def config_from(arguments: argparse.Namespace) -> VmConfig:
         boot_protocol=BootProtocol(arguments.boot_protocol),
         cpus=parse(CpusConfig.parse, arguments.cpus, CpusConfig()),
         memory=parse(MemoryConfig.parse, arguments.memory, MemoryConfig()),
-        disks=tuple(DiskConfig.parse(text) for text in arguments.disk),
-        nets=tuple(NetConfig.parse(text) for text in arguments.net),
+        disks=tuple(vmm_reference.DiskConfig.parse(text) for text in arguments.disk),
+        nets=tuple(vmm_reference.NetConfig.parse(text) for text in arguments.net),
         serial=SerialConfig.parse(arguments.serial),
         rng=parse(RngConfig.parse, arguments.rng, RngConfig()),
         platform=parse(PlatformConfig.parse, arguments.platform, PlatformConfig()),
-        event_monitor=None if monitor is None else EventMonitorConfig.parse(monitor),
+        event_monitor=None if monitor is None else vmm_reference.EventMonitorConfig.parse(monitor),
         trace=Path(arguments.trace) if arguments.trace else None,
     )
 
@@ -307,16 +322,6 @@ def _hold_standard_streams() -> None:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command `vmm` with `argv` (default: this process's) and return its exit status."""
-    # Imports and the machine's construction leave next to no garbage to collect; looking for it again and
-    # again is a twelfth of their time. On again when the guest starts.
-    gc.disable()
-    try:
-        return _main(argv)
-    finally:
-        gc.enable()
-
-
-def _main(argv: Sequence[str] | None) -> int:
     _hold_standard_streams()
     words = list(sys.argv[1:] if argv is None else argv)
     if words[:1] == ["testhost"]:

@@ -8,15 +8,21 @@ import enum
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import attrs
 
 from vmm_reference._arch import CONSOLE
 from vmm_reference._config_cpus import CpusConfig
-from vmm_reference._config_net import NetConfig
 from vmm_reference._config_rings import RING_KEYS, RingConfig
 from vmm_reference._errors import ConfigError
-from vmm_reference._grammar import Options, parse_count, parse_size, parse_toggle, parse_word
+from vmm_reference._grammar import Options, parse_size, parse_toggle, parse_word
+
+# What few machines have loads with the first of it.
+if TYPE_CHECKING:
+    from vmm_reference._config_disk import DiskConfig
+    from vmm_reference._config_events import EventMonitorConfig
+    from vmm_reference._config_net import NetConfig
 
 MIN_MEMORY = 16 << 20
 MAX_MEMORY = 1 << 44
@@ -31,20 +37,10 @@ MEMORY_KEYS = {
     "hugepages": "use 2 MiB pages of the host's pool",
     "prefault": "touch every page before the guest starts",
 }
-DISK_KEYS = {
-    "path": "raw image or block device",
-    "readonly": "refuse writes",
-    "id": "name in events and errors",
-    "serial": "what the guest reads as serial number, up to 20 bytes",
-    "engine": "data path: native (C, batched) or python",
-    "queue_size": "entries of the request queue, a power of two from 4 to 32768 (default 256)",
-    **RING_KEYS,
-}
 PLATFORM_KEYS = {
     "irqchip": "kernel (default), or split: the I/O APIC in this process, no PIC, no PIT",
 }
 RNG_KEYS = {"src": "where entropy comes from", "id": "name in events and errors", **RING_KEYS}
-EVENT_MONITOR_KEYS = {"path": "file or FIFO to write to", "fd": "descriptor to write to"}
 
 
 class Irqchip(enum.Enum):
@@ -122,56 +118,6 @@ class MemoryConfig:
 
 
 @attrs.frozen
-class DiskConfig:
-    """One virtio-blk disk on a raw image or block device.
-
-    Args:
-        path: of the image or device.
-        readonly: refuse the guest's writes.
-        id: its name in events and errors; "" gives it one by its position.
-        serial: what the guest reads, at most 20 ASCII bytes.
-        engine: "native" (C, batched) or "python".
-        queue_size: entries of the request queue, a power of two within 4 … 32768.
-        rings: ring features it offers.
-
-    Raises:
-        ConfigError: one of them is out of range.
-    """
-
-    path: Path
-    readonly: bool = False
-    id: str = ""
-    serial: str = ""
-    engine: str = "native"
-    queue_size: int = 256
-    rings: RingConfig = attrs.Factory(RingConfig)
-
-    @classmethod
-    def parse(cls, text: str) -> "DiskConfig":
-        """Read "path=disk.raw,readonly=on,id=root"; raises `ConfigError`."""
-        options = Options("--disk", text)
-        config = cls(
-            Path(options.require("path")),
-            options.take("readonly", parse_toggle, default=False),
-            options.take("id", str, ""),
-            options.take("serial", str, ""),
-            options.take("engine", str, "native"),
-            options.take("queue_size", parse_count, 256),
-            RingConfig.take(options),
-        )
-        options.finish(DISK_KEYS)
-        return config
-
-    def __attrs_post_init__(self) -> None:
-        if self.engine not in {"native", "python"}:
-            raise ConfigError("--disk engine", f"{self.engine!r} is neither native nor python")
-        if not 4 <= self.queue_size <= 32768 or self.queue_size & (self.queue_size - 1):
-            raise ConfigError("--disk queue_size", f"{self.queue_size} is not a power of two from 4 to 32768")
-        if len(self.serial) > 20 or not self.serial.isascii():
-            raise ConfigError("--disk serial", f"{self.serial!r} is not at most 20 ASCII bytes")
-
-
-@attrs.frozen
 class SerialConfig:
     """Where the serial console goes: its `mode`, and a `path` for file and socket."""
 
@@ -223,28 +169,6 @@ class PlatformConfig:
 
 
 @attrs.frozen
-class EventMonitorConfig:
-    """Where events are written as JSON: exactly one of `path` and `fd` (open); else ConfigError."""
-
-    path: Path | None = None
-    fd: int | None = None
-
-    @classmethod
-    def parse(cls, text: str) -> "EventMonitorConfig":
-        """Read "path=events.json" or "fd=3"; raises `ConfigError`."""
-        options = Options("--event-monitor", text)
-        path = Path(options.require("path")) if options.has("path") else None
-        config = cls(path, options.take("fd", parse_count, None))
-        options.finish(EVENT_MONITOR_KEYS)
-        return config
-
-    def __attrs_post_init__(self) -> None:
-        if (self.path is None) == (self.fd is None):
-            given = "neither" if self.path is None else f"path={self.path} and fd={self.fd}"
-            raise ConfigError("--event-monitor", f"{given} was given; give exactly one of path= and fd=")
-
-
-@attrs.frozen
 class VmConfig:
     """A whole machine.
 
@@ -264,11 +188,11 @@ class VmConfig:
     boot_protocol: BootProtocol = BootProtocol.AUTO
     cpus: CpusConfig = attrs.Factory(CpusConfig)
     memory: MemoryConfig = MemoryConfig()
-    disks: Sequence[DiskConfig] = ()
-    nets: Sequence[NetConfig] = ()
+    disks: "Sequence[DiskConfig]" = ()
+    nets: "Sequence[NetConfig]" = ()
     serial: SerialConfig = SerialConfig()
     rng: RngConfig = RngConfig()
-    event_monitor: EventMonitorConfig | None = None
+    event_monitor: "EventMonitorConfig | None" = None
     platform: PlatformConfig = PlatformConfig()
     trace: Path | None = None
 

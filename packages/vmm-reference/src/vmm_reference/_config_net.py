@@ -7,25 +7,11 @@ from typing import Final
 
 import attrs
 
-from vmm_reference._config_rings import RING_KEYS, RingConfig
+from vmm_reference._config_keys import NET_KEYS
+from vmm_reference._config_rings import RingConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._grammar import Options, parse_count, parse_toggle
 
-NET_KEYS = {
-    "tap": "interface on the host, made if there is none; without tap= and fd= the kernel numbers a new one",
-    "fd": "an open tap that was passed in, above 2",
-    "mac": "the guest's address, such as 02:50:a4:00:00:01 (default: random)",
-    "ip": "IPv4 address of the host's end (192.168.249.1 for one that the kernel numbers)",
-    "mask": "its network mask, such as 255.255.255.0",
-    "mtu": "68 to 65521, for the guest and the host's end",
-    "id": "name in events and errors",
-    "pcap": "file that tcpdump reads, for every frame",
-    "engine": "data path: native (C, batched) or python",
-    "queue_size": "entries of each direction's queue, a power of two from 4 to 16384 (default 256)",
-    "offload_csum": "leave checksums to the receiver (default on)",
-    "offload_tso": "leave segmentation to the receiver (default on)",
-    **RING_KEYS,
-}
 DEFAULT_ADDRESS: Final = IPv4Interface("192.168.249.1/24")
 _MAC: Final = re.compile(r"[0-9a-f]{2}(:[0-9a-f]{2}){5}", re.IGNORECASE | re.ASCII)
 _MIN_MTU, _MAX_MTU, _MAX_NAME = 68, 65521, 15

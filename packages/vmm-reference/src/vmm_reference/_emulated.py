@@ -23,8 +23,9 @@ from virtio_devices import DiskImage, ImageError
 from vm_device import EventManager, start_masked
 from vm_hypervisor.cpuid import BUILT_IN
 
-from vmm_reference._config import EventMonitorConfig, SerialConfig, SerialMode, VmConfig
+from vmm_reference._config import SerialConfig, SerialMode, VmConfig
 from vmm_reference._config_cpus import CpusConfig
+from vmm_reference._config_events import EventMonitorConfig
 from vmm_reference._config_net import DEFAULT_ADDRESS, NetConfig
 from vmm_reference._errors import ConfigError, HostError
 from vmm_reference._events import EventMonitor

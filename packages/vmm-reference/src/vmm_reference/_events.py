@@ -10,11 +10,13 @@ import stat
 import threading
 import time
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from vmm_reference._config import EventMonitorConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._files import open_for_output
+
+if TYPE_CHECKING:
+    from vmm_reference._config_events import EventMonitorConfig
 
 _log = logging.getLogger(__name__)
 
@@ -40,7 +42,7 @@ class EventMonitor:
         self._full = False
 
     @classmethod
-    def open(cls, config: EventMonitorConfig | None) -> "EventMonitor":
+    def open(cls, config: "EventMonitorConfig | None") -> "EventMonitor":
         """Open what `config` names; with None, a monitor that writes nowhere.
 
         Raises:
@@ -113,7 +115,7 @@ class EventMonitor:
                 self._fd = None
 
 
-def open_monitor_fd(config: EventMonitorConfig) -> int:
+def open_monitor_fd(config: "EventMonitorConfig") -> int:
     """Return a descriptor of its own for what `config` names.
 
     Raises:

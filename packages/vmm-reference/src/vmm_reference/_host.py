@@ -6,7 +6,7 @@ Measuring a KVM takes a fraction of a second, so the result is cached for this b
 import json
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import attrs
 from vm_hypervisor import HypervisorUnavailableError
@@ -18,8 +18,7 @@ from vmm_reference._errors import HostError
 HostName = Literal["kvm", "emulated"]
 
 
-@attrs.frozen
-class HostChoice:
+class HostChoice(NamedTuple):
     """Where the guest will run, and the one-line reason."""
 
     host: HostName

@@ -10,12 +10,14 @@ from vm_hypervisor import CoreScheduling, CoreSharing, UnsupportedFeatureError
 from vmm_memory import GuestAddress, GuestRegionMmap, MappingError
 
 from vmm_reference._arch import architecture
-from vmm_reference._config import DiskConfig, MemoryConfig, RngConfig, VmConfig
+from vmm_reference._config import MemoryConfig, RngConfig, VmConfig
 from vmm_reference._config_cpus import CpusConfig
 from vmm_reference._errors import ConfigError
 
 if TYPE_CHECKING:
     from virtio_devices import VirtioBlk
+
+    from vmm_reference._config_disk import DiskConfig
 
 _SERIAL_SIZE: Final = 20
 _SHOWN: Final = 60  # of a command line that is too long
@@ -105,7 +107,7 @@ def _kernel_refusal(config: VmConfig, error: LoaderError | OSError) -> ConfigErr
     return ConfigError(option, f"{path}: {error}")
 
 
-def open_disk(name: str, disk: DiskConfig) -> "VirtioBlk":
+def open_disk(name: str, disk: "DiskConfig") -> "VirtioBlk":
     """Open a disk's image and make the device; a refusal is told in the option's words."""
     # A machine without a disk starts without the code for it.
     from virtio_devices import DiskImage, VirtioBlk  # noqa: PLC0415

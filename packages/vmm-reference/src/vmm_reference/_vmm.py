@@ -11,17 +11,9 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Final
 
 import attrs
+import vm_hypervisor as hv  # whose names load when they are used
 from vm_device import BootTimer, EventFd, Lifecycle, LifecycleState, PvpanicEvent
-from vm_hypervisor import (
-    Failure,
-    Halt,
-    Shutdown,
-    SystemEvent,
-    SystemEventKind,
-    VcpuManager,
-    VcpuStateError,
-    VcpuStop,
-)
+from vm_hypervisor import VcpuManager, VcpuStateError, VcpuStop
 
 from vmm_reference._arch.base import GuestRequests
 from vmm_reference._config import VmConfig
@@ -270,17 +262,17 @@ class Vmm:
 
     def _on_vcpu_stop(self, stop: VcpuStop) -> None:
         match stop.exit:
-            case Shutdown():
+            case hv.Shutdown():
                 self.request_end(EndReason.CRASH, f"triple fault on vCPU {stop.index}")
-            case SystemEvent(SystemEventKind.SHUTDOWN, _):
+            case hv.SystemEvent(hv.SystemEventKind.SHUTDOWN, _):
                 self.request_end(EndReason.POWEROFF)
-            case SystemEvent(SystemEventKind.RESET, _):
+            case hv.SystemEvent(hv.SystemEventKind.RESET, _):
                 self._on_reset()
-            case SystemEvent(_, code):
+            case hv.SystemEvent(_, code):
                 self.request_end(EndReason.CRASH, f"system event {code} on vCPU {stop.index}")
-            case Halt():
+            case hv.Halt():
                 self.request_end(EndReason.CRASH, f"vCPU {stop.index} halted for ever")
-            case Failure(reason):
+            case hv.Failure(reason):
                 self.request_end(EndReason.FAILED, f"vCPU {stop.index}: {reason}")
             case other:
                 detail = f"vCPU {stop.index}: unexpected exit {other!r}"

@@ -2,9 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import attrs
 from vm_device import BusDevice, EventManager, Interrupt, PvpanicEvent, SystemAllocator
 from vm_device.platform import AddressRange, DeviceNode, Platform
 
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
 _FLUSH_AFTER = 0.005  # seconds
 
 
-@attrs.frozen
-class GuestRequests:
+class GuestRequests(NamedTuple):
     """What the guest can ask of its machine; called on vCPU threads, must not wait.
 
     Args:
@@ -46,8 +44,7 @@ class GuestRequests:
     device_event: Callable[[str, str, str], None] = lambda _id, _event, _why: None
 
 
-@attrs.frozen
-class Wiring:
+class Wiring(NamedTuple):
     """What the devices of a board are connected to.
 
     Args:
