@@ -1,5 +1,6 @@
 """The public face of each package: sorted, each name with one home."""
 
+import ast
 import importlib
 import inspect
 import subprocess
@@ -41,6 +42,29 @@ def test_public_modules_say_what_is_public(faces):
         assert all(hasattr(module, name) for name in names), module.__name__
         private = [name for name in names if name.startswith("_") and name != "__version__"]
         assert not private, module.__name__
+
+
+def homes_for_checkers(source):
+    """What a face that loads late tells a type checker: (module, name) of each import under TYPE_CHECKING."""
+    for node in source.tree.body:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            for imported in node.body:
+                yield from ((imported.module, alias.name) for alias in imported.names)
+
+
+def test_late_names_are_where_a_type_checker_finds_them(faces):
+    """`_HOMES`, by which names are loaded when they are first used, says the same as the imports above it."""
+    for module, source in faces:
+        if not hasattr(module, "_HOMES"):
+            continue
+        at_run_time = {
+            (f"{source.module}.{home}", name) for home, names in module._HOMES.items() for name in names
+        }
+        submodules = {
+            (module.__name__, name) for name in module.__all__ if inspect.ismodule(getattr(module, name))
+        }
+        assert at_run_time | submodules == set(homes_for_checkers(source)), source.module
+        assert set(module.__all__) <= set(dir(module))
 
 
 def test_one_rule_sorts_them():
