@@ -1,5 +1,6 @@
 """What trials have in common: scripts that shrink."""
 
+import gc
 import os
 import signal
 from concurrent.futures import ThreadPoolExecutor
@@ -87,6 +88,31 @@ def test_a_step_without_an_end_is_a_failure():
     assert [taken.arguments["by"] for taken in trial.shortened()] == [1, 1]
     assert signal.getsignal(signal.SIGVTALRM) == before
     assert signal.getitimer(signal.ITIMER_VIRTUAL) == (0.0, 0.0)
+
+
+class Collector(Trial):
+    """Notes whether garbage would be collected while it works."""
+
+    def __init__(self, subject):
+        super().__init__(subject, {})
+        self.seen = []
+
+    @step
+    def look(self):
+        """See."""
+        self.seen.append(gc.isenabled())
+
+
+@pytest.mark.parametrize("before", [True, False])
+def test_no_collection_is_taken_for_the_step(before):
+    """It may take longer than the limit, in a run that holds much; afterwards all is as it was."""
+    trial, was = Collector(None), gc.isenabled()
+    try:
+        (gc.enable if before else gc.disable)()
+        trial.look()
+        assert (trial.seen, gc.isenabled()) == ([False], before)
+    finally:
+        (gc.enable if was else gc.disable)()
 
 
 def test_a_thread_is_left_alone():

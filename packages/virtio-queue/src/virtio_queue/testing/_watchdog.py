@@ -1,5 +1,6 @@
 """A step of which there is no end fails, and can be shrunk, instead of hanging the whole run."""
 
+import gc
 import signal
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,9 @@ def comes_back(what: str, seconds: float = LIMIT) -> Iterator[None]:
     def expired(_signal: int, _frame: FrameType | None) -> None:
         raise AssertionError(f"{what} took more than {seconds:g} s of processor time: is there an end of it?")
 
+    # A collection of all that a long run holds takes seconds under a sanitizer, and is no part of the block.
+    collecting = gc.isenabled()
+    gc.disable()
     before = signal.signal(signal.SIGVTALRM, expired)
     signal.setitimer(signal.ITIMER_VIRTUAL, seconds)
     try:
@@ -36,3 +40,5 @@ def comes_back(what: str, seconds: float = LIMIT) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_VIRTUAL, 0)
         signal.signal(signal.SIGVTALRM, before)
+        if collecting:
+            gc.enable()
