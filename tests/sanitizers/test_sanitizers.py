@@ -146,7 +146,7 @@ def test_another_core_is_noticed(tree, python):
     """The check that the core under test is the instrumented one refuses any other."""
     done = python(
         "import sys, types, sanitize\n"
-        "import virtio_queue\n"
+        "from virtio_queue import Queue\n"
         "print(sanitize.instrumented())\n"
         "sys.modules['kvm_ioctls._core'] = types.SimpleNamespace(__file__='/elsewhere/_core.abi3.so')\n"
         "sanitize.instrumented()"

@@ -13,8 +13,8 @@ import sys
 import threading
 
 import cffi
-from virtio_devices._rings import QueueTally
 from virtio_devices._server import BatchWork, ChainWork, QueueServer
+from virtio_devices._tally import QueueTally
 from virtio_queue import ChainBatch, Queue
 from virtio_queue.testing import RingLayout
 from vm_device import EventFd, EventManager
