@@ -6,10 +6,10 @@ from typing import Final
 
 from vmm_memory import GuestMemory, ReadableBuffer, WritableBuffer
 
+from virtio_queue import _ffi
 from virtio_queue._chain import DescriptorChain, Segment
-from virtio_queue._copy import gather, scatter
+from virtio_queue._copy import gather_slowly, pack_sizes, scatter_slowly
 from virtio_queue._errors import DriverError, Reason
-from virtio_queue._ffi import BatchArrays
 from virtio_queue._layout import MAX_QUEUE_SIZE, U16
 
 CHAIN = struct.Struct("<IHHIiQQ")  # struct virtio_chain
@@ -48,7 +48,7 @@ class ChainBatch:
             raise ValueError(f"max_segments is {max_segments}, must be from 1 to {_MAX_SEGMENTS}")
         self.max_chains = max_chains
         self.max_segments = max_segments
-        self._arrays = BatchArrays(max_chains, max_segments)
+        self._arrays = _ffi.BatchArrays(max_chains, max_segments)
         self.address = self._arrays.address
         self.raw: Final = self._arrays.batch
 
@@ -162,7 +162,8 @@ class ChainBatch:
             ValueError: `into` is too small; it may hold the bytes of the first chains.
             GuestMemoryError: The memory went away since the pop; likewise.
         """
-        return gather(self, memory, into)
+        done = _ffi.gather(memory, self.raw, into)
+        return gather_slowly(self, memory, into) if done < 0 else done
 
     def scatter(self, memory: GuestMemory, data: ReadableBuffer, sizes: Sequence[int] | None = None) -> int:
         """Deal bytes out to the writable buffers of the chains, in order, marking the pages dirty.
@@ -182,7 +183,9 @@ class ChainBatch:
             ValueError: A size is not possible; nothing is written.
             GuestMemoryError: The memory went away since the pop; the chains before have got theirs.
         """
-        return scatter(self, memory, data, sizes)
+        packed = None if sizes is None else pack_sizes(self, sizes, memoryview(data).nbytes)
+        done = _ffi.scatter(memory, self.raw, data, packed)
+        return scatter_slowly(self, memory, data, sizes) if done < 0 else done
 
     def chain(self, index: int, memory: GuestMemory) -> DescriptorChain:
         """One chain as an object that outlives the batch.

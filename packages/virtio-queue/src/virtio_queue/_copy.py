@@ -1,4 +1,4 @@
-"""The bytes of a whole batch in one call: `ChainBatch.gather` and `ChainBatch.scatter`."""
+"""The bytes of a whole batch where C gave up: memory is translated piece by piece, or went away."""
 
 from __future__ import annotations
 
@@ -8,30 +8,16 @@ from typing import TYPE_CHECKING
 
 from vmm_memory import GuestMemory, ReadableBuffer, WritableBuffer
 
-from virtio_queue import _ffi
-
 if TYPE_CHECKING:
     from virtio_queue._batch import ChainBatch
 
-__all__ = ("gather", "scatter")
+__all__ = ("gather_slowly", "pack_sizes", "scatter_slowly")
 
 _MOST_WRITTEN = 0xFFFF_FFFF  # a used length has 32 bits
 
 
-def gather(batch: ChainBatch, memory: GuestMemory, into: WritableBuffer) -> int:
-    """See `ChainBatch.gather`."""
-    done = _ffi.gather(memory, batch.raw, into)
-    return _gather_slowly(batch, memory, into) if done < 0 else done
-
-
-def scatter(batch: ChainBatch, memory: GuestMemory, data: ReadableBuffer, sizes: Sequence[int] | None) -> int:
-    """See `ChainBatch.scatter`."""
-    packed = None if sizes is None else _shares(batch, sizes, memoryview(data).nbytes)
-    done = _ffi.scatter(memory, batch.raw, data, packed)
-    return _scatter_slowly(batch, memory, data, sizes) if done < 0 else done
-
-
-def _shares(batch: ChainBatch, sizes: Sequence[int], room: int) -> bytes:
+def pack_sizes(batch: ChainBatch, sizes: Sequence[int], room: int) -> bytes:
+    """The sizes as C wants them; ValueError when a chain or `room` bytes of data have less."""
     if len(sizes) != len(batch):
         raise ValueError(f"{len(sizes)} sizes for a batch of {len(batch)} chains")
     for size, (_first, _count, head, _written, _error, _readable, writable) in zip(
@@ -44,10 +30,8 @@ def _shares(batch: ChainBatch, sizes: Sequence[int], room: int) -> bytes:
     return struct.pack(f"<{len(sizes)}I", *sizes)
 
 
-# C gave up: memory is translated piece by piece, or went away. Its own methods resolve, or say what is wrong.
-
-
-def _gather_slowly(batch: ChainBatch, memory: GuestMemory, into: WritableBuffer) -> int:
+def gather_slowly(batch: ChainBatch, memory: GuestMemory, into: WritableBuffer) -> int:
+    """`ChainBatch.gather` by the memory's own methods, which resolve, or say what is wrong."""
     room, done = memoryview(into).cast("B"), 0
     needed = sum(record[5] for record in batch.records())
     if needed > len(room):
@@ -60,9 +44,10 @@ def _gather_slowly(batch: ChainBatch, memory: GuestMemory, into: WritableBuffer)
     return done
 
 
-def _scatter_slowly(
+def scatter_slowly(
     batch: ChainBatch, memory: GuestMemory, data: ReadableBuffer, sizes: Sequence[int] | None
 ) -> int:
+    """`ChainBatch.scatter` likewise."""
     view, done = memoryview(data).cast("B"), 0
     for index, record in enumerate(batch.records()):
         size = min(record[6], len(view) - done, _MOST_WRITTEN) if sizes is None else sizes[index]
