@@ -304,6 +304,21 @@ def test_as_a_process(tmp_path):
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("columns", [{}, {"COLUMNS": "0"}, {"COLUMNS": "-3"}])
+def test_help_on_a_terminal_of_unknown_width(columns):
+    """A serial line or a new pseudo-terminal has 0 columns: help is as wide as where there is none."""
+    main, slave = os.openpty()
+    environment = {name: value for name, value in os.environ.items() if name != "COLUMNS"} | columns
+    command = [sys.executable, "-m", "vmm_reference", "--help"]
+    try:
+        subprocess.run(command, stdout=slave, env=environment, timeout=240, check=True)
+        shown = os.read(main, 1 << 16).decode()
+    finally:
+        os.close(main)
+        os.close(slave)
+    assert "A small virtual machine monitor built from the toolkit's packages.\r\n" in shown
+
+
 def test_names_that_are_no_utf_8(tmp_path):
     """A path of arbitrary bytes is refused in a line, not by a traceback."""
     path = os.fsencode(tmp_path) + b"/\xff\xfe"

@@ -69,9 +69,12 @@ class _RawHelp(_Help, argparse.RawDescriptionHelpFormatter):
 
 def _columns() -> int:
     try:
-        return int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size().columns
+        columns = int(os.environ.get("COLUMNS", "0"))
+        if columns <= 0:
+            columns = os.get_terminal_size().columns
     except (OSError, ValueError):  # no terminal
-        return 80
+        columns = 0
+    return columns if columns > 0 else 80  # a terminal that nobody told its size has 0
 
 
 class _Parser(argparse.ArgumentParser):
