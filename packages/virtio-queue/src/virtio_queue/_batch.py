@@ -29,7 +29,7 @@ class ChainBatch:
         max_chains: Chains that fit, 1 to 32768.
         max_segments: Buffers that fit, all chains together; a queue refuses a batch with less than its size.
         address: Address of the `struct virtio_batch`, good while this object lives.
-        raw: The same as a pointer of cffi.
+        raw: The same as a pointer of cffi; it keeps neither chains nor buffers, this object does.
 
     Args:
         max_chains: As the attribute.

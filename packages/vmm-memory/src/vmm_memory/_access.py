@@ -57,7 +57,8 @@ class AccessMap:
 
     Attributes:
         address: Host address of the `struct vmm_map`, valid while this object lives.
-        map: The same as a pointer of cffi, which another extension by cffi takes as `const void *`.
+        map: The same as a pointer of cffi, which another extension by cffi takes as `const void *`. By itself
+            it keeps neither the table of regions nor the memory: hold this object as long as C works.
         owner_pid: The process whose memory it is.
         translated: Its addresses are IOVAs: what it refuses may be resolved (`GuestMemory.resolve`).
     """
