@@ -1,6 +1,5 @@
-"""Commands that end: one that takes too long says where it stands, and nothing of it stays behind."""
+"""Commands that end: one that takes too long says where it stands, and its process group with it."""
 
-import contextlib
 import os
 import signal
 import subprocess
@@ -42,8 +41,9 @@ def run(
     """Run a command in a session of its own, without input.
 
     At its limit it gets SIGABRT, at which an interpreter with faulthandler (as pytest's is) prints the stacks
-    of all its threads. In the end its process group is killed. What it writes goes to files: pipes would be
-    read for as long as any process that the command left holds them.
+    of all its threads. In the end its process group is killed; what has begun a session of its own is not in
+    it. What it writes goes to files: pipes would be read for as long as any process that the command left
+    holds them.
 
     Args:
         command: The program and its arguments.
@@ -59,7 +59,8 @@ def run(
         def ended(process: subprocess.Popen[bytes], seconds: float) -> bool:
             deadline = time.monotonic() + seconds
             while True:
-                over = process.poll() is not None
+                # Left a zombie: until it is waited for, no other process group gets its number.
+                over = os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
                 for stream in streams if echo else ():
                     print(stream.read(), end="", flush=True)
                 if over or time.monotonic() >= deadline:
@@ -80,11 +81,10 @@ def run(
         try:
             late = not ended(process, limit)
             if late:
-                process.send_signal(signal.SIGABRT)
+                os.kill(process.pid, signal.SIGABRT)
                 ended(process, GRACE)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
         status = process.wait()
         for stream in streams:
             stream.seek(0)

@@ -50,10 +50,10 @@ def test_echo(capfd):
 
 def test_a_hang_says_where():
     """The stacks are in the errors, and what the limit was is their last line."""
-    ended = python(HANG, limit=2)
+    ended = python(HANG, limit=10)
     assert (ended.status, ended.output) == (-6, "began\n")
     assert "in stands_here" in ended.errors
-    assert ended.errors.splitlines()[-1] == "ended at its limit of 2 s"
+    assert ended.errors.splitlines()[-1] == "ended at its limit of 10 s"
 
 
 def alive(state):
