@@ -22,6 +22,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -37,7 +38,7 @@ CACHE = ROOT / "build" / "sanitize"
 CORES = tuple(sorted(setup.parent.name for setup in ROOT.glob("packages/*/setup.py")))
 # Tests that explore models in Python for minutes: no core has a part in them.
 MODELS = {"virtio-queue": ("test_notifications.py", "test_ordering.py")}
-# Seconds for one test and for one package: a quiet machine needs up to 6 and up to 100.
+# Seconds for one test, and for one package with all its runs: a quiet machine needs up to 6 and up to 100.
 LIMITS, LONG_LIMITS = (180.0, 1200.0), (1800.0, 3300.0)
 WATCHED, NO_TESTS = 1, 5  # statuses: of faulthandler's watchdog, and of a pytest without anything left to run
 TREE = "VMM_SANITIZE_TREE"  # tells the plugin where the instrumented copies lie
@@ -278,14 +279,16 @@ def run_tests(
     long: bool = False,
     echo: bool = False,
 ) -> Outcome:
-    """Run a pytest with this plugin, and again behind each test that does not come back."""
+    """Run a pytest with this plugin, and again behind each test that does not come back, within `limits`."""
     hung: list[str] = []
     output = ""
     test_limit, run_limit = limits
+    deadline = time.monotonic() + run_limit
     with tempfile.NamedTemporaryFile("a+", prefix="vmm-begun-") as begun:
         env = environment(tree, tool, long=long) | {BEGUN: begun.name, HANG: str(test_limit)}
         while True:
-            ended = bounded.run([*PYTEST, *tests], limit=run_limit, cwd=ROOT, env=env, echo=echo)
+            left = max(deadline - time.monotonic(), 1.0)
+            ended = bounded.run([*PYTEST, *tests], limit=left, cwd=ROOT, env=env, echo=echo)
             output += ended.text
             begun.seek(0)
             last = begun.read().rpartition("\n")[2]

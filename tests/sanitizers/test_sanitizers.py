@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 
+import bounded
 import pytest
 import sanitize
 from vmm_testhost.pytest_plugin import LONG
@@ -74,13 +75,17 @@ def test_it(number):
 
 
 @pytest.mark.parametrize("fails", [None, 0, 3])
-def test_a_hang_ends(tree, tmp_path, fails):
-    """The run is taken up behind it; what failed before or after is not forgotten."""
+def test_a_hang_ends(tree, tmp_path, monkeypatch, fails):
+    """The run is taken up behind it in what time is left; what failed before or after is not forgotten."""
+    limits, run = [], bounded.run
+    monkeypatch.setattr(bounded, "run", lambda *args, **how: limits.append(how["limit"]) or run(*args, **how))
     file = tmp_path / "test_trial.py"
     file.write_text(TRIAL.format(hangs=1, fails=fails))
-    outcome = sanitize.run_tests(["--rootdir", str(tmp_path), str(file)], tree, sanitize.ADDRESS, (3, 60))
+    outcome = sanitize.run_tests(["--rootdir", str(tmp_path), str(file)], tree, sanitize.ADDRESS, (10, 300))
     assert (outcome.passed, outcome.hung) == (fails is None, ["test_trial.py::test_it[1]"])
-    assert "Timeout (0:00:03)!" in outcome.output
+    assert "Timeout (0:00:10)!" in outcome.output
+    assert len(limits) == 2
+    assert limits[1] <= limits[0] - 10
     assert f'File "{file}", line 11 in test_it' in outcome.output
     failed = re.findall(r"^FAILED \S+::test_it\[(\d)\]", outcome.output, re.MULTILINE)
     assert failed == ([] if fails is None else [str(fails)])
