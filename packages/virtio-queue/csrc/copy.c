@@ -89,7 +89,7 @@ static int shares_fit(const struct virtio_batch *b, uint64_t size, const uint32_
 /* The processor's own prefetching ends with a page, so a copy waits in each page for its translation and first lines: have
  * those of the next chain's buffer fetched while this chain's bytes move. Only for what is written; what is read loses as
  * much by it as it wins. */
-enum { AHEAD = 1024, LINE = 64 };
+enum { AHEAD = 2048, LINE = 64 };
 static inline void prefetch(const struct stream *s, const struct virtio_batch *b, uint32_t i)
 {
 	struct stream ahead = {.map = s->map, .region = s->region};
