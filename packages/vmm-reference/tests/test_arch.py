@@ -12,6 +12,7 @@ from vmm_reference import (
     Irqchip,
     MemoryConfig,
     PlatformConfig,
+    Tables,
     VmConfig,
 )
 from vmm_reference._arch import CONSOLE, HOST, architecture
@@ -78,6 +79,14 @@ def test_options_that_aarch64_does_not_have(config, change, said):
     architecture("aarch64").check_options(config)
 
 
+def test_a_device_tree_is_not_for_x86(config):
+    """Its kernels take ACPI."""
+    machine = attrs.evolve(config, platform=PlatformConfig(tables=Tables.FDT))
+    with pytest.raises(ConfigError, match=r"^--platform tables: fdt: kernels of x86-64 take ACPI; leave"):
+        architecture("x86_64").check_options(machine)
+    architecture("aarch64").check_options(machine)
+
+
 def test_kernels_are_fitted_before_anything_is_made(config, tmp_path):
     """An Image passes; an x86 kernel, a big one, and an initrd that does not fit do not."""
     check = architecture("aarch64").check_kernel
@@ -95,3 +104,14 @@ def test_kernels_are_fitted_before_anything_is_made(config, tmp_path):
     assert isinstance(fails(build_bzimage(b"\x7fELF")), ForeignArchitectureError)
     assert f"{RAM_START:#x}" in str(fails(build_image("aarch64", image_size=32 * MIB)))
     assert "initrd" in str(fails(build_image("aarch64"), 16 * MIB))
+
+
+def test_acpi_tables_take_room_from_the_kernel(config):
+    """They lie where it would begin: one that just fits beside a device tree is refused beforehand too."""
+    config.kernel.write_bytes(build_image("aarch64", image_size=15 * MIB))
+    check = architecture("aarch64").check_kernel
+    with KernelImage.open(config.kernel) as image:
+        check(config, image)
+        machine = attrs.evolve(config, platform=PlatformConfig(tables=Tables.ACPI))
+        with pytest.raises(LoaderError, match="kernel"):
+            check(machine, image)

@@ -73,6 +73,7 @@ def test_help(vmm):
     words += [
         "--platform",
         "irqchip=",
+        "tables=",
         "--event-monitor",
         "--trace",
         "--boot-protocol",

@@ -20,6 +20,7 @@ from vmm_reference import (
     RngConfig,
     SerialConfig,
     SerialMode,
+    Tables,
     VmConfig,
 )
 from vmm_reference._arch import architecture
@@ -32,6 +33,8 @@ GOOD = [
     (CpusConfig, "boot=2", CpusConfig(2, 2)),
     (PlatformConfig, "irqchip=split", PlatformConfig(Irqchip.SPLIT)),
     (PlatformConfig, "irqchip=kernel", PlatformConfig()),
+    (PlatformConfig, "tables=acpi", PlatformConfig(tables=Tables.ACPI)),
+    (PlatformConfig, "irqchip=split,tables=fdt", PlatformConfig(Irqchip.SPLIT, Tables.FDT)),
     (CpusConfig, "boot=2,max=2,affinity=[0@[1],1@[2-3]]", CpusConfig(2, 2, {0: {1}, 1: {2, 3}})),
     (CpusConfig, "boot=254", CpusConfig(254, 254)),
     (CpusConfig, "boot=8,topology=2:2:1:2", CpusConfig(8, 8, topology=Topology(2, 2, 1, 2))),
@@ -160,7 +163,13 @@ BAD = [
     (RngConfig, "event_idx=1", "--rng event_idx: '1' is neither on nor off"),
     (RngConfig, "src=", "--rng: src= is missing"),
     (PlatformConfig, "irqchip=pic", "--platform irqchip: 'pic' is none of kernel, split"),
-    (PlatformConfig, "irqchip=split,iommu=on", "--platform iommu: unknown key; --platform takes irqchip"),
+    (
+        PlatformConfig,
+        "irqchip=split,iommu=on",
+        "--platform iommu: unknown key; --platform takes irqchip, tables",
+    ),
+    (PlatformConfig, "tables=dtb", "--platform tables: 'dtb' is none of acpi, fdt"),
+    (PlatformConfig, "tables=", "--platform tables: '' is none of acpi, fdt"),
     (
         EventMonitorConfig,
         "path=a,fd=3",

@@ -29,6 +29,7 @@ from vmm_reference import (
     RngConfig,
     SerialConfig,
     SerialMode,
+    Tables,
     VmConfig,
     _emulated,
 )
@@ -86,7 +87,7 @@ def configs(draw):
         serial=SerialConfig(draw(st.sampled_from([SerialMode.OFF, SerialMode.TTY]))),
         rng=RngConfig(draw(PATHS), ids[4], draw(RINGS)),
         event_monitor=draw(st.none() | PATHS.map(EventMonitorConfig)),
-        platform=PlatformConfig(draw(st.sampled_from(Irqchip))),
+        platform=PlatformConfig(draw(st.sampled_from(Irqchip)), draw(st.sampled_from([None, *Tables]))),
         trace=draw(st.none() | PATHS),
     )
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
         RngConfig,
         SerialConfig,
         SerialMode,
+        Tables,
         VmConfig,
     )
     from vmm_reference._config_cpus import CpusConfig
@@ -43,6 +44,7 @@ __all__ = (
     "SerialConfig",
     "SerialMode",
     "StateError",
+    "Tables",
     "VmConfig",
     "Vmm",
     "VmmError",
@@ -58,6 +60,7 @@ _HOMES = {
         "RngConfig",
         "SerialConfig",
         "SerialMode",
+        "Tables",
         "VmConfig",
     ),
     "_config_cpus": ("CpusConfig",),

@@ -39,6 +39,7 @@ MEMORY_KEYS = {
 }
 PLATFORM_KEYS = {
     "irqchip": "kernel (default), or split: the I/O APIC in this process, no PIC, no PIT",
+    "tables": "what tells the guest of its machine: acpi, or fdt (a device tree, the default on AArch64)",
 }
 RNG_KEYS = {"src": "where entropy comes from", "id": "name in events and errors", **RING_KEYS}
 
@@ -48,6 +49,13 @@ class Irqchip(enum.Enum):
 
     KERNEL = "kernel"
     SPLIT = "split"
+
+
+class Tables(enum.Enum):
+    """What tells the guest of its machine: ACPI tables or a device tree."""
+
+    ACPI = "acpi"
+    FDT = "fdt"
 
 
 class SerialMode(enum.Enum):
@@ -155,15 +163,24 @@ class RngConfig:
 
 @attrs.frozen
 class PlatformConfig:
-    """What the machine is built on: where interrupts are collected, `irqchip`."""
+    """What the machine is built on.
+
+    Args:
+        irqchip: who has the I/O APIC of an x86-64 machine.
+        tables: what tells the guest of its machine; None is ACPI on x86-64, a device tree on AArch64.
+    """
 
     irqchip: Irqchip = Irqchip.KERNEL
+    tables: Tables | None = None
 
     @classmethod
     def parse(cls, text: str) -> "PlatformConfig":
-        """Read "irqchip=split"; raises `ConfigError`."""
+        """Read "irqchip=split,tables=acpi"; raises `ConfigError`."""
         options = Options("--platform", text)
-        config = cls(options.take("irqchip", parse_word(Irqchip), Irqchip.KERNEL))
+        config = cls(
+            options.take("irqchip", parse_word(Irqchip), Irqchip.KERNEL),
+            options.take("tables", parse_word(Tables), None),
+        )
         options.finish(PLATFORM_KEYS)
         return config
 

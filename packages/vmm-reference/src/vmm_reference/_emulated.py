@@ -23,7 +23,7 @@ from virtio_devices import DiskImage, ImageError
 from vm_device import EventManager, start_masked
 from vm_hypervisor.cpuid import BUILT_IN
 
-from vmm_reference._config import SerialConfig, SerialMode, VmConfig
+from vmm_reference._config import PlatformConfig, SerialConfig, SerialMode, VmConfig
 from vmm_reference._config_cpus import CpusConfig
 from vmm_reference._config_events import EventMonitorConfig
 from vmm_reference._config_net import DEFAULT_ADDRESS, NetConfig
@@ -162,7 +162,7 @@ def arguments(config: VmConfig, events: Path | None, verbose: int) -> list[str]:
         "--memory",
         f"size={memory.size},shared={_toggle(memory.shared)},hugepages={_toggle(memory.hugepages)}"
         f",prefault={_toggle(memory.prefault)}",
-        *("--platform", f"irqchip={config.platform.irqchip.value}"),
+        *("--platform", _platform_words(config.platform)),
         *("--rng", f"src={quote(str(config.rng.src))},id={quote(config.rng.id)}{config.rng.rings.words()}"),
         *("--serial", "off" if config.serial.mode is SerialMode.OFF else "tty"),
     ]
@@ -192,6 +192,11 @@ def _cpus_words(cpus: CpusConfig) -> str:
     words = f"boot={cpus.boot},template={quote(template)},core_scheduling={cpus.core_scheduling.value}"
     words += "" if cpus.topology is None else f",topology={cpus.topology}"
     return words + (f",affinity=[{affinity}]" if affinity else "")
+
+
+def _platform_words(platform: PlatformConfig) -> str:
+    tables = "" if platform.tables is None else f",tables={platform.tables.value}"
+    return f"irqchip={platform.irqchip.value}{tables}"
 
 
 def _net_words(name: str, net: NetConfig) -> str:

@@ -1,4 +1,4 @@
-"""AArch64 with a GICv3: PSCI ends and starts processors, PrimeCells, virtio-mmio, a device tree.
+"""AArch64 with a GICv3: PSCI ends and starts processors; PrimeCells, virtio-mmio, device tree or ACPI tables.
 
 The map, a choice of this VMM: devices below 1 GiB, each of the board's own in a page of its own, RAM above.
 """
@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final
 
 import attrs
-from linux_loader import LoadedImage, load_image
+from linux_loader import GuestRange, LoadedImage, load_image
 from linux_loader.fdt import Fdt, FdtNode, platform_tree
 from vm_device import (
     AddressAllocator,
@@ -34,10 +34,10 @@ from vm_device.platform import (
 from vm_hypervisor.arch import aarch64
 from vm_hypervisor.kvm_arm64 import KvmArm64Hypervisor, KvmArm64Vcpu, KvmArm64Vm
 from vmm_memory import GuestMemoryMmap
-from vmm_memory.arch.aarch64 import ram_ranges
+from vmm_memory.arch.aarch64 import RAM_START, ram_ranges
 
 from vmm_reference._arch.base import Wiring
-from vmm_reference._config import BootProtocol, Irqchip, VmConfig
+from vmm_reference._config import BootProtocol, Irqchip, Tables, VmConfig
 from vmm_reference._config_cpus import HOST_TEMPLATE
 from vmm_reference._errors import ConfigError
 from vmm_reference._open import open_kernel
@@ -55,6 +55,8 @@ _RTC, _RTC_GSI = 0x0901_0000, 34
 _PVPANIC, _BOOT_TIMER = 0x0902_0000, 0x0903_0000
 _WINDOW: Final = AddressRange(AddressSpace.MMIO, 0x1000_0000, 0x1000_0000)
 _FIRST_FREE_GSI: Final = 48  # below are those of the board's own devices
+# Of the tables that lead to ACPI and ACPI's own, about: a kernel begins at the next multiple of 2 MiB.
+_FIRMWARE_SIZE: Final = 0x2_0000
 _SEED_SIZE: Final = 32
 
 
@@ -78,12 +80,13 @@ def check_options(config: VmConfig) -> None:
 
 
 def check_kernel(config: VmConfig, image: "KernelImage") -> None:
-    """Find out what `Board.load` would make of the files; the device tree is a few KiB."""
+    """Find out what `Board.load` would make of the files; tree and tables are a few KiB."""
+    kept = (GuestRange(RAM_START, _FIRMWARE_SIZE),) if _by_acpi(config) else ()
     load_image(
         None,
         image,
         ram_ranges=ram_ranges(config.memory.size),
-        fdt=Fdt(FdtNode("")),
+        fdt=Fdt(FdtNode(""), reservations=kept),
         cmdline=config.cmdline,
         initrd=config.initramfs,
     )
@@ -140,10 +143,10 @@ class Board:
             yield self.serial, self.serial.describe(base=_UART, gsi=_UART_GSI)
 
     def answer_unclaimed(self, ranges: Iterable[AddressRange]) -> None:
-        """Do nothing: a guest looks only where its device tree points."""
+        """Do nothing: a guest looks only where its tables point."""
 
     def platform(self, memory: GuestMemoryMmap, nodes: Sequence[DeviceNode]) -> Platform:
-        """Describe the machine, from which its device tree is made."""
+        """Describe the machine, from which its device tree or its ACPI tables are made."""
         redistributors = len(self._vcpus) * aarch64.REDISTRIBUTOR_SIZE
         return Platform(
             "aarch64",
@@ -158,14 +161,15 @@ class Board:
         )
 
     def load(self, memory: GuestMemoryMmap, platform: Platform) -> LoadedImage:
-        """Load the kernel and its device tree."""
+        """Load the kernel and its device tree, which describes the machine or leads to ACPI tables."""
         config = self._config
+        tree = _acpi_tree(memory, platform) if _by_acpi(config) else platform_tree(platform)
         with open_kernel(config.kernel) as image:
             loaded = load_image(
                 memory,
                 image,
-                ram_ranges=[(region.base, region.size) for region in memory],
-                fdt=platform_tree(platform),
+                ram_ranges=_ranges(memory),
+                fdt=tree,
                 cmdline=config.cmdline,
                 initrd=config.initramfs,
                 rng_seed=os.urandom(_SEED_SIZE),
@@ -173,6 +177,28 @@ class Board:
         entry = aarch64.EntryState(pc=loaded.entry, x0=loaded.fdt_range.base)
         self._vcpus[0].set_entry_state(entry)
         return loaded
+
+
+def _by_acpi(config: VmConfig) -> bool:
+    return config.platform.tables is Tables.ACPI
+
+
+def _ranges(memory: GuestMemoryMmap) -> list[tuple[int, int]]:
+    return [(region.base, region.size) for region in memory]
+
+
+def _acpi_tree(memory: GuestMemoryMmap, platform: Platform) -> Fdt:
+    """Write ACPI tables to the begin of RAM, and return the tree by which Linux finds them."""
+    # A machine that its device tree describes starts without the code for them.
+    from acpi_tables import build_tables  # noqa: PLC0415
+    from linux_loader.uefi import tables_address, uefi_handover  # noqa: PLC0415
+
+    tables = build_tables(platform, tables_address(RAM_START))
+    where = GuestRange(tables.address, len(tables.blob))
+    handover = uefi_handover(RAM_START, where, tables.rsdp_address, _ranges(memory))
+    memory.write(tables.address, tables.blob)
+    memory.write(handover.address, handover.blob)
+    return handover.fdt
 
 
 def _mmio(base: int, size: int) -> AddressRange:

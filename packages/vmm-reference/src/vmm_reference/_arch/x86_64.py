@@ -47,7 +47,7 @@ from vmm_memory import GuestMemoryMmap
 from vmm_memory.arch.x86_64 import ram_ranges
 
 from vmm_reference._arch.base import Wiring
-from vmm_reference._config import VmConfig
+from vmm_reference._config import Tables, VmConfig
 from vmm_reference._config_cpus import HOST_TEMPLATE
 from vmm_reference._errors import ConfigError
 from vmm_reference._open import open_kernel
@@ -67,7 +67,9 @@ _SEED_SIZE: Final = 32
 
 
 def check_options(config: VmConfig) -> None:
-    """Refuse a CPU template that cannot be read; whether it fits is found out with KVM."""
+    """Refuse a device tree, and a CPU template that cannot be read; whether it fits is found out with KVM."""
+    if config.platform.tables is Tables.FDT:
+        raise ConfigError("--platform tables", "fdt: kernels of x86-64 take ACPI; leave it out (acpi)")
     _template(config)
 
 
