@@ -218,20 +218,26 @@ def busybox_image(script: str, programs: Sequence[str] = ()) -> bytes:
     To be laid below our own init, which loads the modules first: `vmm.end=exec`. `programs` of this machine
     come along with their libraries.
     """
+    archive = Archive()
+    for path, data in _busybox(script).items():
+        archive.file(path, data, 0o755)
+    for path in dict.fromkeys(path for name in programs for path in _with_libraries(name)):
+        archive.file(path, Path(path).read_bytes(), 0o755)
+    return archive.build()
+
+
+def _busybox(script: str) -> dict[str, bytes]:
+    """Return the programs that run a script as /init."""
     program = shutil.which("busybox", path=with_sbin()["PATH"])
     if program is None:
         raise GuestError("busybox is missing: apt-get install busybox-static")
-    archive = Archive()
-    archive.file("/bin/busybox", Path(program).read_bytes(), 0o755)
-    for path in dict.fromkeys(path for name in programs for path in _with_libraries(name)):
-        archive.file(path, Path(path).read_bytes(), 0o755)
     prologue = ["#!/bin/busybox sh", "/bin/busybox --install -s /bin"]
     prologue += ["mkdir -p /dev /proc /sys"]
     prologue += [f"mount -t {kind} {kind} {where}" for kind, where in _MOUNTS.items()]
     # `poweroff -f` does not wait for the serial port; stty does (TCSADRAIN).
     prologue.append(f'poweroff() {{ stty -F /dev/{CONSOLE} -echo; /bin/poweroff "$@"; }}')
-    archive.file("/init", "\n".join([*prologue, script, ""]).encode(), 0o755)
-    return archive.build()
+    init = "\n".join([*prologue, script, ""])
+    return {"/bin/busybox": Path(program).read_bytes(), "/init": init.encode()}
 
 
 def _with_libraries(name: str) -> list[str]:
@@ -263,18 +269,22 @@ def initramfs(
     return ours + bytes(-len(ours) % 512) + below
 
 
-def root_disk(path: Path, size: int = 64 << 20, *, bootable: bool = False) -> None:
+def root_disk(path: Path, size: int = 64 << 20, *, bootable: bool = False, script: str | None = None) -> None:
     """Make an ext4 image of `size` bytes at `path`, as any user.
 
-    It holds one file to read; if `bootable`, also what `root=` needs: our init, and folders to mount on.
+    It holds one file to read; if `bootable`, also what `root=` needs: our init, and folders to mount on; with
+    a `script`, that too, which busybox runs after our init (`vmm.end=exec`).
     """
+    programs = {}
+    if bootable or script is not None:
+        programs = {"/sbin/init": init_program(), **(_busybox(script) if script is not None else {})}
     with tempfile.TemporaryDirectory() as tree:
         Path(tree, "README").write_text("Made by the VMM's `make boot`.\n")
-        if bootable:
-            for folder in ("dev", "proc", "sys", "sbin"):
-                Path(tree, folder).mkdir()
-            Path(tree, "sbin/init").write_bytes(init_program())
-            Path(tree, "sbin/init").chmod(0o755)
+        for folder in ("bin", "dev", "proc", "sys", "sbin") if programs else ():
+            Path(tree, folder).mkdir()
+        for name, data in programs.items():
+            Path(tree + name).write_bytes(data)
+            Path(tree + name).chmod(0o755)
         path.unlink(missing_ok=True)
         path.touch()
         os.truncate(path, size)
