@@ -1,5 +1,7 @@
 """A few A64 instructions for tiny guests, by their encodings in the Arm ARM (DDI 0487, C6.2)."""
 
+from linux_loader.testing import build_image
+
 PSCI_CPU_ON, PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET = 0xC400_0003, 0x8400_0008, 0x8400_0009
 ICC_PMR_EL1, ICC_IAR1_EL1, ICC_EOIR1_EL1, ICC_IGRPEN1_EL1 = (
     *((3, 0, 4, 6, 0), (3, 0, 12, 12, 0)),
@@ -72,6 +74,13 @@ class Code:
     def jump(self, place: int) -> "Code":
         """Branch to the instruction number `place`."""
         return self.word(0x1400_0000 | (place - len(self)) & 0x3FF_FFFF)
+
+
+def image(code: bytes) -> bytes:
+    """Return an Image that does nothing but `code`, which has to be position-independent."""
+    built = build_image("aarch64", code)
+    header = len(built) - len(code)
+    return bytes(Code().jump(header // 4)) + built[4:]
 
 
 def _system(register: tuple[int, int, int, int, int]) -> int:
