@@ -13,7 +13,7 @@ from acpi_tables import (
     build_tables,
     parse_tables,
 )
-from vm_device import Pl011
+from vm_device import Pl011, Pl031
 from vm_device.platform import (
     AddressRange,
     AddressSpace,
@@ -34,11 +34,12 @@ def mmio(base, size):
 
 
 DISK = DeviceNode("v0", "virtio_mmio", (mmio(0xA00_0000, 0x200),), (InterruptSpec(48),), hid="LNRO0005")
+PVPANIC = DeviceNode("pvpanic", "pvpanic", (mmio(0x902_0000, 2),), hid="QEMU0001")
 ARM = Platform(
     "aarch64",
     cpus=(CpuNode(0, 0), CpuNode(1, 0x100, online=False)),
     memory=(MemoryNode(0x4000_0000, 1 << 30),),
-    devices=(Pl011.describe(), DISK),
+    devices=(Pl011.describe(), Pl031.describe(), PVPANIC, DISK),  # as the reference VMM's machine
     gic=GicNode(mmio(0x800_0000, 0x1_0000), mmio(0x80A_0000, 0xF6_0000), mmio(0x808_0000, 0x2_0000)),
 )
 
@@ -64,8 +65,9 @@ def test_the_reader_finds_the_machine():
     assert (gtdt.virtual.gsi, gtdt.virtual.active_low, gtdt.virtual.always_on) == (27, True, True)
     spcr = found.spcr()
     assert (spcr.port, spcr.address.address, spcr.gsi, spcr.gic) == (SerialPort.PL011, 0x900_0000, 33, True)
-    _, _, uart, disk = aml.parse(found.aml())[0].children
+    _, _, uart, pvpanic, disk = aml.parse(found.aml())[0].children  # no HID, no device: the clock
     assert uart.child("_HID").children[0].value == "ARMH0011"
+    assert pvpanic.child("_HID").children[0].value == "QEMU0001"
     assert aml.interrupt([48], edge=True, active_low=False) in aml.split_resources(
         disk.child("_CRS").children[0].value
     )
