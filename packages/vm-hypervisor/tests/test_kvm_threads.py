@@ -1,6 +1,7 @@
 """The KVM backend under threads: swapped answers, pauses that are proven, interrupts."""
 
 import os
+import sys
 import threading
 import time
 
@@ -113,6 +114,29 @@ def test_triple_fault_is_shutdown(machine):
     sregs.idt.limit = 0
     vcpu.fd.set_sregs(sregs)
     assert vcpu.run(RecordingOps()) == Shutdown()
+
+
+def test_threads_that_ask_for_a_line_get_the_same_one(machine):
+    """A pin has one irqfd, though several threads want it at once: a second one would outlive the VM."""
+    threads = 4
+    start, found = threading.Barrier(threads), [[] for _ in range(threads)]
+
+    def ask(mine):
+        for gsi in range(24):
+            start.wait(60)
+            mine.append(machine.vm.irq_line(gsi))
+
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        asking = [threading.Thread(target=ask, args=(mine,)) for mine in found]
+        for thread in asking:
+            thread.start()
+        for thread in asking:
+            thread.join(60)
+    finally:
+        sys.setswitchinterval(before)
+    assert [len(set(map(id, lines))) for lines in zip(*found, strict=True)] == [1] * 24
 
 
 def test_irq_line_edges(machine):

@@ -19,7 +19,7 @@ from vm_hypervisor.cpuid import CpuidLeaf, CpuTable
 if TYPE_CHECKING:
     import vm_device
 
-    from vm_hypervisor._split import SplitLine, SplitLines
+    from vm_hypervisor._split import SplitLines
 
 _EOI: Final = int(kvm.ExitReason.IOAPIC_EOI)
 _TSC_DEADLINE: Final = 1 << 24  # CPUID.1:ECX
@@ -90,7 +90,6 @@ class KvmVm(KvmVmCore):
         split = irqchip is Irqchip.SPLIT
         super().__init__(vm, GsiRoutes(vm, () if split else None))
         self._split = _split_lines(vm, self._routes) if split else None
-        self._lines: dict[int, IrqLine | SplitLine] = {}
 
     @property
     def ioapic(self) -> "vm_device.IoApic | None":
@@ -111,18 +110,15 @@ class KvmVm(KvmVmCore):
         return vcpu
 
     def irq_line(self, gsi: int) -> Interrupt:
-        """Return the line of an I/O APIC pin (0 … 23), the same object each time."""
+        """Return the line of an I/O APIC pin (0 … 23), the same object each time; from any thread."""
         if not 0 <= gsi < x86_64.IO_APIC_PINS:
             raise ValueError(f"gsi {gsi} is not within 0 … {x86_64.IO_APIC_PINS - 1}")
-        if gsi not in self._lines:
-            self._lines[gsi] = IrqLine(self._vm, gsi) if self._split is None else self._split.line(gsi)
-        return self._lines[gsi]
+        split = self._split
+        return self._line(gsi, lambda: IrqLine(self._vm, gsi) if split is None else split.line(gsi))
 
     def close(self) -> None:
         """Take the irqfds away and close the VM."""
-        for line in self._lines.values():
-            line.close()
-        self._lines.clear()
+        self._close_lines()
         self._vm.close()
 
 

@@ -1,17 +1,21 @@
 """What VMs and vCPUs on KVM have in common, whatever their architecture."""
 
 import os
-from collections.abc import Sequence
-from typing import Final, Self
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final, Self
 
 import kvm_ioctls as kvm
 from vm_device.platform import AddressRange, AddressSpace
 
 import vm_hypervisor  # whose names load when they are used
 from vm_hypervisor._errors import HypervisorUnavailableError, SlotError, UnsupportedFeatureError
-from vm_hypervisor._irq import GsiRoutes, KvmMsiRoute
+from vm_hypervisor._irq import GsiRoutes, IrqLine, KvmMsiRoute
 from vm_hypervisor._kvm_values import kvm_native_range
 from vm_hypervisor._protocols import MsiRoute, NativeAnswer, VmOps
+
+if TYPE_CHECKING:
+    from vm_hypervisor._split import SplitLine
 
 _ACCESSES: Final = frozenset((int(kvm.ExitReason.IO), int(kvm.ExitReason.MMIO)))
 _WHOLE: Final = frozenset((1, 2, 4, 8))  # access sizes that a bus takes in one piece
@@ -73,6 +77,21 @@ class KvmVmCore:
         self.native = kvm.NativeExits()
         self._slots: dict[int, int] = {}
         self._vcpus: dict[int, KvmVcpuCore] = {}
+        self._lines: dict[int, IrqLine | SplitLine] = {}
+        self._lines_lock = threading.Lock()
+
+    def _line(self, gsi: int, make: "Callable[[], IrqLine | SplitLine]") -> "IrqLine | SplitLine":
+        # Two irqfds of one pin would each be right, but only one of them would be closed.
+        with self._lines_lock:
+            if gsi not in self._lines:
+                self._lines[gsi] = make()
+            return self._lines[gsi]
+
+    def _close_lines(self) -> None:
+        with self._lines_lock:
+            for line in self._lines.values():
+                line.close()
+            self._lines.clear()
 
     def set_memory_slot(
         self,

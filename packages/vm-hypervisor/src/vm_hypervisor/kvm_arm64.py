@@ -60,7 +60,6 @@ class KvmArm64Vm(KvmVmCore):
         super().__init__(vm, GsiRoutes(vm, ()))
         self._gic: aarch64.Gic | None = None
         self._chips: list[kvm.DeviceFd] = []
-        self._lines: dict[int, IrqLine] = {}
 
     def create_vcpu(self, index: int) -> "KvmArm64Vcpu":
         """Create vCPU `index` with PSCI (KVM_ARM_VCPU_INIT); all but the first are switched off.
@@ -117,20 +116,16 @@ class KvmArm64Vm(KvmVmCore):
         return chip
 
     def irq_line(self, gsi: int) -> Interrupt:
-        """Return the line of shared interrupt `gsi`, the same object each time."""
+        """Return the line of shared interrupt `gsi`, the same object each time; from any thread."""
         lines = 0 if self._gic is None else self._gic.lines
         if not 0 <= gsi < lines:
             raise ValueError(f"gsi {gsi} is not within 0 … {lines - 1}" if lines else "the VM has no GIC yet")
-        if gsi not in self._lines:
-            number = kvm.arm_irq(kvm.ArmIrqType.SPI, aarch64.FIRST_SPI + gsi)
-            self._lines[gsi] = IrqLine(self._vm, gsi, number)
-        return self._lines[gsi]
+        number = kvm.arm_irq(kvm.ArmIrqType.SPI, aarch64.FIRST_SPI + gsi)
+        return self._line(gsi, lambda: IrqLine(self._vm, gsi, number))
 
     def close(self) -> None:
         """Take the irqfds away and close the VM."""
-        for line in self._lines.values():
-            line.close()
-        self._lines.clear()
+        self._close_lines()
         for chip in self._chips:
             chip.close()
         self._vm.close()
