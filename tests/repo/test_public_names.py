@@ -5,6 +5,7 @@ import importlib
 import inspect
 import subprocess
 import sys
+import typing
 from pathlib import Path
 
 import pytest
@@ -65,6 +66,14 @@ def test_late_names_are_where_a_type_checker_finds_them(faces):
         }
         assert at_run_time | submodules == set(homes_for_checkers(source)), source.module
         assert set(module.__all__) <= set(dir(module))
+
+
+def test_fields_have_types_that_can_be_looked_up(faces):
+    """What makes and checks values by their annotations (attrs.resolve_types, cattrs) finds all of them."""
+    for module, _ in faces:
+        for name, value in objects(module):
+            if vars(value).keys() & {"__attrs_attrs__", "__dataclass_fields__", "_fields"}:
+                assert set(vars(value).get("__annotations__", ())) <= set(typing.get_type_hints(value)), name
 
 
 def test_one_rule_sorts_them():

@@ -8,21 +8,15 @@ import enum
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
 
+import vmm_reference  # whose names load when they are used
 from vmm_reference._arch import CONSOLE
 from vmm_reference._config_cpus import CpusConfig
 from vmm_reference._config_rings import RING_KEYS, RingConfig
 from vmm_reference._errors import ConfigError
 from vmm_reference._grammar import Options, parse_size, parse_toggle, parse_word
-
-# What few machines have loads with the first of it.
-if TYPE_CHECKING:
-    from vmm_reference._config_disk import DiskConfig
-    from vmm_reference._config_events import EventMonitorConfig
-    from vmm_reference._config_net import NetConfig
 
 MIN_MEMORY = 16 << 20
 MAX_MEMORY = 1 << 44
@@ -205,11 +199,11 @@ class VmConfig:
     boot_protocol: BootProtocol = BootProtocol.AUTO
     cpus: CpusConfig = attrs.Factory(CpusConfig)
     memory: MemoryConfig = MemoryConfig()
-    disks: "Sequence[DiskConfig]" = ()
-    nets: "Sequence[NetConfig]" = ()
+    disks: "Sequence[vmm_reference.DiskConfig]" = ()
+    nets: "Sequence[vmm_reference.NetConfig]" = ()
     serial: SerialConfig = SerialConfig()
     rng: RngConfig = RngConfig()
-    event_monitor: "EventMonitorConfig | None" = None
+    event_monitor: "vmm_reference.EventMonitorConfig | None" = None
     platform: PlatformConfig = PlatformConfig()
     trace: Path | None = None
 

@@ -3,15 +3,12 @@
 import enum
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import attrs
+from vm_hypervisor import cpuid  # whose names load when they are used
 
 from vmm_reference._errors import ConfigError
 from vmm_reference._grammar import Options, parse_affinity, parse_count, parse_word
-
-if TYPE_CHECKING:
-    from vm_hypervisor.cpuid import Topology
 
 MAX_VCPUS = 254
 LAST_APIC_ID = 254  # 255 is all of them while the APICs are in xAPIC mode, as they start
@@ -27,10 +24,8 @@ CPUS_KEYS = {
 }
 
 
-def _topology(text: str) -> "Topology":
-    from vm_hypervisor.cpuid import Topology  # noqa: PLC0415 - a refused option needs no hypervisor
-
-    return Topology.parse(text)
+def _topology(text: str) -> "cpuid.Topology":
+    return cpuid.Topology.parse(text)  # loaded only for who gives one
 
 
 class CoreScheduling(enum.Enum):
@@ -60,7 +55,7 @@ class CpusConfig:
     boot: int = 1
     max: int = 1
     affinity: Mapping[int, frozenset[int]] = attrs.field(factory=dict)
-    topology: "Topology | None" = None
+    topology: "cpuid.Topology | None" = None
     template: str = HOST_TEMPLATE
     core_scheduling: CoreScheduling = CoreScheduling.OFF
 
@@ -102,7 +97,7 @@ class CpusConfig:
         is_path = "/" in self.template or self.template.endswith(".toml")
         return Path(self.template) if is_path else None
 
-    def _check_topology(self, topology: "Topology") -> None:
+    def _check_topology(self, topology: "cpuid.Topology") -> None:
         if topology.cpus != self.boot:
             raise ConfigError(
                 "--cpus topology", f"{topology} is {topology.cpus} vCPUs, boot={self.boot}; make them equal"
