@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import re
 import subprocess
 import sys
 import typing
@@ -66,6 +67,15 @@ def test_late_names_are_where_a_type_checker_finds_them(faces):
         }
         assert at_run_time | submodules == set(homes_for_checkers(source)), source.module
         assert set(module.__all__) <= set(dir(module))
+
+
+def test_what_loads_late_names_is_the_same_everywhere(packages):
+    """Each package has a copy, for it is installed by itself; acpi-tables' also knows public submodules."""
+    sources = [source.path.read_text() for package in packages.values() for source in package.sources]
+    copies = [text[text.index("_HOME_OF = ") :] for text in sources if "_HOME_OF = " in text]
+    submodules = re.compile(r"        if name in \{.*\}:\n            return import_module\(.*\)\n")
+    assert len(copies) > 1
+    assert len({submodules.sub("", copy) for copy in copies}) == 1
 
 
 def test_fields_have_types_that_can_be_looked_up(faces):
