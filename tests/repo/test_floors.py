@@ -1,5 +1,9 @@
 """Who may import whom: the floors of docs/architecture.md, checked on every import of every shipped file."""
 
+import ast
+from dataclasses import replace
+from graphlib import CycleError, TopologicalSorter
+
 FLOORS = {
     "vmm-memory": 0,
     "kvm-ioctls": 0,
@@ -46,6 +50,49 @@ def test_no_one_imports_anothers_private_module(package, packages):
             first, *rest = name.split(".")
             if first in others:
                 assert not any(part.startswith("_") for part in rest), f"{source.path} imports {name}"
+
+
+def early_imports(body):
+    """Yield the import statements that run as their module does: not those of functions and type checkers."""
+    for node in body:
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield node
+        elif isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            yield from early_imports(node.orelse)
+        elif not isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            for part in ("body", "handlers", "orelse", "finalbody"):
+                yield from early_imports(getattr(node, part, ()))
+
+
+def circle(sources):
+    """Return modules of which each imports the next as it loads, and the last the first; () without any."""
+    names = {source.module for source in sources}
+    graph = {}
+    for source in sources:
+        early = replace(source, tree=ast.Module([*early_imports(source.tree.body)], []))
+        # Its own packages are there before a module is.
+        others = {name for name in early.imports() if not f"{source.module}.".startswith(f"{name}.")}
+        graph[source.module] = others & names
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        return tuple(error.args[1])
+    return ()
+
+
+def test_modules_do_not_import_in_circles(package):
+    """Names load late, on any thread: two threads could meet in a circle, and see modules half made."""
+    assert circle(package.sources) == ()
+
+
+def test_a_circle_is_found(packages):
+    """Of two modules, and not where one of them imports in a function."""
+    some = packages["vmm-memory"].sources[0]
+    early, late = "from vmm.b import B", "def f():\n    from vmm.b import B"
+    for text, expected in ((early, {"vmm.a", "vmm.b"}), (late, set())):
+        a = replace(some, module="vmm.a", tree=ast.parse(text))
+        b = replace(some, module="vmm.b", tree=ast.parse("import vmm.a"))
+        assert set(circle([a, b])) == expected
 
 
 def test_nothing_imports_pytest_or_hypothesis_outside_testing(package):
