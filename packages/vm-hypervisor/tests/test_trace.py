@@ -9,7 +9,7 @@ import time
 from collections import Counter
 
 import pytest
-from kvm_ioctls import ExitReason
+from kvm_ioctls import ExitReason, KvmStateError
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import Trace, TrackEvent
 from vm_device.platform import AddressRange, AddressSpace
 from vm_hypervisor import NativeAnswer, VcpuManager
@@ -201,3 +201,24 @@ def test_a_trace_that_cannot_begin_leaves_no_vcpu_traced(machine, tmp_path):
     manager.start()
     run_until(vcpus, 5000)  # more than a buffer
     manager.stop()
+
+
+def test_a_vcpu_closed_too_early_leaves_no_file_open(machine, tmp_path):
+    """The order is wrong and said so; the trace's files are closed all the same."""
+    vcpus, _, _ = machine_of(machine, 2)
+    trace = ExitTrace(tmp_path / "trace", vcpus)
+    files = {str(tmp_path / "trace"), str(tmp_path)}
+    assert open_in(files)
+    vcpus[0].close()
+    with pytest.raises(KvmStateError, match="closed"):
+        trace.close()
+    assert not open_in(files)
+
+
+def open_in(places):
+    """The descriptors of this process that lead to these places, or to unnamed files there."""
+    targets = []
+    for fd in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            targets.append(os.readlink(f"/proc/self/fd/{fd}"))
+    return [t for t in targets if t in places or os.path.dirname(t) in places]

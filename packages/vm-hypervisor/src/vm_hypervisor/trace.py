@@ -56,18 +56,23 @@ class ExitTrace:
                 self._spools.append(_Spool(vcpu, path.parent))
                 vcpu.fd.trace_exits(self._spools[-1].take)
         except BaseException:
-            self._end()
+            try:
+                self._stop()
+            finally:
+                self._close_files()
             raise
 
     def close(self) -> None:
         """Write the trace; the vCPUs have stopped and are not closed yet.
 
         What the disk has no room for is left out, with a warning.
+
+        Raises:
+            kvm_ioctls.KvmStateError: a vCPU was closed before, or runs; what was open is closed all the same.
         """
         now_ns = time.monotonic_ns()
-        for spool in self._spools:  # before anything can fail: a spool that is closed takes no more
-            spool.vcpu.fd.trace_exits(None)
         try:
+            self._stop()
             file = SliceFile(self._out, "vmm", os.getpid())
             for spool in self._spools:
                 _write(file, spool, now_ns)
@@ -77,10 +82,9 @@ class ExitTrace:
         finally:
             self._close_files()
 
-    def _end(self) -> None:
+    def _stop(self) -> None:
         for spool in self._spools:
             spool.vcpu.fd.trace_exits(None)
-        self._close_files()
 
     def _close_files(self) -> None:
         for spool in self._spools:
