@@ -18,6 +18,7 @@ import xml.etree.ElementTree as ET
 from collections import deque
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import IO
 
 import arm64
 import attrs
@@ -50,6 +51,7 @@ PORTABLE = tuple(f"packages/kvm-ioctls/tests/test_{name}.py" for name in ("recor
 FAILURE_CHARACTERS = 4000
 LAST_SHOWN = 4  # lines of a failure at the very end
 LAST_LINES = 120  # of a shard that died; pytest-timeout's stacks of all threads fit
+STRAGGLERS = 30.0  # seconds in which a shard's last lines are read once it has ended
 PATH = f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
 
 
@@ -156,14 +158,23 @@ class Run:
         start = time.monotonic()
         command = self._command()
         pipe = subprocess.PIPE
-        with subprocess.Popen(
+        process = subprocess.Popen(
             command, cwd=ROOT, text=True, stdout=pipe, stderr=subprocess.STDOUT, errors="replace"
-        ) as process:
-            assert process.stdout is not None
-            for line in process.stdout:
-                self._show(line.rstrip())
-        self.status = process.returncode
+        )
+        assert process.stdout is not None
+        reader = threading.Thread(target=self._show_all, args=(process.stdout,), daemon=True)
+        reader.start()
+        self.status = process.wait()
+        # A process that the shard left behind may hold its output for ever.
+        reader.join(STRAGGLERS)
+        if reader.is_alive():
+            self._show("something that this shard started still runs and holds its output")
         self.seconds = time.monotonic() - start
+
+    def _show_all(self, output: IO[str]) -> None:
+        with output:
+            for line in output:
+                self._show(line.rstrip())
 
     def _show(self, line: str) -> None:
         self._last.append(line)

@@ -1,5 +1,8 @@
 """What `make test` says when a whole shard dies, as CI shows no more than the end of its output."""
 
+import os
+import signal
+
 import pytest
 import run_tests
 
@@ -32,3 +35,19 @@ def test_a_dead_shard_says_how_it_ended(died, capfd):
     assert last[-1].strip() == f"the shard left no report, and status {status}"
     if file.stem == "test_hang":
         assert f'File "{file}", line 2, in test_it' in "\n".join(last)
+
+
+def test_a_shard_ends_though_it_left_a_process_behind(tmp_path, monkeypatch, capfd):
+    """What still holds the shard's output is told of, not waited for."""
+    monkeypatch.setattr(run_tests, "STRAGGLERS", 0.5)
+    file = tmp_path / "test_leaves.py"
+    body = "import subprocess\n\ndef test_it():\n    print('left', subprocess.Popen(['sleep', '600']).pid)\n"
+    file.write_text(body)
+    shard = run_tests.Shard("here", "not nothing", emulated=False)
+    run = run_tests.Run(shard, tmp_path, None, [str(file), "-s"])
+    run.run()
+    lines = capfd.readouterr().out.splitlines()
+    (left,) = [int(words[-1]) for words in map(str.split, lines) if words[-2:-1] == ["left"]]
+    os.kill(left, signal.SIGKILL)  # the process that a hang would have waited for
+    assert (run.status, run.counts()) == (0, (1, 0, 0))
+    assert "still runs and holds its output" in lines[-1]
