@@ -14,6 +14,7 @@ from vm_hypervisor import (
     KvmHypervisor,
     MmioRead,
     MmioWrite,
+    NativeAnswer,
     PioRead,
     PioWrite,
     SlotError,
@@ -202,6 +203,15 @@ def test_unclaimed_ports_cost_no_trip(machine):
     machine.vm.set_native_answers(unclaimed_ports([AddressRange(PIO, 0xF4, 1), AddressRange(PIO, 0x80, 1)]))
     log = machine.run(machine.vcpu(f"e4 70 e6 71 e6 80 {DONE}"))  # in al, 0x70; out 0x71, al; out 0x80, al
     assert log == [("pio", "write", 0x80, 1, 0xFF)]
+
+
+def test_native_answers_do_not_interrupt_a_vcpu_that_never_ran(machine):
+    """Its first run looks at the table anyway; later tables make it come back and look again."""
+    vcpu = machine.vcpu("e6 80 e6 80")  # out 0x80, al; and again
+    machine.vm.set_native_answers([NativeAnswer(AddressRange(PIO, 0x90, 1), read=1)])
+    assert vcpu.run() == PioWrite(0x80, 1, b"\0")
+    machine.vm.set_native_answers([])
+    assert vcpu.run() == Kicked()
 
 
 @pytest.mark.parametrize("gsi", [-1, 24, 4096])

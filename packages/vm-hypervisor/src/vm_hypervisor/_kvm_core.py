@@ -146,19 +146,26 @@ class KvmVmCore:
         self._vm.unregister_ioevent(fd, where.base, length=where.size, datamatch=datamatch, pio=pio)
 
     def set_native_answers(self, answers: Sequence[NativeAnswer]) -> None:
-        """Replace the table of accesses that C answers, and make every vCPU fetch it."""
+        """Replace the table of accesses that C answers, and make every vCPU that has run fetch it."""
         self.native = kvm.NativeExits(kvm_native_range(answer) for answer in answers)
         for vcpu in self._vcpus.values():
-            vcpu.kick()
+            # One that enters just now has said so before it looked at the table.
+            if vcpu.entered:
+                vcpu.kick()
 
 
 class KvmVcpuCore:
-    """Running a vCPU and answering what it asks."""
+    """Running a vCPU and answering what it asks.
+
+    Attributes:
+        entered: whether it ever ran; a kick before would only make its first run come back at once.
+    """
 
     def __init__(self, vm: KvmVmCore, fd: kvm.VcpuFd, index: int) -> None:
         """Run `fd`, vCPU `index` of `vm`."""
         self._vm, self._fd, self._index = vm, fd, index
         self._io = fd.io
+        self.entered = False
 
     @property
     def index(self) -> int:
@@ -172,6 +179,7 @@ class KvmVcpuCore:
 
     def run(self, ops: VmOps | None = None) -> "vm_hypervisor.Exit":
         """Run until the caller must see something; see `Vcpu.run`."""
+        self.entered = True
         run, vm, head = self._fd.run_raw, self._vm, self._io.head
         while True:
             reason = run(vm.native)
