@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ._access import AccessMap
 from ._errors import GuestAccessError, GuestMemoryError, InvalidGuestAddressError
@@ -14,7 +14,9 @@ from ._ffi import CData, ffi, lib
 from ._holders import Holders
 from ._slice import GuestSlice
 from ._types import LOAD_ORDERS, STORE_ORDERS, MemoryOrder, ReadableBuffer, WritableBuffer
-from ._vector import AccessVector
+
+if TYPE_CHECKING:
+    from ._vector import AccessVector
 
 __all__ = ("READ", "READ_WRITE", "WRITE", "CheckedMemory")
 

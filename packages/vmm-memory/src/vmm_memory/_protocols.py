@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from ._access import AccessMap
 from ._region import GuestRegionMmap
 from ._slice import GuestSlice
 from ._types import MemoryOrder, ReadableBuffer, WritableBuffer
-from ._vector import AccessVector
+
+if TYPE_CHECKING:
+    from ._vector import AccessVector
 
 __all__ = ("DiscardListener", "GuestAddressSpace", "GuestMemory", "RegionListener")
 

@@ -10,7 +10,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Final
 
-from virtio_devices import DiskImage, ImageError
+import virtio_devices  # whose names load when they are used
 
 from vmm_reference._arch import architecture
 from vmm_reference._config import SerialMode, VmConfig
@@ -162,8 +162,8 @@ def _check_disks(config: VmConfig) -> None:
                 )
             seen[key] = disk.readonly
             try:
-                stack.enter_context(DiskImage(disk.path, read_only=disk.readonly))
-            except ImageError as error:
+                stack.enter_context(virtio_devices.DiskImage(disk.path, read_only=disk.readonly))
+            except virtio_devices.ImageError as error:
                 raise ConfigError("--disk path", str(error)) from None
 
 
