@@ -309,8 +309,10 @@ poweroff -f
 
 
 @pytest.mark.kvm_full
-def test_a_full_disk_is_the_guests_error_not_our_end(tmp_path):
-    """The file system under image, events and console is full: I/O errors for the guest, and its own end."""
+@pytest.mark.root_net  # mounts
+@pytest.mark.parametrize("events_too", [True, False], ids=["with-its-events", "events-elsewhere"])
+def test_a_full_disk_is_the_guests_error_not_our_end(tmp_path, events_too):
+    """The file system under the image is full: I/O errors for the guest, its own end, and whole records."""
     place = tmp_path / "small"
     place.mkdir()
     subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1M", "none", place], check=True)
@@ -318,16 +320,22 @@ def test_a_full_disk_is_the_guests_error_not_our_end(tmp_path):
         image = place / "disk"
         image.touch()
         os.truncate(image, 8 << 20)
-        words = ["--disk", f"path={image}", "--event-monitor", f"path={place / 'events'}"]
+        events = (place if events_too else tmp_path) / "events"
+        words = ["--disk", f"path={image}", "--event-monitor", f"path={events}"]
         words += ["--serial", f"file={tmp_path / 'console'}"]
         command = stock(tmp_path, "vmm.end=exec", *words, modules=guest.MODULES, script=FILL)
         done = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
         console = (tmp_path / "console").read_text()
-        assert done.returncode == promised("host disk full")[0], done.stderr + console
+        status, reason = promised("host disk full")
+        assert done.returncode == status, done.stderr + console
         assert "guest: the disk refused" in console
         assert "guest: still reads" in console, console
-        records = [json.loads(line) for line in (place / "events").read_text().splitlines()]
+        records = [json.loads(line) for line in events.read_text().splitlines()]
         assert [record["event"] for record in records[:3]] == ["starting", "booting", "booted"]
+        if not events_too:
+            last = [(record["source"], record["event"]) for record in records[-2:]]
+            assert last == [("vm", "shutdown"), ("vmm", "shutdown")]
+            assert records[-2]["properties"]["reason"] == reason
         assert "Traceback" not in done.stderr
     finally:
         subprocess.run(["umount", place], check=True)

@@ -88,6 +88,7 @@ def check_map(boot, memory, protocol=BootProtocol.AUTO):
     return pages
 
 
+@pytest.mark.root_net  # the size of the pool is root's to set
 def test_128_mib_of_huge_pages_touched_beforehand(boot, hugepages):
     """Every page is a huge one of the pool, and all are taken before the guest asks for any."""
     memory = MemoryConfig(128 * MIB, hugepages=True, prefault=True)
@@ -108,6 +109,7 @@ def test_ram_around_the_hole(boot, size, protocol):
     assert pages.resident < GIB
 
 
+@pytest.mark.root_net
 def test_huge_pages_that_are_not_there(hugepages):
     """The refusal counts the whole machine and leaves the pool as it was."""
     config = VmConfig(guest.debian_guest().image, memory=MemoryConfig(256 * MIB, hugepages=True))
