@@ -25,6 +25,7 @@ from vm_device.platform import (
     RegisterSpec,
     Trigger,
 )
+from vmm_testhost.pytest_plugin import LONG
 
 ADDRESS = 0xE_0000
 
@@ -186,7 +187,7 @@ def test_any_machine_builds_and_reads_back(platform):
     assert uids == [cpu.index for cpu in platform.cpus] + [node.uid for node in visible]
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=100 if LONG else 4, deadline=None)
 @given(platform=platforms())
 def test_any_machine_is_accepted_by_iasl(iasl, platform):
     """Iasl is a process of its own: few examples, each with all the tables that vary."""

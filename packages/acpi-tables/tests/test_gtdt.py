@@ -6,6 +6,7 @@ import pytest
 from acpi_tables import EncodingError, Gtdt, TableError, TimerInterrupt
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vmm_testhost.pytest_plugin import LONG
 
 TIMERS = st.builds(TimerInterrupt, st.integers(0, 0xFFFF_FFFF), st.booleans(), st.booleans(), st.booleans())
 TABLES = st.builds(Gtdt, secure_el1=TIMERS, el1=TIMERS, virtual=TIMERS, el2=TIMERS, virtual_el2=TIMERS)
@@ -18,7 +19,7 @@ def test_round_trip(table):
     assert Gtdt.decode(table.encode()) == table
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=500 if LONG else 4, deadline=None)
 @given(table=TABLES)
 def test_iasl_rebuilds_it(iasl, table):
     """Field by field the same bytes."""

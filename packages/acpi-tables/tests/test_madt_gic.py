@@ -4,6 +4,7 @@ import pytest
 from acpi_tables import EncodingError, Gicc, Gicd, GicIts, GicMsiFrame, GicRedistributor, Madt, RawMadtEntry
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vmm_testhost.pytest_plugin import LONG
 
 U16, U32, U64 = st.integers(0, 0xFFFF), st.integers(0, 0xFFFF_FFFF), st.integers(0, (1 << 64) - 1)
 ENTRIES = st.one_of(
@@ -22,7 +23,7 @@ def test_entries_round_trip(entries):
     assert Madt.decode(madt.encode()) == madt
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=500 if LONG else 5, deadline=None)
 @given(entries=st.lists(ENTRIES, min_size=4, max_size=9))
 def test_iasl_rebuilds_them(iasl, entries):
     """The compiler reads each field and writes the same bytes, its own creator id apart."""

@@ -6,6 +6,7 @@ import pytest
 from acpi_tables import EncodingError, aml, sdt
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vmm_testhost.pytest_plugin import LONG
 
 
 def _body(*statements):
@@ -125,7 +126,7 @@ def _code(tree):
     return build(operation, left, right)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=40 if LONG else 5, deadline=None)
 @given(trees=st.lists(TREES, min_size=1, max_size=30))
 def test_acpica_computes_what_was_meant(evaluate, trees):
     """Thirty random expressions a process, each in a method of its own, against plain Python."""

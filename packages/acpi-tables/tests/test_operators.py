@@ -4,6 +4,7 @@ import pytest
 from acpi_tables import EncodingError, aml, sdt
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vmm_testhost.pytest_plugin import LONG
 
 L0, L1, L2 = aml.local(0), aml.local(1), aml.local(2)
 STATEMENTS = (
@@ -133,7 +134,7 @@ MODEL = {
 }
 
 
-@settings(max_examples=3, deadline=None)
+@settings(max_examples=30 if LONG else 3, deadline=None)
 @given(values=st.lists(U64, min_size=3, max_size=8))
 def test_acpica_computes_what_was_meant(evaluate, values):
     """Each operator on each number in the interpreter that Linux has, against plain Python."""

@@ -6,6 +6,7 @@ import pytest
 from acpi_tables import CacheKind, CacheNode, EncodingError, Pptt, ProcessorNode, TableError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vmm_testhost.pytest_plugin import LONG
 
 U32 = st.integers(0, 0xFFFF_FFFF)
 
@@ -53,7 +54,7 @@ def test_round_trip(table):
     assert Pptt.decode(table.encode()) == table
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=500 if LONG else 4, deadline=None)
 @given(table=tables())
 def test_iasl_rebuilds_it(iasl, table):
     """Field by field the same bytes."""

@@ -4,6 +4,7 @@ import pytest
 from acpi_tables import EncodingError, GenericAddress, SerialPort, Spcr, TableError
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from vmm_testhost.pytest_plugin import LONG
 
 REGISTERS = st.builds(
     GenericAddress, st.sampled_from([0, 1]), st.integers(0, (1 << 64) - 1), st.sampled_from([1, 2, 4])
@@ -26,7 +27,7 @@ def test_round_trip(table):
     assert Spcr.decode(table.encode()) == table
 
 
-@settings(max_examples=4, deadline=None)
+@settings(max_examples=500 if LONG else 4, deadline=None)
 @given(table=TABLES)
 def test_iasl_rebuilds_it(iasl, table):
     """Field by field the same bytes."""
