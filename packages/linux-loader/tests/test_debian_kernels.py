@@ -1,5 +1,6 @@
 """Debian's own kernels of three architectures, whole and damaged, beside what other programs read in them."""
 
+import contextlib
 import re
 import shutil
 import struct
@@ -8,11 +9,20 @@ import subprocess
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from linux_loader import GuestRange, KernelImage, LoaderError, check, load, load_image
+from linux_loader import (
+    Compression,
+    GuestRange,
+    KernelImage,
+    LoaderError,
+    check,
+    load,
+    load_image,
+)
 from linux_loader.fdt import Fdt, FdtNode
-from linux_loader.testing import RecordingMemory, build_zboot
+from linux_loader.testing import RecordingMemory, build_zboot, pack
 from vmm_testhost import SetupError
 from vmm_testhost.debian import kernel, kernel_image
+from vmm_testhost.pytest_plugin import LONG
 
 MIB = 1 << 20
 RAM = [(0, 512 * MIB)]
@@ -105,8 +115,8 @@ CHANGES = st.lists(
 class Mutant:
     """A whole kernel in memory of which some bytes are changed for a while."""
 
-    def __init__(self, path):
-        self.data = bytearray(path.read_bytes())
+    def __init__(self, data):
+        self.data = bytearray(data)
 
     def attempt(self, changes, base, run):
         """Change bytes from ``base`` on, run on the whole, and change them back."""
@@ -127,10 +137,10 @@ class Mutant:
 @pytest.fixture(scope="session")
 def mutant(foreign):
     """A foreign kernel to be damaged."""
-    return Mutant(foreign[1])
+    return Mutant(foreign[1].read_bytes())
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=1000 if LONG else 60, deadline=None)
 @given(changes=CHANGES)
 def test_a_damaged_foreign_kernel(mutant, changes):
     """A LoaderError, or writes inside RAM; nothing else, whatever bytes are changed."""
@@ -140,19 +150,82 @@ def test_a_damaged_foreign_kernel(mutant, changes):
     assert plan is None or all(GuestRange(*RAM[0]).contains(written) for written in plan.writes)
 
 
+# Tens of megabytes are copied or unpacked for each example: fewer than where it is only planned.
+WHOLE = settings(max_examples=200 if LONG else 4, deadline=None)
+
+
+@WHOLE
+@given(changes=CHANGES)
+def test_a_damaged_foreign_kernel_is_loaded(mutant, changes):
+    """Into memory go the writes that are reported, and the kernel as it is; on an error nothing."""
+    memory = RecordingMemory(RAM)
+
+    def run(image):
+        loaded = load_image(memory, image, ram_ranges=RAM, fdt=TREE, initrd=b"i")
+        assert memory.read(loaded.entry, image.size) == image.contents(0, image.size)
+        return loaded
+
+    loaded = mutant.attempt(changes, 0, run)
+    assert memory.written == ([] if loaded is None else list(loaded.writes))
+
+
 @pytest.fixture(scope="session")
 def amd64_mutants(amd64):
     """Bzimage and vmlinux to be damaged, each with where its headers begin."""
-    return [(Mutant(amd64["bzimage"]), 0x1F1), (Mutant(amd64["vmlinux"]), 0)]
+    return [(Mutant(amd64["bzimage"].read_bytes()), 0x1F1), (Mutant(amd64["vmlinux"].read_bytes()), 0)]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=1000 if LONG else 60, deadline=None)
 @given(which=st.sampled_from([0, 1]), changes=CHANGES)
 def test_a_damaged_kernel(amd64_mutants, which, changes):
     """The same for bzImage and vmlinux, entered as they like best."""
     mutated, base = amd64_mutants[which]
     plan = mutated.attempt(changes, base, lambda image: check(image, ram_ranges=RAM, initrd=b"i"))
     assert plan is None or all(GuestRange(*RAM[0]).contains(written) for written in plan.writes)
+
+
+@WHOLE
+@given(which=st.sampled_from([0, 1]), changes=CHANGES)
+def test_a_damaged_kernel_is_loaded(amd64_mutants, which, changes):
+    """What is written is what is reported, each segment as the file has it; on an error nothing."""
+    memory = RecordingMemory(RAM)
+
+    def run(image):
+        loaded = load(memory, image, ram_ranges=RAM, initrd=b"i", rng_seed=bytes(32))
+        for segment in image.elf.segments if image.elf else ():
+            found = memory.read(segment.memory.base, segment.file_size)
+            assert found == image.contents(segment.offset, segment.file_size)
+        return loaded
+
+    mutated, base = amd64_mutants[which]
+    loaded = mutated.attempt(changes, base, run)
+    assert memory.written == ([] if loaded is None else list(loaded.writes))
+
+
+@pytest.fixture(scope="session")
+def packed(amd64):
+    """A bzImage, a zboot file and a gzip file: damaged from where the payload begins; and what is inside."""
+    arm64 = _image("aarch64").read_bytes()
+    with KernelImage.open(amd64["bzimage"]) as image:
+        start = image.bzimage.setup_size + image.bzimage.payload_offset
+    return [
+        (Mutant(amd64["bzimage"].read_bytes()), start, amd64["vmlinux"].read_bytes()),
+        (Mutant(build_zboot(arm64)), 0, arm64),
+        (Mutant(pack(arm64, Compression.GZIP)), 0, arm64),
+    ]
+
+
+@WHOLE
+@given(which=st.sampled_from([0, 1, 2]), changes=CHANGES)
+def test_a_damaged_payload(packed, which, changes):
+    """A LoaderError, or the very kernel: what every format here has a checksum for."""
+
+    def run(image):
+        with contextlib.closing(image.extract_vmlinux() if image.bzimage else image) as inner:
+            return inner.contents(0, inner.size) == whole
+
+    mutated, base, whole = packed[which]
+    assert mutated.attempt(changes, base, run) is not False
 
 
 def test_readelf_agrees(amd64):

@@ -20,6 +20,7 @@ from vm_device.platform import (
     Platform,
     Trigger,
 )
+from vmm_testhost.pytest_plugin import LONG
 
 
 def mmio(base, size=0x1000):
@@ -98,7 +99,7 @@ def test_the_pc():
 LINES = st.builds(InterruptSpec, st.integers(16, 1019), st.sampled_from(Trigger), st.booleans())
 
 
-@settings(max_examples=40)
+@settings(max_examples=1000 if LONG else 40)
 @given(
     st.lists(LINES, max_size=6, unique_by=lambda line: line.gsi),
     st.sets(st.integers(0, 1 << 39), min_size=1, max_size=4),

@@ -5,6 +5,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from linux_loader import FdtBuildError, GuestRange
 from linux_loader.fdt import MAX_DEPTH, MAX_NAME, Fdt, FdtNode, parse_fdt, strings, u32s, u64s
+from vmm_testhost.pytest_plugin import LONG
 
 NAMES = st.text("abcxyz019,._+-", min_size=1, max_size=12)
 UNITS = st.none() | st.text("0123456789abcdef,", min_size=1, max_size=9)
@@ -72,14 +73,14 @@ def _plain(node):
     return node.name, list(node.properties.items()), [_plain(child) for child in node.children]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=500 if LONG else 40, deadline=None)
 @given(tree=trees())
 def test_dtc_reads_what_is_written(dtc, tree):
     """The reference compiler takes our blob apart and makes one of its own, which says the same."""
     assert parse_fdt(dtc(tree.encode(), "dtb", "dtb")) == tree
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=250 if LONG else 15, deadline=None)
 @given(tree=trees())
 def test_source_that_dtc_prints_compiles_to_the_same_tree(dtc, tree):
     """Blob to source and back through dtc: property types do not change a byte."""
