@@ -14,10 +14,13 @@ from linux_loader import (
     GuestRange,
     KernelImage,
     LoaderError,
+    UnknownFormatError,
     check,
     load,
     load_image,
 )
+from linux_loader._flat import unpack_zboot
+from linux_loader._source import Source
 from linux_loader.fdt import Fdt, FdtNode
 from linux_loader.testing import RecordingMemory, build_zboot, pack
 from vmm_testhost import SetupError
@@ -30,6 +33,7 @@ FOREIGN = {
     "aarch64": ("linux-image-cloud-arm64", ("trixie:arm64", "forky:arm64")),
     "riscv64": ("linux-image-riscv64", ("forky:riscv64", "trixie:riscv64")),
 }
+ZSTD_MAGIC = bytes.fromhex("28b52ffd")
 TREE = Fdt(FdtNode("", {"compatible": b"linux,dummy-virt\0"}))
 
 
@@ -102,6 +106,29 @@ def test_a_packed_foreign_kernel_is_the_same_kernel(wrapped, tmp_path):
             subprocess.run(["gzip", "-1", "-c", path], stdout=out, check=True)
     plain = load_image(None, path, ram_ranges=RAM, fdt=TREE)
     assert load_image(None, packed, ram_ranges=RAM, fdt=TREE) == plain
+
+
+def test_a_zboot_file_of_linux_itself():
+    """Debian's loong64 kernel is one: zstd(1) finds what our reader does; our writer makes the like."""
+    if shutil.which("zstd") is None:
+        pytest.skip("zstd is not installed")
+    try:
+        data = kernel_image("linux-image-loong64", suite="forky:loong64").read_bytes()
+    except SetupError as error:
+        pytest.skip(f"Debian's loong64 kernel cannot be had: {error}")
+    start = data.index(ZSTD_MAGIC)
+    # It complains of what follows its frame: the unpacked size, and padding.
+    told = subprocess.run(["zstd", "-dcq"], input=data[start:], capture_output=True, check=False).stdout
+    assert told[:2] == b"MZ"
+    unpacked = unpack_zboot(Source(data, "vmlinuz"), 1 << 30)
+    assert unpacked == told
+    packed_size = struct.unpack_from("<I", data, 12)[0]
+    assert struct.unpack_from("<I", data, start + packed_size) == (len(told),)
+    ours = build_zboot(told, Compression.ZSTD)
+    assert (ours[:8], ours[24:56]) == (data[:8], data[24:56])  # but for the place and size of the payload
+    assert unpack_zboot(Source(ours, "ours"), 1 << 30) == told
+    with pytest.raises(UnknownFormatError, match="an EFI program"):
+        KernelImage.from_bytes(data)  # no loader here knows LoongArch
 
 
 CHANGES = st.lists(
