@@ -6,12 +6,15 @@ from contextlib import ExitStack
 import pytest
 from kvm_ioctls import Regs
 from vm_hypervisor import Irqchip, Kicked, KvmHypervisor, MemorySlots
+from vm_hypervisor.arch.aarch64 import EntryState, Gic
+from vm_hypervisor.kvm_arm64 import KvmArm64Hypervisor
 from vm_hypervisor.testing import RecordingOps
 from vmm_memory import GuestMemoryAtomic, GuestRegionMmap
 
 CODE, STACK, HANDLERS = 0x1000, 0x8000, 0x3000
 LOCAL_APIC = 0xFEE0_0000
 RAM = 0x1_0000
+ARM64_RAM, ARM64_SIZE = 0x4000_0000, 0x20_0000
 
 
 class EndingOps(RecordingOps):
@@ -119,6 +122,41 @@ class Machine:
         return ops.log
 
 
+class Arm64Machine:
+    """2 MiB of RAM, vCPUs, and a GIC once all of them are there; everything is closed by the fixture."""
+
+    gic = Gic()
+    ram = ARM64_RAM
+
+    def __init__(self, stack):
+        self._stack = stack
+        self.hypervisor = stack.enter_context(KvmArm64Hypervisor())
+        self.vm = self.hypervisor.create_vm()
+        stack.callback(self.vm.close)
+        self.atomic = GuestMemoryAtomic()
+        self.atomic.add_listener(MemorySlots(self.vm))
+        self.atomic.insert_region(GuestRegionMmap.memfd(ARM64_RAM, ARM64_SIZE, name="test"))
+        self.memory = self.atomic.memory()
+
+    def vcpu(self, index=0):
+        """Return a new vCPU."""
+        vcpu = self.vm.create_vcpu(index)
+        self._stack.callback(vcpu.close)
+        return vcpu
+
+    def start(self, code, **entry):
+        """Return vCPU 0 at `code`, alone with a GIC."""
+        self.memory.write(ARM64_RAM, bytes(code))
+        vcpu = self.vcpu()
+        self.vm.create_gic(self.gic)
+        vcpu.set_entry_state(EntryState(pc=ARM64_RAM, **entry))
+        return vcpu
+
+    def another(self):
+        """Return a second machine like it."""
+        return Arm64Machine(self._stack)
+
+
 @pytest.fixture
 def machine():
     """A VM with memory, on the real /dev/kvm."""
@@ -138,3 +176,10 @@ def any_machine(request):
     """The same with either irqchip."""
     with ExitStack() as stack:
         yield Machine(stack, request.param)
+
+
+@pytest.fixture
+def arm64_machine():
+    """The same on a host of AArch64, without vCPUs."""
+    with ExitStack() as stack:
+        yield Arm64Machine(stack)

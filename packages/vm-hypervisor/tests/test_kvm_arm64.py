@@ -2,7 +2,6 @@
 
 import struct
 import threading
-from contextlib import ExitStack
 
 import pytest
 from vm_device import EventFd
@@ -10,7 +9,6 @@ from vm_device.platform import AddressRange, AddressSpace
 from vm_hypervisor import (
     Irqchip,
     Kicked,
-    MemorySlots,
     MmioRead,
     MmioWrite,
     SystemEvent,
@@ -18,16 +16,14 @@ from vm_hypervisor import (
     UnsupportedFeatureError,
 )
 from vm_hypervisor.arch.aarch64 import FIRST_SPI, EntryState, Gic
-from vm_hypervisor.kvm_arm64 import KvmArm64Hypervisor
 from vm_hypervisor.testing import RecordingOps
-from vmm_memory import GuestMemoryAtomic, GuestRegionMmap
 
 a64 = pytest.importorskip("arm64_code", reason="its assembler is in the repository's tools")
 Code = a64.Code
 
 pytestmark = pytest.mark.arm64
 
-RAM, SIZE = 0x4000_0000, 0x20_0000
+RAM = 0x4000_0000
 DEVICE = 0x900_0000
 GIC = Gic()
 # Offsets of the GIC architecture (IHI 0069, chapter 12): distributor, redistributor, ITS.
@@ -37,39 +33,10 @@ GITS_CTLR, GITS_CBASER, GITS_CWRITER, GITS_BASER, GITS_TRANSLATER = 0, 0x80, 0x8
 VALID = 1 << 63
 
 
-class Machine:
-    """2 MiB of RAM, vCPUs, and a GIC once all of them are there; everything is closed by the fixture."""
-
-    def __init__(self, stack):
-        self._stack = stack
-        self.hypervisor = stack.enter_context(KvmArm64Hypervisor())
-        self.vm = self.hypervisor.create_vm()
-        stack.callback(self.vm.close)
-        self.atomic = GuestMemoryAtomic()
-        self.atomic.add_listener(MemorySlots(self.vm))
-        self.atomic.insert_region(GuestRegionMmap.memfd(RAM, SIZE, name="test"))
-        self.memory = self.atomic.memory()
-
-    def vcpu(self, index=0):
-        """Return a new vCPU."""
-        vcpu = self.vm.create_vcpu(index)
-        self._stack.callback(vcpu.close)
-        return vcpu
-
-    def start(self, code, **entry):
-        """Return vCPU 0 at `code`, alone with a GIC."""
-        self.memory.write(RAM, bytes(code))
-        vcpu = self.vcpu()
-        self.vm.create_gic(GIC)
-        vcpu.set_entry_state(EntryState(pc=RAM, **entry))
-        return vcpu
-
-
 @pytest.fixture
-def machine():
+def machine(arm64_machine):
     """A VM with memory, on the real /dev/kvm."""
-    with ExitStack() as stack:
-        yield Machine(stack)
+    return arm64_machine
 
 
 def enable_interrupts(code):
@@ -244,16 +211,15 @@ def test_registers_move_to_another_vm(machine):
     vcpu.kick()
     assert vcpu.run() == Kicked()  # completes the store
     saved = vcpu.registers()
-    with ExitStack() as stack:
-        other = Machine(stack)
-        other.memory.write(RAM, machine.memory.read(RAM, 0x1000))
-        fresh = other.vcpu()
-        other.vm.create_gic(GIC)
-        fresh.set_registers(saved)
-        again = dict(fresh.registers())
-        clocks = {reg for reg, value in saved if again[reg] != value}
-        assert len(clocks) <= 4, "only counters and timers move on"
-        assert fresh.run() == MmioWrite(DEVICE, struct.pack("<I", 42))
+    other = machine.another()
+    other.memory.write(RAM, machine.memory.read(RAM, 0x1000))
+    fresh = other.vcpu()
+    other.vm.create_gic(GIC)
+    fresh.set_registers(saved)
+    again = dict(fresh.registers())
+    clocks = {reg for reg, value in saved if again[reg] != value}
+    assert len(clocks) <= 4, "only counters and timers move on"
+    assert fresh.run() == MmioWrite(DEVICE, struct.pack("<I", 42))
 
 
 def test_order_is_told(machine):
