@@ -1,6 +1,7 @@
 """Templates: read from files, applied to processors that have what they need, refused otherwise."""
 
 import os
+import re
 from contextlib import suppress
 from pathlib import Path
 
@@ -9,7 +10,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vm_hypervisor import CpuidError
-from vm_hypervisor.cpuid import BUILT_IN, CpuidLeaf, CpuTable, MsrRule, RegisterRule, Template, diff
+from vm_hypervisor.cpuid import (
+    BUILT_IN,
+    CpuidLeaf,
+    CpuTable,
+    MsrRule,
+    RegisterRule,
+    Template,
+    Topology,
+    diff,
+    normalise,
+)
 
 DUMPS = Path(__file__).parent / "dumps"
 AMD = CpuTable.from_text((DUMPS / "amd.txt").read_text())
@@ -55,6 +66,67 @@ def test_servers_look_alike():
     assert not after.value(7, "ebx") & (1 << 16 | 1 << 14 | 1 << 11 | 1 << 4)  # AVX-512, MPX, TSX
     assert after.value(7, "ebx") & 1 << 5  # AVX2
     assert after.msrs == {0x10A: 0x16B}
+
+
+# Processors before Cascade Lake have no MSR 0x10a: KVM makes one up, of what it does itself (PSCHANGE_MC_NO,
+# SKIP_L1DFL_VMENTRY).
+MADE_UP = {0x10A: 0x48}
+SERVERS = {
+    name: attrs.evolve(table, msrs=table.msrs or MADE_UP)
+    for name in ("haswell", "broadwell", "skylake", "cascadelake", "icelake", "sapphirerapids")
+    for table in [CpuTable.from_text((DUMPS / f"{name}.txt").read_text())]
+}
+# What the template says stays the host's: caches, width of addresses, what it does against its flaws.
+STAYS = re.compile(r"(0x2|0x4|0x80000006)\.\d e.x|0x80000008\.0 eax|0x7\.0 edx|msr 0x10a")
+MITIGATIONS = {
+    *("md_clear", "spec_ctrl", "intel_stibp", "flush_l1d", "arch_capabilities", "spec_ctrl_ssbd"),
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+def test_t2_makes_real_servers_one(name):
+    """Six generations as they really are: all have what t2 needs, and show the same but for what it names."""
+    template, topology = Template.load("t2"), Topology(threads=2, cores=3, dies=1, sockets=2)
+    for index in range(topology.cpus):
+        first, second = (
+            normalise(template.apply(SERVERS[server]), topology, index) for server in ("haswell", name)
+        )
+        differences = [one for one in diff(first, second) if not one.where.startswith("0x4000")]
+        for one in differences:
+            assert STAYS.fullmatch(one.where), one
+            assert {*one.only_first, *one.only_second} <= MITIGATIONS
+        assert second.value(0, "eax") == 0xD
+        assert second.value(1, "eax") == 0x306F2
+        assert (second.value(0xD, "ecx"), second.value(0xD, "ebx", 1)) == (0x340, 0)
+        assert max(leaf.function for leaf in second.leaves if leaf.function < 0x4000_0000) == 0xD
+        assert second.value(0x8000_0008, "eax") >> 8 == 48
+
+
+def test_differences_of_real_servers_have_names():
+    """Ice Lake against Haswell: what the newer one added, by the names of /proc/cpuinfo."""
+    found = {one.where: one for one in diff(SERVERS["haswell"], SERVERS["icelake"])}
+    added = found["0x7.0 ebx"].only_second
+    assert {"avx512f", "avx512vl", "clflushopt", "sha_ni", "rdseed", "adx", "smap", "rtm"} <= {*added}
+    assert {"umip", "avx512_vnni", "vaes", "gfni", "la57", "rdpid"} <= {*found["0x7.0 ecx"].only_second}
+    assert {"avx2", "bmi2", "fsgsbase", "erms"}.isdisjoint(added)
+    assert found["0xd.1 eax"].only_second == ("xsavec", "xgetbv1", "xsaves")
+    assert found["0x80000001.0 ecx"].only_second == ("3dnowprefetch",)
+    assert found["0x1.0 eax"].only_second == ()  # family, model and stepping are no features
+    assert (found["0x1.0 eax"].first, found["0x1.0 eax"].second) == (0x306F2, 0x606A0)
+    named = [name for one in found.values() for name in (*one.only_first, *one.only_second)]
+    # Of leaf 6: how firmware overrides the frequency, which Linux has no name for.
+    assert [name for name in named if name.startswith("bit ")] == ["bit 16"]
+
+
+def test_a_range_ends_where_the_template_says():
+    """Leaves behind the last are gone, of its own range only; a shorter range stays as it is."""
+    table = SERVERS["sapphirerapids"]
+    short = Template.parse("last = [0x7, 0x80000020]", "x").apply(table)
+    assert short.leaves[1:] == tuple(
+        leaf for leaf in table.leaves[1:] if leaf.function <= 7 or leaf.function >= 0x4000_0000
+    )
+    assert (short.value(0, "eax"), short.value(0x8000_0000, "eax")) == (7, 0x8000_0008)
+    assert short.leaf(0) == attrs.evolve(table.leaf(0), eax=7)
 
 
 def test_t2_needs_its_features():
@@ -130,7 +202,9 @@ RULE = "[[cpuid]]\nleaf = 1\nregister = 'ecx'\n"
     ("text", "message"),
     [
         ("[[cpuid", r"^CPU template t: Expected"),
-        ("colour = 1", r"unknown key 'colour'; known are cpuid, description, msr, vendor$"),
+        ("colour = 1", r"unknown key 'colour'; known are cpuid, description, last, msr, vendor$"),
+        ("last = 0xD", r"^CPU template t: last=13 is no list of leaves$"),
+        ("last = [-1]", r"last=-1 in .* is no number of 32 bits$"),
         ("vendor = 1", r"vendor=1 is no text$"),
         ("cpuid = 1", r"cpuid is 1, not a list of tables; write \[\[cpuid\]\] before each$"),
         ("[[cpuid]]\nregister = 'eax'", r"leaf=None in .* is no number of 32 bits$"),

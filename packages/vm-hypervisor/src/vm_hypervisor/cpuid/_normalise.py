@@ -17,6 +17,7 @@ __all__ = ("normalise",)
 _HYPERVISOR: Final = 1 << 31  # 1.ECX
 _HTT: Final = 1 << 28  # 1.EDX
 _XSAVE: Final = 1 << 26  # 1.ECX
+_XSAVES: Final = 1 << 3  # 0xD.1 EAX
 _CMP_LEGACY, _TOPOEXT = 1 << 1, 1 << 22  # 0x80000001.ECX
 _AMD: Final = frozenset({"AuthenticAMD", "HygonGenuine"})
 _ZEN: Final = 0x17
@@ -153,11 +154,10 @@ def _xsave(table: CpuTable) -> list[CpuidLeaf]:
             allowed &= ~mask
     if not table.value(0x1, "ecx") & _XSAVE:
         allowed = 0
-    kept = [
-        leaf
-        for leaf in leaves
-        if leaf.index < 2 or leaf.ecx & 1 or (leaf.index < 64 and allowed >> leaf.index & 1)
-    ]
+    supervisor = table.value(0xD, "edx", 1) << 32 | table.value(0xD, "ecx", 1)
+    if not table.value(0xD, "eax", 1) & _XSAVES:
+        supervisor = 0
+    kept = [leaf for leaf in leaves if leaf.index < 2 or (allowed | supervisor) >> leaf.index & 1]
     user = [leaf for leaf in kept if leaf.index >= 2 and not leaf.ecx & 1]
     size = max([_LEGACY_AREA, *(leaf.eax + leaf.ebx & 0xFFFF_FFFF for leaf in user)])
     kept[kept.index(main)] = attrs.evolve(

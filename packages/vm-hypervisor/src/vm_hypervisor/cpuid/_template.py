@@ -1,6 +1,6 @@
 """Templates: what guests shall see of a processor, the same on every host that has it; files of TOML."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from os import PathLike
 from pathlib import Path
 from typing import Final, NoReturn
@@ -56,6 +56,7 @@ class Template:
         vendor: the only one it fits, such as "GenuineIntel"; "" for any.
         registers: of CPUID; what has no rule passes as it is.
         msrs: MSRs that guests get.
+        last: leaves after which a range ends, such as 0xD and 0x80000008; those behind are not there.
     """
 
     name: str
@@ -63,6 +64,7 @@ class Template:
     vendor: str = ""
     registers: tuple[RegisterRule, ...] = ()
     msrs: tuple[MsrRule, ...] = ()
+    last: tuple[int, ...] = ()
 
     @classmethod
     def load(cls, name: str | PathLike[str]) -> "Template":
@@ -115,7 +117,7 @@ class Template:
         except tomllib.TOMLDecodeError as error:
             raise CpuidError(f"CPU template {name}: {error}") from None
         source = f"CPU template {name}"
-        _only(data, {"description", "vendor", "cpuid", "msr"}, source)
+        _only(data, {"description", "vendor", "last", "cpuid", "msr"}, source)
         texts = {key: data.get(key, "") for key in ("description", "vendor")}
         for key, value in texts.items():
             if not isinstance(value, str):
@@ -126,7 +128,8 @@ class Template:
         places += [f"msr {rule.index:#x}" for rule in msrs]
         if twice := next((where for where in places if places.count(where) > 1), None):
             raise CpuidError(f"{source}: two rules for {twice}; make one of them")
-        return cls(name, texts["description"], texts["vendor"], registers, msrs)
+        last = _leaves(data.get("last", []), source)
+        return cls(name, texts["description"], texts["vendor"], registers, msrs, last)
 
     def apply(self, table: CpuTable) -> CpuTable:
         """Return the table as guests shall see it; its MSRs are those of the rules.
@@ -139,7 +142,7 @@ class Template:
                 f"CPU template {self.name} is for {self.vendor}, this processor is "
                 f"{table.vendor or 'unknown'}; use template=host or one made for it"
             )
-        leaves = {(leaf.function, leaf.index): leaf for leaf in table.leaves}
+        leaves = {(leaf.function, leaf.index): leaf for leaf in self._within(table)}
         for rule in self.registers:
             where = rule.function, rule.index
             value = table.value(rule.function, rule.register, rule.index)
@@ -151,6 +154,16 @@ class Template:
                 leaf = leaves.get(where) or CpuidLeaf(*where, is_indexed(rule.function), 0, 0, 0, 0)
                 leaves[where] = leaf.with_register(rule.register, value)
         return CpuTable(leaves.values(), {rule.index: self._msr(rule, table) for rule in self.msrs})
+
+    def _within(self, table: CpuTable) -> Iterator[CpuidLeaf]:
+        """Yield the leaves up to the last ones, which the first leaf of each range names."""
+        lasts = {last >> 16: last for last in self.last}
+        for leaf in table.leaves:
+            last = lasts.get(leaf.function >> 16, leaf.function)
+            if leaf.function & 0xFFFF == 0 and leaf.function >> 16 in lasts:
+                yield leaf.with_register("eax", min(leaf.eax, last))
+            elif leaf.function <= last:
+                yield leaf
 
     def _msr(self, rule: MsrRule, table: CpuTable) -> int:
         value = table.msrs.get(rule.index)
@@ -185,6 +198,12 @@ def _number(rule: dict[str, object], key: str, bits: int, source: str, default: 
     if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 1 << bits:
         raise CpuidError(f"{source}: {key}={value!r} in {rule} is no number of {bits} bits")
     return value
+
+
+def _leaves(value: object, source: str) -> tuple[int, ...]:
+    if not isinstance(value, list):
+        raise CpuidError(f"{source}: last={value!r} is no list of leaves")
+    return tuple(_number({"last": leaf}, "last", 32, source) for leaf in value)
 
 
 def _register(rule: dict[str, object], source: str) -> RegisterRule:
