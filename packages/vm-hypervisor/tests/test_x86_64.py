@@ -1,8 +1,12 @@
 """First MSRs, the preparation of a vCPU, the chipset's addresses."""
 
+import pytest
 from vm_hypervisor.arch import x86_64
 from vm_hypervisor.arch.x86_64 import boot_msrs, prepare_vcpu
-from vm_hypervisor.cpuid import CpuidLeaf, CpuTable, Topology, normalise
+from vm_hypervisor.cpuid import CpuidLeaf, CpuTable, MsrRule, Template, Topology, normalise
+
+CAPABILITIES, REVISION = 0x10A, 0x8B  # IA32_ARCH_CAPABILITIES, IA32_BIOS_SIGN_ID
+OWN = 0x0BAD_CAFE_1234_5678
 
 
 def test_boot_msrs_name_each_once():
@@ -34,6 +38,25 @@ def test_prepare_does_all_of_it():
         ("reset_fpu",),
         ("wire_lint_pins",),
     ]
+
+
+@pytest.mark.kvm
+def test_a_template_changes_what_the_guest_reads(machine):
+    """KVM gives back the MSRs of a template, and RDMSR of a guest gives them too; the others are KVM's."""
+    msrs = machine.hypervisor.feature_msrs()
+    table = CpuTable(machine.hypervisor.supported_cpuid().leaves, msrs)
+    first = msrs[CAPABILITIES] & -msrs[CAPABILITIES]
+    assert first  # what is to be cleared
+    template = Template("x", msrs=(MsrRule(CAPABILITIES, keep=2**64 - 1 - first), MsrRule(REVISION, set=OWN)))
+    expected = {CAPABILITIES: msrs[CAPABILITIES] & ~first, REVISION: OWN}
+    # rdmsr; out 0x80, eax; mov eax, edx; out 0x80, eax; for either
+    read = "0f 32 66 e7 80 66 89 d0 66 e7 80"
+    vcpu = machine.vcpu(f"66 b9 0a 01 00 00 {read} 66 b9 8b 00 00 00 {read} e6 f4")
+    prepare_vcpu(vcpu, template.apply(table), index=0)
+    assert {entry.index: entry.data for entry in vcpu.fd.get_msrs(expected)} == expected
+    words = [value >> shift & 0xFFFF_FFFF for value in expected.values() for shift in (0, 32)]
+    assert machine.run(vcpu) == [("pio", "write", 0x80, 4, word) for word in words]
+    assert [entry.data for entry in vcpu.fd.get_msrs(expected)] == [*expected.values()]
 
 
 def test_the_map_of_the_chipset_does_not_overlap():
