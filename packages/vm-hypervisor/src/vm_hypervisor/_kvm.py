@@ -19,6 +19,7 @@ from vm_hypervisor.cpuid import CpuidLeaf, CpuTable
 if TYPE_CHECKING:
     import vm_device
 
+    from vm_hypervisor._protocols import Hypervisor, Vcpu, Vm
     from vm_hypervisor._split import SplitLines
 
 _EOI: Final = int(kvm.ExitReason.IOAPIC_EOI)
@@ -193,3 +194,12 @@ def _split_irqchip(vm: kvm.VmFd) -> None:
             "update the host's kernel or use the in-kernel irqchip"
         )
     vm.enable_cap(kvm.Cap.SPLIT_IRQCHIP, [x86_64.IO_APIC_PINS])
+
+
+if TYPE_CHECKING:  # `make lint` shows by these that the classes are what the Protocols ask for
+    _HYPERVISOR: type[Hypervisor] = KvmHypervisor
+    _X86_HYPERVISOR: type[x86_64.X86Hypervisor] = KvmHypervisor
+    _VM: type[Vm] = KvmVm
+    _X86_VM: type[x86_64.X86Vm] = KvmVm
+    _VCPU: type[Vcpu] = KvmVcpu
+    _X86_VCPU: type[x86_64.X86Vcpu] = KvmVcpu

@@ -4,7 +4,7 @@ import errno
 import itertools
 import struct
 from collections.abc import Iterable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import kvm_ioctls as kvm
 from vm_device import Interrupt
@@ -14,6 +14,9 @@ from vm_hypervisor._irq import GsiRoutes, IrqLine
 from vm_hypervisor._kvm_core import KvmHypervisorCore, KvmVcpuCore, KvmVmCore
 from vm_hypervisor._protocols import Irqchip
 from vm_hypervisor.arch import aarch64
+
+if TYPE_CHECKING:
+    from vm_hypervisor._protocols import Hypervisor, Vcpu, Vm
 
 __all__ = ("KvmArm64Hypervisor", "KvmArm64Vcpu", "KvmArm64Vm")
 
@@ -171,3 +174,11 @@ def _check_layout(gic: aarch64.Gic, vcpus: int) -> None:
     for (name, base, size), (other, start, _) in itertools.pairwise(parts):
         if base + size > start:
             raise ValueError(f"{name} {base:#x} + {size:#x} ({vcpus} vCPUs) reaches into {other} {start:#x}")
+
+
+if TYPE_CHECKING:  # `make lint` shows by these that the classes are what the Protocols ask for
+    _HYPERVISOR: type[Hypervisor] = KvmArm64Hypervisor
+    _VM: type[Vm] = KvmArm64Vm
+    _ARM64_VM: type[aarch64.Arm64Vm] = KvmArm64Vm
+    _VCPU: type[Vcpu] = KvmArm64Vcpu
+    _ARM64_VCPU: type[aarch64.Arm64Vcpu] = KvmArm64Vcpu

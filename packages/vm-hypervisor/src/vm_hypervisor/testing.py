@@ -6,13 +6,16 @@ nobody answers) is what a VMM may rely on with every backend.
 
 import threading
 from collections.abc import Callable, Generator
-from typing import Final, TypeAlias
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import attrs
 
 from vm_hypervisor._errors import SlotError, VcpuStateError
 from vm_hypervisor._exits import Exit, Halt, Kicked, MmioRead, MmioWrite, PioRead, PioWrite
 from vm_hypervisor._protocols import VmOps
+
+if TYPE_CHECKING:
+    from vm_hypervisor._protocols import Vcpu
 
 __all__ = ("GuestProgram", "RecordingOps", "Slot", "SoftSlots", "SoftVcpu")
 
@@ -235,3 +238,8 @@ class SoftSlots:
         if self.refuse or slot not in self.slots:
             raise SlotError(slot, 0, 0, "refused, as the test asked" if self.refuse else "unknown slot")
         del self.slots[slot]
+
+
+if TYPE_CHECKING:  # `make lint` shows by these that the classes are what the Protocols ask for
+    _VCPU: type[Vcpu] = SoftVcpu
+    _OPS: type[VmOps] = RecordingOps
