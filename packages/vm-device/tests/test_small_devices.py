@@ -131,6 +131,23 @@ class TestVmGenId:
         assert memory == {0x9000: copy.generation.bytes_le}
         assert copy.describe().properties["address"] == 0x9000
 
+    @given(
+        st.integers(0, 2**52 - 1).map(lambda page: page * 4096), st.integers(0, 510), st.uuids(), st.uuids()
+    )
+    def test_round_trip(self, page, cell, old, new):
+        """Wherever it is and whatever it says; a restore writes and announces nothing of its own accord."""
+        address, memory, told = page + 8 * cell, Memory(), []
+        device = VmGenId(memory, address, told.append, generate=lambda: old)
+        state = device.state()
+        assert state == VmGenIdState(address, old)
+        copy = VmGenId.from_state(state, memory, lambda: told.append(new), generate=lambda: new)
+        assert (copy.state(), copy.generation, memory, told) == (state, old, {}, [])
+        copy.install()
+        assert memory == {address: old.bytes_le}
+        copy.renew()
+        assert (copy.state(), memory, told) == (VmGenIdState(address, new), {address: new.bytes_le}, [new])
+        assert VmGenId.from_state(copy.state(), memory, list).state() == copy.state()
+
     @pytest.mark.parametrize("address", [-8, 4, 0xFF8, 0x1FFC])
     def test_where_it_may_not_be(self, address):
         """Unaligned, across a page, nowhere."""

@@ -45,7 +45,17 @@ if TYPE_CHECKING:
     from vm_device._pvpanic import Pvpanic, PvpanicEvent
     from vm_device._serial import Serial16550
     from vm_device._serial_state import SerialState
-    from vm_device._states import AcpiRegistersState, AllocatorState, CmosState, I8042State, IdAllocatorState
+    from vm_device._states import (
+        AcpiRegistersState,
+        AllocatorState,
+        BootTimerState,
+        CmosState,
+        DebugConsoleState,
+        I8042State,
+        IdAllocatorState,
+        PostCodesState,
+        PvpanicState,
+    )
     from vm_device._threads import start_masked
     from vm_device._tree import DeviceTree
     from vm_device._vmgenid import VmGenId, VmGenIdState
@@ -63,6 +73,7 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "AllocationError",
     "AllocatorState",
     "BootTimer",
+    "BootTimerState",
     "Bus",
     "BusDevice",
     "BusEntry",
@@ -71,6 +82,7 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "CmosRtc",
     "CmosState",
     "DebugConsole",
+    "DebugConsoleState",
     "DeviceTree",
     "DeviceTreeError",
     "EventFd",
@@ -103,8 +115,10 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "PmTimer",
     "PmTimerState",
     "PostCodes",
+    "PostCodesState",
     "Pvpanic",
     "PvpanicEvent",
+    "PvpanicState",
     "RangeNotFoundError",
     "RangeOverlapError",
     "SavedStateError",
@@ -158,7 +172,17 @@ _HOMES = {
     "_pvpanic": ("Pvpanic", "PvpanicEvent"),
     "_serial": ("Serial16550",),
     "_serial_state": ("SerialState",),
-    "_states": ("AcpiRegistersState", "AllocatorState", "CmosState", "I8042State", "IdAllocatorState"),
+    "_states": (
+        "AcpiRegistersState",
+        "AllocatorState",
+        "BootTimerState",
+        "CmosState",
+        "DebugConsoleState",
+        "I8042State",
+        "IdAllocatorState",
+        "PostCodesState",
+        "PvpanicState",
+    ),
     "_threads": ("start_masked",),
     "_tree": ("DeviceTree",),
     "_vmgenid": ("VmGenId", "VmGenIdState"),

@@ -2,9 +2,13 @@
 
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
+
+if TYPE_CHECKING:
+    from vm_device._states import BootTimerState
 
 _PORT: Final = 0x5F0
 
@@ -34,6 +38,29 @@ class BootTimer:
         """Report `value`; writes beyond the first port are ignored."""
         if offset == 0:
             self._on_mark(self._clock_ns(), value)
+
+    @staticmethod
+    def state() -> "BootTimerState":
+        """Return the saved state."""
+        from vm_device._states import BootTimerState  # noqa: PLC0415 - few machines are saved
+
+        return BootTimerState()
+
+    @classmethod
+    def from_state(
+        cls,
+        state: "BootTimerState",
+        on_mark: Callable[[int, int], object],
+        *,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> "BootTimer":
+        """Rebuild the port; its clock is the new host's.
+
+        Raises:
+            SavedStateError: unknown version.
+        """
+        check_saved(state)
+        return cls(on_mark, clock_ns=clock_ns)
 
     @staticmethod
     def describe(id: str = "boot-timer", base: int = _PORT) -> DeviceNode:  # noqa: A002 - the node's field

@@ -2,10 +2,15 @@
 
 import threading
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from vm_device._errors import SavedStateError
+from vm_device._saved_state import check_saved
 from vm_device._serial_tx import TxBatch, Writer
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
+
+if TYPE_CHECKING:
+    from vm_device._states import DebugConsoleState, PostCodesState
 
 _DEBUG_CONSOLE: Final = 0xE9
 _POST_CODES: Final = 0x80
@@ -39,6 +44,29 @@ class DebugConsole:
         with self._lock:
             self._tx.put(value & 0xFF)
 
+    def state(self) -> "DebugConsoleState":
+        """Return the saved state."""
+        from vm_device._states import DebugConsoleState  # noqa: PLC0415 - few machines are saved
+
+        with self._lock:
+            return DebugConsoleState(self._tx.lost)
+
+    @classmethod
+    def from_state(
+        cls, state: "DebugConsoleState", out: Callable[[bytes], object] | Writer
+    ) -> "DebugConsole":
+        """Rebuild the console; what `out` refuses now is added to what was lost.
+
+        Raises:
+            SavedStateError: unknown version or a negative count.
+        """
+        check_saved(state)
+        if state.lost < 0:
+            raise SavedStateError("lost", state.lost, "not negative")
+        console = cls(out)
+        console._tx.lost = state.lost
+        return console
+
     @staticmethod
     def describe(id: str = "debug-console", base: int = _DEBUG_CONSOLE) -> DeviceNode:  # noqa: A002 - the node's field
         """Return the platform node: one port, in no table."""
@@ -63,6 +91,23 @@ class PostCodes:
     def write(self, offset: int, size: int, value: int) -> None:  # noqa: ARG002 - BusDevice
         """Report the low byte."""
         self._on_code(value & 0xFF)
+
+    @staticmethod
+    def state() -> "PostCodesState":
+        """Return the saved state."""
+        from vm_device._states import PostCodesState  # noqa: PLC0415 - few machines are saved
+
+        return PostCodesState()
+
+    @classmethod
+    def from_state(cls, state: "PostCodesState", on_code: Callable[[int], object]) -> "PostCodes":
+        """Rebuild the port.
+
+        Raises:
+            SavedStateError: unknown version.
+        """
+        check_saved(state)
+        return cls(on_code)
 
     @staticmethod
     def describe(id: str = "post-codes", base: int = _POST_CODES) -> DeviceNode:  # noqa: A002 - the node's field

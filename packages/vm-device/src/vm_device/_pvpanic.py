@@ -2,9 +2,13 @@
 
 import enum
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
+from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
+
+if TYPE_CHECKING:
+    from vm_device._states import PvpanicState
 
 _PORT: Final = 0x505
 
@@ -20,31 +24,52 @@ class PvpanicEvent(enum.IntFlag):
     """It shut down in good order."""
 
 
+_ALL: Final = PvpanicEvent(sum(PvpanicEvent))
+
+
 class Pvpanic:
     """One byte-wide port: reads name the events it knows, writes report them.
 
-    Bits it does not know are ignored, as the specification asks. It has nothing to save.
+    Bits it does not know are ignored, as the specification asks.
 
     Args:
         on_event: called with the known bits of a write, at least one, in the vCPU's thread; must not block.
+        events: what it knows, and tells the guest that it knows.
     """
 
     SIZE = 1
     """Ports."""
 
-    def __init__(self, on_event: Callable[[PvpanicEvent], object]) -> None:
+    def __init__(self, on_event: Callable[[PvpanicEvent], object], *, events: PvpanicEvent = _ALL) -> None:
         self._on_event = on_event
+        self._events = events
 
     def read(self, offset: int, size: int) -> int:
         """Return the known bits; ports behind the first float."""
         floating = (1 << 8 * size) - 1
-        return floating & ~0xFF | sum(PvpanicEvent) if offset == 0 else floating
+        return floating & ~0xFF | int(self._events) if offset == 0 else floating
 
     def write(self, offset: int, size: int, value: int) -> None:  # noqa: ARG002 - BusDevice
         """Report the known bits of the byte at offset 0."""
-        known = PvpanicEvent(value & sum(PvpanicEvent)) if offset == 0 else PvpanicEvent(0)
+        known = PvpanicEvent(value & self._events) if offset == 0 else PvpanicEvent(0)
         if known:
             self._on_event(known)
+
+    def state(self) -> "PvpanicState":
+        """Return the saved state."""
+        from vm_device._states import PvpanicState  # noqa: PLC0415 - few machines are saved
+
+        return PvpanicState(int(self._events))
+
+    @classmethod
+    def from_state(cls, state: "PvpanicState", on_event: Callable[[PvpanicEvent], object]) -> "Pvpanic":
+        """Rebuild the port; it knows what the guest was told, whatever a newer one knows.
+
+        Raises:
+            SavedStateError: unknown version, or events that are not in the specification.
+        """
+        check_saved(state, events=int(_ALL))
+        return cls(on_event, events=PvpanicEvent(state.events))
 
     @staticmethod
     def describe(id: str = "pvpanic", base: int = _PORT) -> DeviceNode:  # noqa: A002 - the node's field

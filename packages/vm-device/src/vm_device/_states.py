@@ -5,7 +5,17 @@ import attrs
 from vm_device._alloc import Allocation
 from vm_device.platform import AddressSpace
 
-__all__ = ("AcpiRegistersState", "AllocatorState", "CmosState", "I8042State", "IdAllocatorState")
+__all__ = (
+    "AcpiRegistersState",
+    "AllocatorState",
+    "BootTimerState",
+    "CmosState",
+    "DebugConsoleState",
+    "I8042State",
+    "IdAllocatorState",
+    "PostCodesState",
+    "PvpanicState",
+)
 
 
 @attrs.frozen
@@ -32,6 +42,13 @@ class AllocatorState:
 
 
 @attrs.frozen
+class BootTimerState:
+    """Saved state of a BootTimer, version 1: a port that keeps nothing."""
+
+    version: int = 1
+
+
+@attrs.frozen
 class CmosState:
     """Saved state of a CmosRtc, version 1.
 
@@ -43,6 +60,14 @@ class CmosState:
     offset: int
     cells: bytes
     flags: int = 0
+    version: int = 1
+
+
+@attrs.frozen
+class DebugConsoleState:
+    """Saved state of a DebugConsole, version 1: how many bytes were `lost`."""
+
+    lost: int
     version: int = 1
 
 
@@ -68,4 +93,19 @@ class IdAllocatorState:
     first: int
     last: int
     allocated: tuple[tuple[int, str], ...]
+    version: int = 1
+
+
+@attrs.frozen
+class PostCodesState:
+    """Saved state of a PostCodes, version 1: a port that keeps nothing."""
+
+    version: int = 1
+
+
+@attrs.frozen
+class PvpanicState:
+    """Saved state of a Pvpanic, version 1: the `events` that the guest was told of, bits of PvpanicEvent."""
+
+    events: int
     version: int = 1
