@@ -2,7 +2,7 @@
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from vm_device import I8042, I8042State, SavedStateError
 
@@ -85,3 +85,99 @@ def test_an_unread_answer_is_replaced():
     device.write(4, 1, 0xAA)
     assert device.read(0, 1) == 0x55
     assert device.read(4, 1) == 0x14
+
+
+ANSWERS = {0xAA: 0x55, 0xAB: 0x01, 0xA9: 0x01, 0xD0: 0x03}
+PULSES = range(0xF0, 0x100)
+COMMANDS = st.sampled_from([*ANSWERS, 0x20, 0x60, 0xD1, 0xAE, 0xFE, 0xFF])
+BYTES = st.one_of(
+    st.tuples(st.just("write"), st.just(4), COMMANDS),
+    st.tuples(st.just("write"), st.integers(0, 7), st.integers(0, 255)),
+    st.tuples(st.just("read"), st.integers(0, 7), st.just(0)),
+)
+
+
+class History:
+    """What an 8042 would say, found by looking back at all that was done to it; it keeps no registers."""
+
+    def __init__(self):
+        self.done = []
+
+    def _since(self, *wanted):
+        """What happened after the last of (kind, port) events, and that event's byte; or all, and None."""
+        for at in range(len(self.done) - 1, -1, -1):
+            if self.done[at][:2] in wanted:
+                return self.done[at + 1 :], self.done[at][2]
+        return self.done, None
+
+    def _config(self):
+        """The byte that followed the last command 0x60 that a byte followed."""
+        command, found = None, 0x30
+        for kind, port, value in self.done:
+            if (kind, port) == ("write", 4):
+                command = value
+            elif (kind, port) == ("write", 0):
+                found = value if command == 0x60 else found
+                command = None
+        return found
+
+    def _answer(self):
+        """What waits at port 0x60: of the last command that answers, unless it was read."""
+        for at in range(len(self.done) - 1, -1, -1):
+            kind, port, value = self.done[at]
+            if (kind, port) == ("read", 0):
+                return None
+            if (kind, port) == ("write", 4) and value in {*ANSWERS, 0x20}:
+                before = History()
+                before.done = self.done[:at]
+                return ANSWERS.get(value, before._config())
+        return None
+
+    def read(self, port):
+        """The byte there."""
+        toggles = self.done.count(("read", 1, 0))
+        low = (self._since(("write", 1))[1] or 0) & 0x0F
+        found = {0: self._answer() or 0, 1: 0x20 | low | (0 if toggles % 2 else 0x10)}
+        found[4] = 0x14 | (self._answer() is not None)
+        self.done.append(("read", port, 0))
+        return found.get(port, 0xFF)
+
+    def write(self, port, value):
+        """Whether the byte resets the machine."""
+        after, command = self._since(("write", 4))
+        was_command = command == 0xD1 and not any(event[:2] == ("write", 0) for event in after)
+        self.done.append(("write", port, value))
+        if port == 4:
+            return value in PULSES and value % 2 == 0
+        return port == 0 and was_command and value % 2 == 0
+
+
+@given(st.lists(BYTES, max_size=40))
+@example([("write", 4, 0xD1), ("write", 4, 0xFF), ("write", 0, 0xFE)])
+@example([("write", 4, 0x60), ("write", 4, 0xF1), ("write", 0, 0x11), ("write", 4, 0x20), ("read", 0, 0)])
+def test_as_its_history_says(events):
+    """Every byte read and every reset, after a restore at each step too."""
+    resets, history = [], History()
+    device = I8042(lambda: resets.append(1))
+    for kind, port, value in events:
+        before = len(resets)
+        if kind == "write":
+            device.write(port, 1, value)
+            assert len(resets) - before == history.write(port, value)
+        else:
+            assert device.read(port, 1) == history.read(port)
+        device = I8042.from_state(device.state(), lambda: resets.append(1))
+
+
+@given(OPS)
+def test_wide_accesses_are_bytes(operations):
+    """Of consecutive ports, the lowest first."""
+    wide, narrow = I8042(bool), I8042(bool)
+    for offset, size, value in operations:
+        value &= (1 << 8 * size) - 1
+        wide.write(offset, size, value)
+        for at, byte in enumerate(value.to_bytes(size, "little")):
+            narrow.write(offset + at, 1, byte)
+        read = bytes(narrow.read(offset + at, 1) for at in range(size))
+        assert wide.read(offset, size) == int.from_bytes(read, "little")
+    assert wide.state() == narrow.state()

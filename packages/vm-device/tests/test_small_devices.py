@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vm_device import (
+    BootTimer,
     DebugConsole,
     PlatformError,
     PmTimer,
@@ -105,6 +106,57 @@ class TestDebugPorts:
         port.write(0, 2, 0x1255)
         assert (codes, port.read(0, 2)) == ([0xAA, 0x55], 0xFFFF)
         assert (PostCodes.describe().ranges[0].base, DebugConsole.describe().ranges[0].base) == (0x80, 0xE9)
+
+
+ACCESSES = st.lists(
+    st.tuples(
+        st.booleans(), st.integers(0, 3), st.sampled_from([1, 2, 4, 8]), st.binary(min_size=8, max_size=8)
+    )
+)
+
+
+class TestDebugPortsModel:
+    """Against what the bytes of the accesses say."""
+
+    @given(ACCESSES)
+    def test_console(self, accesses):
+        """The first byte of each write is text; reads are nothing but 0xE9."""
+        text = bytearray()
+        port = DebugConsole(text.extend)
+        for is_write, offset, size, data in accesses:
+            if is_write:
+                port.write(offset, size, int.from_bytes(data[:size], "little"))
+            else:
+                assert port.read(offset, size).to_bytes(size, "little") == b"\xe9" * size
+        assert text == bytes(data[0] for is_write, _, _, data in accesses if is_write)
+        assert port.lost == 0
+
+    @given(ACCESSES)
+    def test_codes(self, accesses):
+        """The first byte of each write is a code; reads float."""
+        codes = []
+        port = PostCodes(codes.append)
+        for is_write, offset, size, data in accesses:
+            if is_write:
+                port.write(offset, size, int.from_bytes(data[:size], "little"))
+            else:
+                assert port.read(offset, size).to_bytes(size, "little") == b"\xff" * size
+        assert codes == [data[0] for is_write, _, _, data in accesses if is_write]
+
+    @given(ACCESSES)
+    def test_boot_timer(self, accesses):
+        """A write to the first port is a mark with the time of it; reads float."""
+        marks, now = [], iter(range(1000, 10**6))
+        port = BootTimer(lambda *mark: marks.append(mark), clock_ns=now.__next__)
+        expected = []
+        for is_write, offset, size, data in accesses:
+            value = int.from_bytes(data[:size], "little")
+            if is_write:
+                port.write(offset, size, value)
+                expected += [(1000 + len(expected), value)] if offset == 0 else []
+            else:
+                assert port.read(offset, size).to_bytes(size, "little") == b"\xff" * size
+        assert marks == expected
 
 
 class Memory(dict):

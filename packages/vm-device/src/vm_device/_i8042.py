@@ -78,6 +78,7 @@ class I8042:
         return command == _CMD_WRITE_OUTPUT and not value & 1  # bit 0 of the output port is the reset line
 
     def _command(self, value: int) -> bool:
+        self._expecting = value if value in (_CMD_WRITE_CONFIG, _CMD_WRITE_OUTPUT) else 0
         if value & 0xF0 == 0xF0:
             return not value & 1  # 0xF0..0xFF pulse the output lines whose bit is 0; line 0 is reset
         answers = {
@@ -87,7 +88,6 @@ class I8042:
             _CMD_TEST_PORT2: _PORT_B_STUCK_LOW,
             _CMD_READ_OUTPUT: _OUTPUT_PORT,
         }
-        self._expecting = value if value in (_CMD_WRITE_CONFIG, _CMD_WRITE_OUTPUT) else 0
         if value in answers:
             self._output.clear()
             self._output.append(answers[value])
