@@ -1,6 +1,6 @@
 """Names and numbers of the newest linux/kvm.h, as committed data: tests need no network.
 
-Usage: python tools/kvm_uapi.py   (`make kvm-uapi`; fetches Debian's newest linux-libc-dev)
+Usage: python tools/kvm_uapi.py   (part of `make kvm-coverage`; fetches the newest linux-libc-dev of Debian)
 """
 
 import json
@@ -14,7 +14,7 @@ from vmm_testhost.debian import fetch_package
 ROOT = Path(__file__).resolve().parent.parent
 DATA = ROOT / "packages/kvm-ioctls/tests/uapi.json"
 ARCHES = ("x86_64", "aarch64", "riscv64")
-SUITE = "forky"
+SUITE = "trixie-backports"
 PART_OF_AN_EXIT = re.compile(r"KVM_EXIT_(IO_|HYPERV_|XEN_HCALL|ARM_SEA_FLAG|HYPERCALL_)")
 
 

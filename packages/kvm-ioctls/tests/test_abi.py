@@ -1,6 +1,7 @@
 """Our ABI headers against the kernels' own, for each architecture, read by C compilers."""
 
 import functools
+import json
 import re
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ from vmm_testhost.debian import fetch_package
 
 SYSTEM = Path("/usr/include")
 CSRC = Path(__file__).parents[1] / "csrc"
+UAPI = json.loads(Path(__file__).with_name("uapi.json").read_text())
 LISTS = {"x86_64": ("", "X86_"), "aarch64": ("", "ARM64_"), "riscv64": ("", "RISCV64_")}
 OURS = "kvm_abi.h", "kvm_abi_x86.h", "kvm_abi_arm64.h", "kvm_abi_riscv64.h"
 # Ours has plain members where the kernel's have anonymous unions of another name.
@@ -30,8 +32,9 @@ OTHER_STRUCTS = {
     "arm64_counter_offset": "kvm_arm_counter_offset",
     "arm64_reg_mask_range": "reg_mask_range",
 }
-# Debian's suites: the machine's own (None), the next, and the newest kernel to be had.
-SUITES = (None, "trixie", "forky")
+# Debian's suites: the machine's own (None), the next, testing, and that of the newest kernel to be had, whose
+# header tools/kvm_uapi.py reads.
+SUITES = (None, "trixie", "forky", "trixie-backports")
 NEWEST = SUITES[-1]
 
 
@@ -197,3 +200,28 @@ def test_enums_match_the_headers(suite, prefix, enum):
 
     assert len(shared) >= 20
     assert {m.name: m.value for m in shared} == {m.name: int(header[m.name]) for m in shared}
+
+
+NAMES = {
+    "ioctls": r"(KVM_\w+) _IO[RW]*\(KVMIO",
+    "exits": r"(KVM_EXIT_(?!IO_|HYPERV_|XEN_HCALL\b)\w+) \d+$",  # but for the kinds of one exit
+    "caps": r"(KVM_CAP_\w+) \d+$",
+}
+
+
+def macros(headers):
+    """All that the preprocessor knows after <linux/kvm.h>."""
+    paths = [] if headers.include == SYSTEM else [f"-I{folder}" for folder in headers.folders]
+    command = ["gcc", *paths, "-E", "-dM", "-include", "linux/kvm.h", "-"]
+    return subprocess.run(command, input="", capture_output=True, text=True, check=True, timeout=240).stdout
+
+
+@pytest.mark.parametrize("suite", SUITES[1:])
+@pytest.mark.parametrize("arch", LISTS)
+@pytest.mark.parametrize("kind", NAMES)
+def test_no_header_knows_more_than_the_table(suite, arch, kind):
+    """A kernel newer than docs/kvm-coverage.md is noticed: `make kvm-coverage` reads its header."""
+    found = set(re.findall(rf"^#define {NAMES[kind]}", macros(headers_of(suite, arch)), flags=re.M))
+
+    assert len(found) >= 35
+    assert found - set(UAPI[kind]) == set()
