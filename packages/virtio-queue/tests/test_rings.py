@@ -2,9 +2,11 @@
 
 import pytest
 from hypothesis import given
+from hypothesis import strategies as st
 from virtio_queue import Queue
 from virtio_queue.testing import RawRings, RingLayout
 from virtio_queue.testing.strategies import ring_layouts
+from vmm_memory import GuestMemoryMmap
 from vmm_memory.testing import ByteArrayMemory
 
 
@@ -15,16 +17,22 @@ def test_bad_size(size):
         RingLayout.at(0, size)
 
 
-@given(layout=ring_layouts(0x1003))
-def test_parts_are_aligned_and_apart(layout):
-    """VIRTIO 1.2, 2.7: alignments 16, 2 and 4; nothing overlaps; a queue accepts it."""
-    assert (layout.desc_table % 16, layout.avail_ring % 2, layout.used_ring % 4) == (0, 0, 0)
+@given(data=st.data(), packed=st.booleans())
+def test_parts_are_aligned_and_apart(data, packed):
+    """VIRTIO 1.2, 2.7, 2.8.10.1: alignments 16, 2 (packed: 4), 4; nothing overlaps; a queue accepts it."""
+    layout = data.draw(ring_layouts(0x1003, packed=packed))
+    driver, device = (4, 4) if packed else (6 + 2 * layout.size, 6 + 8 * layout.size)
+    assert layout.packed is packed
+    assert layout.desc_table >= 0x1003
+    alignments = layout.desc_table % 16, layout.avail_ring % (4 if packed else 2), layout.used_ring % 4
+    assert alignments == (0, 0, 0)
     assert layout.desc_table + 16 * layout.size <= layout.avail_ring
-    assert layout.avail_ring + 6 + 2 * layout.size <= layout.used_ring
-    assert layout.end == layout.used_ring + 6 + 8 * layout.size
-    queue = Queue(32768)
+    assert layout.avail_ring + driver <= layout.used_ring
+    assert layout.end == layout.used_ring + device
+    queue, memory = Queue(32768), GuestMemoryMmap.from_ranges([(0x1000, 0x20_0000)])
     layout.configure(queue, event_idx=True, indirect=True)
-    assert (queue.size, queue.ready, queue.event_idx, queue.indirect) == (layout.size, True, True, True)
+    assert queue.is_valid(memory)
+    assert (queue.size, queue.packed, queue.event_idx, queue.indirect) == (layout.size, packed, True, True)
 
 
 def test_words_lie_where_the_spec_puts_them():

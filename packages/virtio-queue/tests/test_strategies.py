@@ -4,7 +4,7 @@ from collections import Counter
 
 import attrs
 import pytest
-from hypothesis import given, seed, settings
+from hypothesis import find, given, seed, settings
 from hypothesis import strategies as st
 from virtio_queue import DriverError, Queue, Reason
 from virtio_queue.testing import QueueTrial, RacingDriver, RingLayout, TwinQueue
@@ -17,6 +17,7 @@ from virtio_queue.testing.strategies import (
     mutations,
     queue_sizes,
     requests,
+    ring_layouts,
 )
 from vmm_memory import GuestMemoryError, GuestMemoryMmap
 from vmm_memory.testing import ByteArrayMemory
@@ -24,12 +25,20 @@ from vmm_memory.testing import ByteArrayMemory
 AREA = (0x1000, 0x1000)
 
 
-@given(size=queue_sizes(), index=indices())
-def test_sizes_and_indices(size, index):
-    """Powers of two up to 32768; 16-bit indices."""
+@given(size=queue_sizes(), any_size=queue_sizes(33, packed=True), index=indices())
+def test_sizes_and_indices(size, any_size, index):
+    """Powers of two up to 32768, any for packed rings; 16-bit indices."""
     assert size.bit_count() == 1
     assert size <= 32768
+    assert 1 <= any_size <= 33
     assert 0 <= index <= 65535
+
+
+@pytest.mark.parametrize("size", [1, 7, 24, 32767, 32768])
+def test_packed_rings_of_any_size_are_drawn(size):
+    """Each size that only a packed ring can have is among them."""
+    assert find(ring_layouts(0x1000, 32768, packed=True), lambda layout: layout.size >= size).packed
+    assert find(queue_sizes(size, packed=True), lambda drawn: drawn >= size) == size
 
 
 @given(segments=descriptor_chains(AREA, 6))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from vmm_memory import FileOffset, GuestMemory, GuestMemoryMmap, GuestRegionMmap
 
 from virtio_queue._chain import Segment
-from virtio_queue._layout import DESC_INDIRECT, DESC_NEXT, DESC_WRITE, DESCRIPTOR, U16, U64
+from virtio_queue._layout import DESC_INDIRECT, DESC_NEXT, DESC_WRITE, DESCRIPTOR, U16, U64, ring_parts
 from virtio_queue.testing._attacks import Attack, Attacks
 from virtio_queue.testing._hostile import HostileChain, RawDescriptor
 from virtio_queue.testing._rings import RawRings, RingLayout
@@ -33,9 +33,10 @@ __all__ = (
 )
 
 
-def queue_sizes(largest: int = 32768) -> st.SearchStrategy[int]:
-    """Legal sizes, 1 to `largest`; small ones come first when shrinking."""
-    return st.integers(0, largest.bit_length() - 1).map(lambda power: 1 << power)
+def queue_sizes(largest: int = 32768, *, packed: bool = False) -> st.SearchStrategy[int]:
+    """Legal sizes, 1 to `largest`: powers of two, any for packed rings; small ones first when shrinking."""
+    powers = st.integers(0, largest.bit_length() - 1).map(lambda power: 1 << power)
+    return st.one_of(powers, st.integers(1, largest)) if packed else powers
 
 
 def indices() -> st.SearchStrategy[int]:
@@ -44,15 +45,23 @@ def indices() -> st.SearchStrategy[int]:
 
 
 @st.composite
-def ring_layouts(draw: st.DrawFn, base: int, largest: int = 32768) -> RingLayout:
-    """Layouts from `base` on, with gaps between the parts."""
-    size = draw(queue_sizes(largest))
-    tight = RingLayout.at(base, size)
+def ring_layouts(draw: st.DrawFn, base: int, largest: int = 32768, *, packed: bool = False) -> RingLayout:
+    """Layouts from `base` on, with gaps between the parts.
+
+    Args:
+        draw: Given by Hypothesis.
+        base: First guest address that may be used.
+        largest: Most entries, 1 to 32768.
+        packed: Format; a packed ring has any size, a split one a power of two.
+    """
+    size = draw(queue_sizes(largest, packed=packed))
     gaps = draw(st.tuples(st.integers(0, 8), st.integers(0, 64), st.integers(0, 64)))
-    desc = tight.desc_table + 16 * gaps[0]
-    avail = desc + 16 * size + 2 * gaps[1]
-    used = -(-(avail + 6 + 2 * size) // 4) * 4 + 4 * gaps[2]
-    return RingLayout(size, desc, avail, used)
+    places, end = [], base
+    for (length, alignment, _), gap in zip(ring_parts(size, packed=packed), gaps, strict=True):
+        places.append((-(-end // alignment) + gap) * alignment)
+        end = places[-1] + length
+    desc, avail, used = places
+    return RingLayout(size, desc, avail, used, packed)
 
 
 def descriptor_chains(
