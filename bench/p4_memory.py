@@ -13,7 +13,7 @@ from vmm_memory import GuestMemoryMmap, GuestRegionMmap
 _BYTES: Final = 1 << 20
 _COPIES: Final = 200
 _GOAL: Final = 0.97
-FLOOR, BEST = "memcpy", "vm-memory 0.16.2"
+FLOOR, BEST, NEWEST = "memcpy", "vm-memory 0.16.2", "vm-memory 0.18"
 
 
 class Ours:
@@ -60,8 +60,9 @@ def run(options: Options) -> list[Row]:
     """Measure both ways."""
     count = options.work(_COPIES)
     commands: dict[str, list[str]] = {FLOOR: [str(yardsticks.floor("copy")[0]), str(_BYTES)]}
-    if (peer := yardsticks.peer("best")) is not None:
-        commands[BEST] = [str(peer), "memory", str(_BYTES), "1"]
+    for name, version in ((BEST, "best"), (NEWEST, "newest")):
+        if (peer := yardsticks.peer(version)) is not None:
+            commands[name] = [str(peer), "memory", str(_BYTES), "1"]
     rates: dict[str, list[tuple[float, ...]]] = {}
     with ExitStack() as stack:
         served = {name: stack.enter_context(Served(words)) for name, words in commands.items()}
@@ -89,7 +90,7 @@ def report(rates: Mapping[str, Sequence[Sequence[float]]]) -> list[Row]:
     """Make rows of the rates of each one's reads, writes and, for us, reads of new bytes."""
     ways = ("read of 1 MiB into a buffer", "write of 1 MiB, marked dirty")
     rows = []
-    for name, goal in ((FLOOR, _GOAL), (BEST, None)):
+    for name, goal in ((FLOOR, _GOAL), (BEST, None), (NEWEST, None)):
         for way, what in enumerate(ways):
             other = rates[name][way] if name in rates else None
             mine = rates["ours"][way]
