@@ -67,10 +67,10 @@ class Iasl:
         self._run("-d", "table.dat")
         return (self.folder / "table.dsl").read_text()
 
-    def assemble(self, source: str) -> bytes:
-        """Return the table iasl makes of a source, warnings counted as errors."""
+    def assemble(self, source: str, *words: str) -> bytes:
+        """Return the table iasl makes of a source, warnings counted as errors; `words` are more options."""
         (self.folder / "again.dsl").write_text(source)
-        self._run("-we", "-p", "again", "again.dsl")
+        self._run("-we", *words, "-p", "again", "again.dsl")
         return (self.folder / "again.aml").read_bytes()
 
     def assemble_loosely(self, source: str) -> bytes:
@@ -100,20 +100,33 @@ def iasl(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Iasl]:
 
 
 @pytest.fixture(scope="session")
-def evaluate(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes, list[str]], list[int | None]]:
+def interpret(tmp_path_factory: pytest.TempPathFactory) -> Callable[[bytes, list[str]], list[str]]:
     """Evaluates objects of a DSDT in acpiexec, the interpreter Linux has too; skips where there is none."""
     if shutil.which("acpiexec") is None:
         pytest.skip("acpiexec (acpica-tools) is not installed")
 
-    def run(table: bytes, commands: list[str]) -> list[int | None]:
-        """Return the integer of each command's result, None for another type."""
+    def run(table: bytes, commands: list[str]) -> list[str]:
+        """Return what acpiexec says of each."""
         file = tmp_path_factory.mktemp("acpiexec") / "dsdt.aml"
         file.write_bytes(table)
         words = ["acpiexec", "-b", ";".join(f"evaluate {command}" for command in commands), file]
         done = subprocess.run(words, capture_output=True, text=True, timeout=240, cwd=file.parent)
         parts = re.split(r"^Evaluating ", done.stdout + done.stderr, flags=re.M)[1:]
         assert len(parts) == len(commands), done.stdout + done.stderr
-        found = [re.search(r"^  \[Integer\] = ([0-9A-F]{16})$", part, re.M) for part in parts]
+        return parts
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def evaluate(interpret: Callable[[bytes, list[str]], list[str]]) -> Callable[..., list[int | None]]:
+    """Evaluates objects of a DSDT to integers; None for another type."""
+
+    def run(table: bytes, commands: list[str]) -> list[int | None]:
+        """Return the integer of each command's result."""
+        found = [
+            re.search(r"^  \[Integer\] = ([0-9A-F]{16})$", part, re.M) for part in interpret(table, commands)
+        ]
         return [int(match[1], 16) if match else None for match in found]
 
     return run

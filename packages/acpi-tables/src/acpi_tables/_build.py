@@ -13,6 +13,7 @@ from acpi_tables.arch import ArchTables, for_arch
 __all__ = ("AcpiTables", "PlacedTable", "build_tables")
 
 _ALIGNMENT = 16
+_PM_TIMER = "pm-timer"
 
 
 @attrs.frozen
@@ -118,6 +119,7 @@ class _Layout:
 
 def _fadt(platform: Platform, dsdt_at: int, arch: ArchTables) -> Fadt:
     reset = platform.reset
+    timers = [node.ranges[0] for node in platform.devices if node.name == _PM_TIMER and node.ranges]
     return Fadt(
         dsdt=dsdt_at,
         boot_arch=arch.boot_arch(platform),
@@ -126,14 +128,16 @@ def _fadt(platform: Platform, dsdt_at: int, arch: ArchTables) -> Fadt:
         reset_value=reset.value if reset else 0,
         sleep_control=_register("sleep_control", platform.sleep_control),
         sleep_status=_register("sleep_status", platform.sleep_status),
+        pm_timer=_register(_PM_TIMER, timers[0] if timers else None, 4),
     )
 
 
-def _register(field: str, window: AddressRange | None) -> GenericAddress | None:
+def _register(field: str, window: AddressRange | None, size: int = 1) -> GenericAddress | None:
     if window is None:
         return None
-    if window.size != 1:
+    if window.size != size:
+        wanted = "one byte" if size == 1 else f"{size} bytes"
         raise UnsupportedPlatformError(
-            field, f"{window.size:#x} bytes at {window.base:#x}; ACPI wants one byte"
+            field, f"{window.size:#x} bytes at {window.base:#x}; ACPI wants {wanted}"
         )
     return GenericAddress(int(window.space is AddressSpace.PIO), window.base, window.size)

@@ -25,6 +25,7 @@ _REVISION = 2
 _MAX_NAMES = 0x1000
 _COM_PORTS = "PNP0501"
 _LAST_COM = 9
+_GENERATION_ID = "VMGENCTR"
 
 
 def dsdt(platform: Platform) -> bytes:
@@ -47,7 +48,7 @@ def dsdt(platform: Platform) -> bytes:
             raise UnsupportedPlatformError(what, f"{count} of them; at most {_MAX_NAMES} can be named")
     shared = _shared_lines(visible)
     content = [_processor(position, cpu) for position, cpu in enumerate(platform.cpus)]
-    content += [_device(label, node, shared) for label, node in _labels(visible)]
+    content += [built for label, node in _labels(visible) for built in _devices(label, node, shared)]
     sleep = [name("_S5", sleep_package(platform.s5_value))] if platform.sleep_control else []
     return sdt(b"DSDT", _REVISION, join([*sleep, scope("_SB", *content)]))
 
@@ -90,12 +91,16 @@ def _processor(position: int, cpu: CpuNode) -> Aml:
     return device(f"C{position:03X}", name("_HID", "ACPI0007"), name("_UID", cpu.index), *presence)
 
 
-def _device(label: str, node: DeviceNode, shared: frozenset[int]) -> Aml:
+def _devices(label: str, node: DeviceNode, shared: frozenset[int]) -> tuple[Aml, ...]:
     try:
-        descriptors = [_range(window) for window in node.ranges]
-        descriptors += [_interrupt(spec, spec.gsi in shared) for spec in node.interrupts]
+        lines = [_interrupt(spec, spec.gsi in shared) for spec in node.interrupts]
+        if node.hid == _GENERATION_ID:
+            from acpi_tables._vmgenid import generation_id  # noqa: PLC0415 - few machines have one
+
+            return generation_id(label, node, lines)
+        descriptors = [*map(_range, node.ranges), *lines]
         crs = [name("_CRS", res.resource_template(*descriptors))] if descriptors else []
-        return device(label, name("_HID", _hid(node)), name("_UID", node.uid), name("_CCA", 1), *crs)
+        return (device(label, name("_HID", _hid(node)), name("_UID", node.uid), name("_CCA", 1), *crs),)
     except EncodingError as error:
         raise UnsupportedPlatformError(node.id, str(error)) from error
 

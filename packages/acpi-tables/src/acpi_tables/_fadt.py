@@ -13,8 +13,10 @@ __all__ = ("BootArch", "Fadt", "FadtFlags")
 LENGTH = 276
 _REVISION, _MINOR = 6, 3
 _HYPERVISOR_ID = b"PYVMM\0\0\0"
+_PM_TIMER, _PM_TIMER_SIZE, _X_PM_TIMER = 76, 91, 208
 _DSDT, _BOOT_ARCH, _FLAGS, _RESET, _RESET_VALUE, _ARM_BOOT_ARCH = 40, 109, 112, 116, 128, 129
 _X_DSDT, _SLEEP_CONTROL, _SLEEP_STATUS, _HYPERVISOR = 140, 244, 256, 268
+_TIMER_SIZE = 4
 
 
 class FadtFlags(IntFlag):
@@ -55,6 +57,8 @@ class Fadt:
         reset_value: the byte to write there.
         sleep_control: the sleep control register, one byte wide, or None.
         sleep_status: the sleep status register, one byte wide, or None.
+        pm_timer: the power management timer, four bytes wide, or None. The specification has guests of a
+            hardware-reduced machine ignore it (§5.2.9); Linux on x86 uses one that has a port.
     """
 
     dsdt: int
@@ -65,6 +69,7 @@ class Fadt:
     reset_value: int = 0
     sleep_control: GenericAddress | None = None
     sleep_status: GenericAddress | None = None
+    pm_timer: GenericAddress | None = None
 
     def encode(self) -> bytes:
         """Build the table, revision 6.3.
@@ -73,7 +78,8 @@ class Fadt:
             276 bytes whose byte sum is 0.
 
         Raises:
-            EncodingError: a register that is not one byte wide, or a value that does not fit its field.
+            EncodingError: a register that is not as wide as said above, or a value that does not fit its
+                field.
         """
         flags = int(self.flags) | (FadtFlags.RESET_REGISTER if self.reset else 0)
         table = bytearray(LENGTH)
@@ -85,6 +91,8 @@ class Fadt:
         _put(table, "<Q", _X_DSDT, self.dsdt, "DSDT address")
         for offset, register in self._registers():
             table[offset : offset + 12] = _one_byte(register).encode()
+        if self.pm_timer is not None:
+            _put_timer(table, self.pm_timer)
         table[_HYPERVISOR:] = _HYPERVISOR_ID
         return sdt(b"FACP", _REVISION, bytes(table[HEADER.size :]))
 
@@ -119,6 +127,7 @@ class Fadt:
             reset_value=table[_RESET_VALUE],
             sleep_control=_register(table, _SLEEP_CONTROL),
             sleep_status=_register(table, _SLEEP_STATUS),
+            pm_timer=_register(table, _X_PM_TIMER),
         )
 
 
@@ -127,6 +136,15 @@ def _put(table: bytearray, layout: str, offset: int, value: int, field: str, *re
         struct.pack_into(layout, table, offset, value, *rest)
     except struct.error:
         raise EncodingError(field, value, f"a value of layout {layout!r}") from None
+
+
+def _put_timer(table: bytearray, register: GenericAddress) -> None:
+    if register.size != _TIMER_SIZE:
+        raise EncodingError("size of the PM timer", register.size, "4 bytes (ACPI 6.5 §4.8.3.3)")
+    table[_X_PM_TIMER : _X_PM_TIMER + 12] = register.encode()
+    if register.space == 1:  # what was there before the X fields can only name a port
+        _put(table, "<I", _PM_TIMER, register.address, "PM timer port")
+        _put(table, "<B", _PM_TIMER_SIZE, _TIMER_SIZE, "PM timer size")
 
 
 def _one_byte(register: GenericAddress | None) -> GenericAddress:

@@ -8,7 +8,7 @@ import attrs
 
 from vm_device._errors import PlatformError, SavedStateError
 from vm_device._saved_state import check_saved
-from vm_device.platform import DeviceNode
+from vm_device.platform import DeviceNode, InterruptSpec
 
 _SIZE: Final = 16
 
@@ -39,7 +39,7 @@ class VmGenId:
     Args:
         memory: the guest's; the 16 bytes must be memory that the guest's map reserves.
         address: guest address of the identifier, a multiple of 8 and not across a page.
-        notify: tells the guest to look again: the event that the ACPI device VM_Gen_Counter is notified by.
+        notify: tells the guest to look again: raises the interrupt that `describe` was given.
         generate: makes a new value.
 
     Raises:
@@ -112,9 +112,18 @@ class VmGenId:
         device._generation = state.generation
         return device
 
-    def describe(self, id: str = "vmgenid") -> DeviceNode:  # noqa: A002 - the node's field
-        """Return the platform node: ACPI id VMGENCTR, no range (it is RAM), the address as a property."""
-        where = {"address": self._address}
+    def describe(self, id: str = "vmgenid", gsi: int | None = None) -> DeviceNode:  # noqa: A002 - the node's field
+        """Return the platform node: ACPI id VMGENCTR, no range (it is RAM), the address as a property.
+
+        `notify` is to raise the edge `gsi`; without one a guest looks only when it starts, and no device tree
+        can have the device.
+        """
         return DeviceNode(
-            id, "vmgenid", (), hid="VMGENCTR", compatible=("microsoft,vmgenid",), properties=where
+            id,
+            "vmgenid",
+            (),
+            () if gsi is None else (InterruptSpec(gsi),),
+            hid="VMGENCTR",
+            compatible=("microsoft,vmgenid",),
+            properties={"address": self._address},
         )
