@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from linux_loader import FdtBuildError, load_image
 from linux_loader.fdt import Fdt, parse_fdt, platform_tree
 from linux_loader.testing import RecordingMemory, build_image
-from vm_device import Pl011, Pl031, Serial16550
+from vm_device import Pl011, Pl031, Serial16550, VmGenId
 from vm_device.platform import (
     AddressRange,
     AddressSpace,
@@ -139,6 +139,35 @@ def test_it_is_what_load_image_takes():
     assert isinstance(loaded.fdt, Fdt)
 
 
+def generation(address, gsi):
+    """The identifier of a machine."""
+    return VmGenId(None, address, list).describe(gsi=gsi)
+
+
+@pytest.mark.parametrize(
+    ("machine", "address", "gsi", "cells", "in_ram"),
+    [
+        (ARM, 0x4000_0FF0, 40, (0, 8, 1), True),
+        (ARM, 0x902_0000, 41, (0, 9, 1), False),
+        (PC, 0xF_F000, 23, (23, 3), True),
+    ],
+)
+def test_the_generation_id(machine, dtc_complaints, address, gsi, cells, in_ram):
+    """As microsoft,vmgenid has it; memory that the guest is told of is reserved, and not mapped."""
+    described = attrs.evolve(machine, devices=(*machine.devices[:1], generation(address, gsi)))
+    assert dtc_complaints(platform_tree(described).encode()) == ""
+    tree = parse_fdt(platform_tree(described).encode())
+    node = tree.node(f"/vmgenid@{address:x}")
+    assert set(node.properties) == {"compatible", "reg", "interrupts"}
+    assert node.strings("compatible") == ("microsoft,vmgenid",)
+    assert (node.u64s("reg"), node.u32s("interrupts")) == ((address, 16), cells)
+    assert ("reserved-memory" in [child.name for child in tree.root.children]) is in_ram
+    if in_ram:
+        kept = tree.node(f"/reserved-memory/vmgenid@{address:x}")
+        assert kept.u64s("reg") == (address, 16)
+        assert "no-map" in kept.properties
+
+
 def _kernel():
     from linux_loader import KernelImage
 
@@ -152,6 +181,7 @@ def _kernel():
         (attrs.evolve(ARM, gic=None), "gic cannot be None"),
         (attrs.evolve(ARM, devices=(virtio(0, InterruptSpec(5)),)), "interrupt of v0 cannot be 5"),
         (attrs.evolve(PC, ioapics=()), "ioapics cannot be"),
+        (attrs.evolve(ARM, devices=(generation(0x4000_0000, None),)), "interrupt of vmgenid cannot be none"),
         (attrs.evolve(PC, ioapics=(IoApicNode(0, 0xFEC0_0000, 8),)), "interrupt of .* no pin"),
     ],
 )

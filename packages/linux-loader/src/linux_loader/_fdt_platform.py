@@ -24,6 +24,7 @@ _RISING, _FALLING, _HIGH, _LOW = 1, 2, 4, 8
 _TIMER_PPIS = (13, 14, 11, 10)  # secure EL1, EL1, virtual, EL2
 _CLOCK_HZ = 24_000_000
 _PRIMECELL = "arm,primecell"
+_GENERATION_ID, _GENERATION_ID_SIZE = "microsoft,vmgenid", 16
 _APIC_SIZE = 0x1000
 
 
@@ -31,7 +32,8 @@ def platform_tree(platform: Platform) -> Fdt:
     """Describe a machine as a device tree.
 
     Every device with a ``compatible`` and a range is in it; its ``properties`` become properties of its
-    node (an int of 32 bits or, beyond, of 64; a str with its NUL). ``/chosen`` is left to ``load_image``.
+    node (an int of 32 bits or, beyond, of 64; a str with its NUL). A generation ID has no range but an
+    ``address``; where that is RAM it is reserved. ``/chosen`` is left to ``load_image``.
 
     Args:
         platform: The machine, of ``arch`` "aarch64" (GICv3, PSCI, generic timer) or "x86_64".
@@ -40,10 +42,11 @@ def platform_tree(platform: Platform) -> Fdt:
         The tree.
 
     Raises:
-        FdtBuildError: Another architecture, no interrupt controller, or an interrupt that it has not.
+        FdtBuildError: Another architecture, no interrupt controller, an interrupt that it has not, or a
+            generation ID without one.
 
-    Source: Devicetree Specification 0.4; bindings arm,gic-v3, arm,psci, arm,arch_timer, virtio,mmio and
-        ce4100 (x86) of Linux.
+    Source: Devicetree Specification 0.4; bindings arm,gic-v3, arm,psci, arm,arch_timer, virtio,mmio,
+        microsoft,vmgenid and ce4100 (x86) of Linux.
     """
     if platform.arch not in _MACHINES:
         raise FdtBuildError("arch", repr(platform.arch), f"one of {', '.join(sorted(_MACHINES))}")
@@ -67,7 +70,7 @@ def _aarch64(platform: Platform) -> Fdt:
     }  # fmt: skip
     own = [FdtNode("psci", psci), FdtNode("timer", timer), FdtNode("apb-pclk", clock), _gic(gic)]
     cpu = {"compatible": strings("arm,armv8"), "enable-method": strings("psci")}
-    return _machine(platform, _GIC, cpu, [*own, *devices])
+    return _machine(platform, _GIC, cpu, [*own, *devices, *_generation_id(platform, _gic_cells)])
 
 
 def _gic(gic: GicNode) -> FdtNode:
@@ -142,7 +145,7 @@ def _x86_64(platform: Platform) -> Fdt:
         "compatible": strings("simple-bus"), "#address-cells": u32s(2), "#size-cells": u32s(2), "ranges": b"",
     }  # fmt: skip
     own.append(FdtNode("bus", bus, [FdtNode("isa@0", isa, ports)]))
-    return _machine(platform, _IOAPIC, {}, [*own, *devices])
+    return _machine(platform, _IOAPIC, {}, [*own, *devices, *_generation_id(platform, cells)])
 
 
 # Positions in of_ioapic_type of arch/x86/kernel/devicetree.c, which is what the second cell is.
@@ -194,6 +197,27 @@ def _mmio_device(node: DeviceNode, cells: _Cells) -> FdtNode:
     if "arm,pl011" in node.compatible:
         properties |= {"clocks": u32s(_CLOCK, _CLOCK), "clock-names": strings("uartclk", "apb_pclk")}
     return FdtNode(f"{node.name}@{windows[0].base:x}", properties)
+
+
+def _generation_id(platform: Platform, cells: _Cells) -> list[FdtNode]:
+    """Describe the identifier of the machine, and take the memory that it is in out of the guest's map."""
+    found, kept = [], []
+    for node in platform.devices:
+        address = node.properties.get("address")
+        if _GENERATION_ID not in node.compatible or not isinstance(address, int):
+            continue
+        if not node.interrupts:
+            raise FdtBuildError(f"interrupt of {node.id}", "none", f"{_GENERATION_ID} needs one")
+        where = AddressRange(AddressSpace.MMIO, address, _GENERATION_ID_SIZE)
+        lines = [cell for line in node.interrupts for cell in cells(node, line)]
+        properties = {"compatible": strings(*node.compatible), "reg": _reg(where), "interrupts": u32s(*lines)}
+        found.append(FdtNode(f"{node.name}@{address:x}", properties))
+        if any(memory.range.overlaps(where) for memory in platform.memory):
+            kept.append(FdtNode(f"{node.name}@{address:x}", {"reg": _reg(where), "no-map": b""}))
+    if kept:
+        cells64 = {"#address-cells": u32s(2), "#size-cells": u32s(2), "ranges": b""}
+        found.append(FdtNode("reserved-memory", cells64, kept))
+    return found
 
 
 def _port_device(node: DeviceNode, cells: _Cells) -> FdtNode:
