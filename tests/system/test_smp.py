@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from vmm_reference import CpusConfig, EndReason, Irqchip, PlatformConfig
+from vmm_testhost.pytest_plugin import LONG
 
 # Field 39 of a process's stat is the CPU it ran on last; -c of taskset is younger than Debian's busybox.
 SCRIPT = r"""
@@ -30,13 +31,28 @@ def threads() -> dict[str, set[int]]:
     return found
 
 
+def on_x86(count, irqchip):
+    """Return an instance for an x86-64 host."""
+    name = f"{count}-split" if irqchip is Irqchip.SPLIT else str(count)
+    return pytest.param("x86_64", count, irqchip, marks=pytest.mark.kvm_full, id=name)
+
+
+LONG_ON_X86 = [
+    on_x86(3, Irqchip.SPLIT),
+    on_x86(5, Irqchip.KERNEL),
+    on_x86(6, Irqchip.SPLIT),
+    on_x86(7, Irqchip.KERNEL),
+]
+
+
 @pytest.mark.parametrize(
     ("arch", "count", "irqchip"),
     [
-        pytest.param("x86_64", 1, Irqchip.KERNEL, marks=pytest.mark.kvm_full, id="1"),
-        pytest.param("x86_64", 2, Irqchip.KERNEL, marks=pytest.mark.kvm_full, id="2"),
-        pytest.param("x86_64", 4, Irqchip.SPLIT, marks=pytest.mark.kvm_full, id="4-split"),
-        pytest.param("x86_64", 8, Irqchip.KERNEL, marks=pytest.mark.kvm_full, id="8"),
+        on_x86(1, Irqchip.KERNEL),
+        on_x86(2, Irqchip.KERNEL),
+        on_x86(4, Irqchip.SPLIT),
+        on_x86(8, Irqchip.KERNEL),
+        *(LONG_ON_X86 if LONG else ()),
         pytest.param("aarch64", 1, Irqchip.KERNEL, marks=pytest.mark.arm64, id="1-aarch64"),
         pytest.param("aarch64", 4, Irqchip.KERNEL, marks=pytest.mark.arm64, id="4-aarch64"),
     ],
