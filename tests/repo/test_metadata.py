@@ -43,6 +43,16 @@ def test_third_party_bounds_are_lower_bounds(package):
         assert ">=" in {bound.operator for bound in requirement.specifier}, requirement
 
 
+def test_pages_give_bounds_as_they_are(packages, tracked):
+    """A bound on a package of ours that a page names is one that some package states."""
+    stated = {str(requirement) for package in packages.values() for requirement in requirements(package)}
+    bound = rf"\b(?:{'|'.join(packages)})[<>=~!][\d.<>=~!,]*\d"
+    pages = [path for path in tracked if path.suffix == ".md" and path.name != "CHANGELOG.md"]
+    found = [(page, Requirement(text)) for page in pages for text in re.findall(bound, page.read_text())]
+    assert ROOT / "README.md" in {page for page, _ in found}
+    assert [(str(page), str(text)) for page, text in found if str(text) not in stated] == []
+
+
 def test_dependencies_are_what_is_imported(package, packages):
     """The siblings it depends on are exactly those its shipped code imports."""
     declared = {Requirement(text).name for text in package.project["dependencies"]}
