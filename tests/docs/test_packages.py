@@ -1,10 +1,9 @@
 """The tutorial of each package: every code block runs as it stands and prints what the page says."""
 
-import contextlib
-import io
 import re
 from pathlib import Path
 
+import blocks
 import pytest
 
 ROOT = Path(__file__).parents[2]
@@ -16,29 +15,15 @@ NEEDS = {  # anything else runs everywhere
     "vmm-reference": pytest.mark.kvm,
     "vmm-testhost": pytest.mark.testhost,
 }
-# A block of Python, and what it prints if a block of text follows at once.
-BLOCK = re.compile(r"^```python\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
-
-
-def agrees(promised, printed):
-    """Whether a text is as promised, where each … stands for anything."""
-    pattern = ".*?".join(re.escape(part) for part in promised.split("…"))
-    return re.fullmatch(pattern, printed, re.DOTALL) is not None
 
 
 def run_page(page):
     """Run the blocks of a page in one namespace; return (code, promised, printed) of those that differ."""
     namespace = {"__name__": page.stem}
-    differing = []
-    blocks = BLOCK.findall(page.read_text())
-    assert len(blocks) >= 3, f"{page}: a tutorial without code"
-    for code, promised in blocks:
-        printed = io.StringIO()
-        with contextlib.redirect_stdout(printed):
-            exec(compile(code, str(page), "exec"), namespace)
-        if not agrees(promised, printed.getvalue()):
-            differing.append((code, promised, printed.getvalue()))
-    return differing
+    found = blocks.of(page)
+    assert len(found) >= 3, f"{page}: a tutorial without code"
+    ran = [(code, promised, blocks.printed_by(code, page, namespace)) for code, promised in found]
+    return [block for block in ran if not blocks.agrees(*block[1:])]
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=NEEDS.get(name, ())) for name in PACKAGES])
@@ -63,9 +48,9 @@ def test_readme_runs(name):
     """All blocks of a package's README run as well, in order, in one namespace."""
     readme = ROOT / "packages" / name / "README.md"
     namespace = {"__name__": name}
-    blocks = BLOCK.findall(readme.read_text())
-    assert blocks
-    for code, _ in blocks:
+    found = blocks.of(readme)
+    assert found
+    for code, _ in found:
         exec(compile(code, str(readme), "exec"), namespace)
 
 

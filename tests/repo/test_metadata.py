@@ -53,6 +53,14 @@ def test_pages_give_bounds_as_they_are(packages, tracked):
     assert [(str(page), str(text)) for page, text in found if str(text) not in stated] == []
 
 
+def test_extra_testing_is_what_shipped_testing_needs(package):
+    """Who imports Hypothesis has the extra `testing`, with it and nothing else; nobody else has it."""
+    roots = {name.split(".")[0] for source in package.sources for name in source.imports()}
+    extra = package.project.get("optional-dependencies", {}).get("testing", [])
+    needs = "hypothesis" in roots and package.name != "vmm-testhost"  # whose module Hypothesis itself imports
+    assert [Requirement(text).name for text in extra] == (["hypothesis"] if needs else [])
+
+
 def test_dependencies_are_what_is_imported(package, packages):
     """The siblings it depends on are exactly those its shipped code imports."""
     declared = {Requirement(text).name for text in package.project["dependencies"]}

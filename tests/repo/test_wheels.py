@@ -14,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 import attrs
+import blocks
 import bounded
 import pytest
 from packaging.requirements import Requirement
@@ -25,12 +26,16 @@ ROOT = Path(__file__).resolve().parents[2]
 BUILD = "import sys, {backend} as backend; print(getattr(backend, 'build_' + sys.argv[1])(sys.argv[2]))"
 
 
-def call(*command, cwd, limit=500):
-    """Run a command without PYTHONPATH and the like of ours, and return what it printed."""
+def run(*command, cwd, limit=500):
+    """Run a command without PYTHONPATH and the like of ours."""
     kept = {name: os.environ[name] for name in ("PATH", "HOME", "TMPDIR") if name in os.environ}
-    words = [str(part) for part in command]
-    ended = bounded.run(words, limit=limit, cwd=cwd, env=kept)
-    assert ended.status == 0, f"{words[0]} ended with {ended.status}\n{ended.text[-8000:]}"
+    return bounded.run([str(part) for part in command], limit=limit, cwd=cwd, env=kept)
+
+
+def call(*command, cwd, limit=500):
+    """Run a command as `run` does, and return what it printed."""
+    ended = run(*command, cwd=cwd, limit=limit)
+    assert ended.status == 0, f"{command[0]} ended with {ended.status}\n{ended.text[-8000:]}"
     return ended.output
 
 
@@ -77,28 +82,32 @@ def third_party(names):
     return found.values()
 
 
-@pytest.fixture(scope="session")
-def installed(packages, distributions, tmp_path_factory):
-    """A fresh environment with all wheels, which pip resolved from local files alone; its interpreter.
+def fresh(place, needed, *wanted):
+    """Make an environment with wheels of ours, which pip resolves from local files alone; return its Python.
 
     The few libraries that are not ours are borrowed from this environment, so that nothing is downloaded.
     """
-    place = tmp_path_factory.mktemp("fresh")
     call(sys.executable, "-m", "venv", "--without-pip", place / "venv", cwd=place)
     python = place / "venv/bin/python"
     borrowed = place / "borrowed"
     borrowed.mkdir()
-    needed = {Requirement(text).name for p in packages.values() for text in p.project["dependencies"]}
-    for distribution in third_party(needed - set(packages)):
+    for distribution in third_party(needed):
         for top in {file.parts[0] for file in distribution.files} - {"..", "__pycache__"}:
             (borrowed / top).symlink_to(distribution.locate_file(top))
     site = Path(call(python, "-c", "import site; print(site.getsitepackages()[0])", cwd=place).strip())
     (site / "borrowed.pth").write_text(f"{borrowed}\n")
-    wheels = next(iter(distributions.values()))[1].parent
     pip = [sys.executable, "-m", "pip", "--python", python, "--disable-pip-version-check"]
-    call(*pip, "install", "-q", "--no-index", "--find-links", wheels, *packages, cwd=place)
+    call(*pip, "install", "-q", "--no-index", *wanted, cwd=place)
     call(*pip, "check", cwd=place)
     return python
+
+
+@pytest.fixture(scope="session")
+def installed(packages, distributions, tmp_path_factory):
+    """A fresh environment with all wheels; its interpreter."""
+    needed = {Requirement(text).name for p in packages.values() for text in p.project["dependencies"]}
+    wheels = next(iter(distributions.values()))[1].parent
+    return fresh(tmp_path_factory.mktemp("fresh"), needed - set(packages), "--find-links", wheels, *packages)
 
 
 def test_sdist_is_whole(package, distributions):
@@ -166,14 +175,6 @@ def test_commands_are_installed(packages, installed, tmp_path):
             assert "usage" in call(installed.parent / name, "--help", cwd=tmp_path).lower()
 
 
-LATER = ("3.12", "3.13")
-ELSEWHERE = [
-    "kvm_full",
-    "root_net",
-    "testhost",
-    "arm64",
-    *([] if os.access("/dev/kvm", os.R_OK | os.W_OK) else ["kvm"]),
-]
 BRIEF = """
 from hypothesis import HealthCheck, settings
 settings.register_profile(
@@ -186,6 +187,87 @@ settings.register_profile(
 )
 settings.load_profile("brief")
 """
+TWO = ("vmm-memory", "virtio-queue")
+PAGES = [ROOT / "packages" / name / "README.md" for name in TWO]
+PAGES += [ROOT / "docs/packages" / f"{name}.md" for name in (*TWO, "vmm-access")]
+CURE = "pip install 'virtio-queue[testing]'"
+NO_KVM = """
+import os, sys
+def refuse(event, arguments):
+    if event == "open" and "/dev/kvm" in str(arguments[0]):
+        os._exit(97)
+sys.addaudithook(refuse)
+"""
+
+
+@attrs.frozen
+class Two:
+    """An environment with two wheels of ours; any process of it that opens /dev/kvm ends with status 97."""
+
+    python: Path
+    hypothesis: bool
+
+
+@pytest.fixture(scope="module", params=[True, False], ids=["testing", "bare"])
+def two(request, packages, distributions, tmp_path_factory):
+    """The wheels of TWO and what they need, with the extra `testing` and without."""
+    projects = [packages[name].project for name in TWO]
+    wanted = [text for project in projects for text in project["dependencies"]]
+    if request.param:
+        wanted += [text for project in projects for text in project["optional-dependencies"]["testing"]]
+    if sys.version_info >= (3, 12):
+        wanted.append("setuptools")  # no part of the libraries: a C extension of one's own is compiled by it
+    extra = "[testing]" if request.param else ""
+    wheels = [f"{distributions[name][1]}{extra}" for name in TWO]
+    place = tmp_path_factory.mktemp("two")
+    python = fresh(place, {Requirement(text).name for text in wanted} - set(TWO), *wheels)
+    listed = "import importlib.metadata as m; print(*(d.metadata['Name'] for d in m.distributions()))"
+    assert set(call(python, "-c", listed, cwd=place).split()) & set(packages) == set(TWO)
+    site = next(place.glob("venv/lib/python3*/site-packages"))
+    (site / "no_kvm.py").write_text(NO_KVM)
+    (site / "no_kvm.pth").write_text("import no_kvm\n")
+    assert run(python, "-c", "open('/dev/kvm')", cwd=place).status == 97
+    return Two(python, request.param)
+
+
+def test_two_wheels_run_their_pages(two, tmp_path):
+    """Each block of READMEs and tutorials; without Hypothesis all but those that search with it."""
+    ended = run(two.python, "-I", ROOT / "tools/blocks.py", *PAGES, cwd=tmp_path)
+    searches = [
+        f"{page} {number}"
+        for page in PAGES
+        for number, (code, _) in enumerate(blocks.of(page), 1)
+        if "testing.stateful" in code
+    ]
+    assert len(searches) == 2
+    assert ended.errors == ""
+    stopped = [line.split(": ", 1) for line in ended.output.splitlines()]
+    assert [place for place, _ in stopped] == ([] if two.hypothesis else searches)
+    assert all(reason.endswith(CURE) for _, reason in stopped)
+    assert ended.status == (0 if two.hypothesis else 1)
+
+
+def test_two_wheels_run_their_examples(two, tmp_path):
+    """A C extension on the public headers; a device and its state machine, or what that needs."""
+    shutil.copytree(ROOT / "examples", tmp_path, dirs_exist_ok=True)
+    folder = tmp_path / "memory_checksum"
+    call(two.python, "build_checksum.py", cwd=folder)
+    assert call(two.python, "checksum.py", cwd=folder) == "0xebe19591\n0xebe19591\n"
+    settings = BRIEF if two.hypothesis else ""
+    own = f"{settings}import unittest\nunittest.main('own_device')"
+    ended = run(two.python, "-c", own, cwd=tmp_path)
+    assert (ended.status == 0) == two.hypothesis, ended.text
+    assert ("Ran 1 test" if two.hypothesis else CURE) in ended.errors
+
+
+LATER = ("3.12", "3.13")
+ELSEWHERE = [
+    "kvm_full",
+    "root_net",
+    "testhost",
+    "arm64",
+    *([] if os.access("/dev/kvm", os.R_OK | os.W_OK) else ["kvm"]),
+]
 
 
 def skip(request, kind, reason):

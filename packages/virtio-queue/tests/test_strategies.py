@@ -1,5 +1,8 @@
 """The strategies give what their names promise, and reach the interesting corners."""
 
+import importlib
+import re
+import sys
 from collections import Counter
 
 import attrs
@@ -151,3 +154,14 @@ def test_a_race_needs_words_and_tells_what_a_store_raised():
         RacingDriver(mem, (), (1,))
     with pytest.raises(GuestMemoryError), RacingDriver(mem, (0x9000,), (1,)):
         pass
+
+
+@pytest.mark.parametrize("name", ["strategies", "stateful"])
+def test_without_hypothesis_they_say_what_to_install(monkeypatch, name):
+    """As it is where only the package is installed."""
+    module = f"virtio_queue.testing.{name}"
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    monkeypatch.delitem(sys.modules, module)
+    cure = f"{module} needs Hypothesis: pip install 'virtio-queue[testing]'"
+    with pytest.raises(ModuleNotFoundError, match=re.escape(cure)):
+        importlib.import_module(module)

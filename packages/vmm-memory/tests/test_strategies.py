@@ -1,5 +1,10 @@
 """The strategies make what they promise."""
 
+import importlib
+import re
+import sys
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from vmm_memory.testing.strategies import TOP, addresses_near, layouts, ranges_near
@@ -24,3 +29,11 @@ def test_ranges_begin_near_the_layout(data, layout):
     assert any(base - 17 <= addr <= base + size + 17 for base, size in layout)
     _, size = data.draw(ranges_near(layout, max_size=100))
     assert 0 <= size <= 100
+
+
+def test_without_hypothesis_they_say_what_to_install(monkeypatch):
+    """As it is where only the package is installed."""
+    monkeypatch.setitem(sys.modules, "hypothesis", None)
+    monkeypatch.delitem(sys.modules, "vmm_memory.testing.strategies")
+    with pytest.raises(ModuleNotFoundError, match=re.escape("pip install 'vmm-memory[testing]'")):
+        importlib.import_module("vmm_memory.testing.strategies")

@@ -2,7 +2,7 @@
 
 A trial puts a queue or a device to the test, step by step, and tells what it did as a program. The parts
 that need Hypothesis, which looks for the steps, are apart: `virtio_queue.testing.strategies` and
-`virtio_queue.testing.stateful`.
+`virtio_queue.testing.stateful`, which want the extra `testing` of this package.
 """
 
 from virtio_queue.testing._arena import Arena

@@ -4,10 +4,16 @@ from collections.abc import Callable
 from typing import Protocol
 
 import attrs
-import hypothesis
-from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 from vmm_memory import GuestMemory
+
+try:
+    from hypothesis import note
+    from hypothesis import strategies as st
+    from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "virtio_queue.testing.stateful needs Hypothesis: pip install 'virtio-queue[testing]'", name=error.name
+    ) from error
 
 from virtio_queue._chain import Segment
 from virtio_queue.testing import strategies
@@ -114,7 +120,7 @@ def _noted(trial: Trial, step: Step) -> None:
     try:
         trial.perform(step)
     except Exception:
-        hypothesis.note(_Script(trial))
+        note(_Script(trial))
         raise
 
 

@@ -5,8 +5,15 @@ import os
 from collections.abc import Sequence
 
 import attrs
-from hypothesis import strategies as st
 from vmm_memory import FileOffset, GuestMemory, GuestMemoryMmap, GuestRegionMmap
+
+try:
+    from hypothesis import strategies as st
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "virtio_queue.testing.strategies needs Hypothesis: pip install 'virtio-queue[testing]'",
+        name=error.name,
+    ) from error
 
 from virtio_queue._chain import Segment
 from virtio_queue._layout import DESC_INDIRECT, DESC_NEXT, DESC_WRITE, DESCRIPTOR, U16, U64, ring_parts

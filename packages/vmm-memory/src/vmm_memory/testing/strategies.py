@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
-from hypothesis import strategies as st
-from hypothesis.strategies import SearchStrategy
-
 from .._mapping import HOST_PAGE
+
+try:
+    from hypothesis import strategies as st
+    from hypothesis.strategies import SearchStrategy
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "vmm_memory.testing.strategies needs Hypothesis: pip install 'vmm-memory[testing]'", name=error.name
+    ) from error
 
 __all__ = ("TOP", "addresses_near", "layouts", "ranges_near")
 
