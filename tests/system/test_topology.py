@@ -80,17 +80,20 @@ def fields(entries):
 
 
 def test_guest_sees_what_a_template_leaves(boot, tmp_path):
-    """Features that a file clears are gone from /proc/cpuinfo, the stepping that it sets is there."""
+    """Features that a file clears are gone from /proc/cpuinfo; stepping and MSR that it sets are there."""
     template = tmp_path / "plain.toml"
     template.write_text(
         "[[cpuid]]\nleaf = 0x1\nregister = 'eax'\nset = 0x00060fb7\n"
         "[[cpuid]]\nleaf = 0x1\nregister = 'ecx'\nkeep = ['sse3', 'ssse3', 'cx16', 'x2apic']\n"
+        # Linux reads its microcode's revision there, Intel's in the upper half and AMD's in the lower.
+        "[[msr]]\nindex = 0x8B\nset = 0x0BADCAFE0BADCAFE\n"
     )
-    script = "grep -m2 -E '^(flags|stepping)' /proc/cpuinfo | sed 's/^/guest: /'\npoweroff -f\n"
+    script = "grep -m3 -E '^(flags|stepping|microcode)' /proc/cpuinfo | sed 's/^/guest: /'\npoweroff -f\n"
     with boot(modules=(), cpus=CpusConfig(template=str(template)), script=script) as machine:
         assert machine.end(240).reason is EndReason.POWEROFF
         text = machine.console.text
     flags = set(re.search(r"guest: flags\s*: (.*)\n", text)[1].split())
     assert re.search(r"guest: stepping\s*: 7\n", text)
+    assert re.search(r"guest: microcode\s*: 0xbadcafe\n", text)
     assert {"ssse3", "cx16", "sse2", "hypervisor"} <= flags
     assert not flags & {"rdrand", "aes", "popcnt", "sse4_1"}
