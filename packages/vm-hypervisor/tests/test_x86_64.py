@@ -45,6 +45,8 @@ def test_a_template_changes_what_the_guest_reads(machine):
     """KVM gives back the MSRs of a template, and RDMSR of a guest gives them too; the others are KVM's."""
     msrs = machine.hypervisor.feature_msrs()
     table = CpuTable(machine.hypervisor.supported_cpuid().leaves, msrs)
+    if not table.value(7, "edx") >> 29 & 1:
+        pytest.skip("this KVM shows its guests no IA32_ARCH_CAPABILITIES, as new ones on AMD")
     first = msrs[CAPABILITIES] & -msrs[CAPABILITIES]
     assert first  # what is to be cleared
     template = Template("x", msrs=(MsrRule(CAPABILITIES, keep=2**64 - 1 - first), MsrRule(REVISION, set=OWN)))
