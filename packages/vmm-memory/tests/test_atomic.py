@@ -1,6 +1,9 @@
 """The holder: publishing, listeners, rollback, snapshots under change."""
 
+import functools
+import gc
 import threading
+import weakref
 
 import pytest
 from hypothesis import strategies as st
@@ -217,3 +220,60 @@ def test_readers_while_regions_come_and_go():
     for thread in threads:
         thread.join()
     assert failures == []
+
+
+def filled(value):
+    """A map of two adjacent regions of its own, every byte alike."""
+    memory = GuestMemoryMmap.from_ranges([(0, PAGE), (PAGE, PAGE)])
+    memory.write(0, bytes([value]) * (2 * PAGE))
+    return memory
+
+
+def test_readers_while_the_whole_map_is_replaced():
+    """Reads across the seam are of one map, however many threads put others there; old maps are unmapped."""
+    listener, holder = Slots(), GuestMemoryAtomic(filled(255))
+    holder.add_listener(listener)
+    stop, failures, seen, published = threading.Event(), [], set(), []
+
+    def guarded(work):
+        def run():
+            try:
+                work()
+            except BaseException as error:
+                failures.append(error)
+                stop.set()
+                raise
+
+        return threading.Thread(target=run)
+
+    def reader():
+        while not stop.is_set():
+            memory = holder.memory()
+            (value,) = set(memory.read(PAGE - 64, 128))
+            memory.write(PAGE - 8, bytes([value]) * 16)
+            with memory.get_slice(PAGE, 64) as view:
+                assert set(view.view) == {value}
+            seen.add(value)
+
+    def replacer(first):
+        for value in range(first, 200, 2):
+            memory = filled(value)
+            published.extend(weakref.ref(region) for region in memory)
+            assert holder.replace(memory) is memory
+
+    readers = [guarded(reader) for _ in range(2)]
+    replacers = [guarded(functools.partial(replacer, first)) for first in range(2)]
+    for thread in [*readers, *replacers]:
+        thread.start()
+    for thread in replacers:
+        thread.join()
+    stop.set()
+    for thread in readers:
+        thread.join()
+    assert failures == []
+    assert len(published) == 400
+    assert listener.slots == {region.slot: region for region in holder.memory()}
+    gc.collect()
+    alive = {region for region in (reference() for reference in published) if region is not None}
+    assert alive == set(holder.memory())
+    assert seen
