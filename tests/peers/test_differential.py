@@ -5,7 +5,7 @@ from pathlib import Path
 
 import attrs
 import pytest
-from differential import differences, generate, packed, paths, rust, script
+from differential import differences, generate, hostile, packed, paths, rust, script
 from differential.device import Device
 from differential.play import DifferenceError, Players, seeded
 from hypothesis import given
@@ -17,7 +17,7 @@ from vmm_testhost.pytest_plugin import LONG
 COUNT = 60_000 if LONG else 2_500  # of each kind
 PACKED_COUNT = 20_000 if LONG else 1_500
 PAGE = Path(__file__).parents[2] / "docs" / "virtio-queue-differences.md"
-KINDS = {"honest": (generate.honest, paths.HONEST), "hostile": (generate.hostile, paths.HOSTILE)}
+KINDS = {"honest": (generate.honest, paths.HONEST), "hostile": (hostile.hostile, paths.HOSTILE)}
 BUILD = 600  # seconds in which cargo has fetched and compiled some twenty small crates
 
 
@@ -68,10 +68,12 @@ STRICT_ONLY = {
 
 
 @pytest.mark.timeout(BUILD)
-def test_compatible_walking_is_the_crates(peer):
+def test_compatible_walking_is_the_crates(peer, record_testsuite_property):
     """With `compatible` a broken chain has the buffers that the crate finds: eight differences are gone."""
-    tally = Players(Queue, TwinQueue, peer).check(seeded(generate.compatible, "compatible", PACKED_COUNT))
+    tally = Players(Queue, TwinQueue, peer).check(seeded(hostile.compatible, "compatible", PACKED_COUNT))
+    record_testsuite_property(f"compatible paths of {tally.scripts}", dict(tally.paths.most_common()))
     assert set(tally.rules) == set(differences.RULES) - STRICT_ONLY
+    assert paths.shortfalls(tally.paths, tally.scripts, paths.COMPATIBLE) == []
 
 
 PACKED = {"honest": (packed.honest, paths.PACKED_HONEST), "hostile": (packed.hostile, paths.PACKED_HOSTILE)}

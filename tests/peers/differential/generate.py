@@ -1,4 +1,4 @@
-"""Scripts of honest drivers, and what a hostile one makes of them.
+"""Scripts of honest drivers.
 
 All is drawn from a `random.Random`: a seeded one for bulk, or Hypothesis's (`st.randoms`), which shrinks.
 A draw near 0 is the plain choice, so that it shrinks towards plain scripts.
@@ -13,7 +13,6 @@ from differential.script import (
     BASE,
     END,
     HOLE,
-    MAX_SIZE,
     PAGE,
     REGIONS,
     Complete,
@@ -32,11 +31,11 @@ from differential.script import (
     Undo,
 )
 
-_DESCRIPTOR = struct.Struct("<QIHH")
-_U16 = struct.Struct("<H")
+DESCRIPTOR = struct.Struct("<QIHH")
+U16 = struct.Struct("<H")
 NEXT, WRITE, INDIRECT = 1, 2, 4
 _TABLES = (BASE + 0x400, BASE + 0xD00)
-_ROUNDS = 20
+_ROUNDS = 26
 
 Row = tuple[int, int, int, int]
 
@@ -75,15 +74,15 @@ def honest(random: Random) -> Script:
 
 
 _ROUND = (
-    *["_pop"] * 5,
-    *["_publish"] * 5,
-    *["_complete"] * 6,
+    *["_pop"] * 6,
+    *["_publish"] * 6,
+    *["_complete"] * 7,
     *["_decide"] * 3,
-    *["_streams"] * 4,
+    *["_streams"] * 7,
     *["_suppress"] * 1,
-    *["_undo"] * 3,
-    *["_kicks"] * 2,
-    *["_restore"] * 1,
+    *["_undo"] * 6,
+    *["_kicks"] * 4,
+    *["_restore"] * 2,
 )
 
 
@@ -110,13 +109,14 @@ class Writer:
         self._set_up()
 
     def _begin(self) -> int:
-        return self.dice.pick(0, 0xFFFF - self.dice.below(4), self.dice.below(0x10000))
+        near = 0xFFFF - self.dice.below(2)
+        return self.dice.pick(0, near, near, near, near, self.dice.below(0x10000))
 
     def _set_up(self) -> None:
         """Flags, index and event of a driver that has just begun, or has been at it for long."""
         event = self.dice.pick(self.start, self.start + 1, self.start + 0x8000) & 0xFFFF
-        self._store(self.avail, _U16.pack(self.dice.pick(0, 0, 1)) + _U16.pack(self.start))
-        self._store(self.avail + 4 + 2 * self.size, _U16.pack(event))
+        self._store(self.avail, U16.pack(self.dice.pick(0, 0, 1)) + U16.pack(self.start))
+        self._store(self.avail + 4 + 2 * self.size, U16.pack(event))
 
     def _place(self) -> None:
         """Somewhere in the first region; now and then over its end, into the next one."""
@@ -126,14 +126,14 @@ class Writer:
         used = -(-(avail + 6 + 2 * size) // 4) * 4 + 4 * gaps[1]
         total = used + 6 + 8 * size
         base = BASE + 16 * dice.below(8)
-        if dice.chance(0.15):
-            base = BASE + PAGE - 16 * dice.below(total // 16 + 1)
+        if dice.chance(0.4):
+            base = BASE + PAGE - 16 * (1 + dice.below(total // 16))
         self.desc, self.avail, self.used_ring = base, base + avail, base + used
 
     def write(self) -> Script:
         dice = self.dice
         self._publish()
-        for _ in range(4 + dice.below(_ROUNDS)):
+        for _ in range(6 + dice.below(_ROUNDS)):
             self._round()
         for _ in range(dice.below(3)):
             self._pop()
@@ -160,7 +160,7 @@ class Writer:
 
     def _announce(self) -> None:
         self.announced = self.published
-        self._store(self.avail + 2, _U16.pack(self.announced))
+        self._store(self.avail + 2, U16.pack(self.announced))
 
     def _add(self) -> None:
         dice = self.dice
@@ -180,12 +180,12 @@ class Writer:
             table = self._table(16 * count)
             self._rows(table, list(range(count)), rows)
             self._store(
-                self.desc + 16 * taken[0], _DESCRIPTOR.pack(table, 16 * count, INDIRECT, dice.below(3))
+                self.desc + 16 * taken[0], DESCRIPTOR.pack(table, 16 * count, INDIRECT, dice.below(3))
             )
         else:
             taken = [self._take() for _ in rows]
             self._rows(self.desc, taken, rows)
-        self._store(self.avail + 4 + 2 * (self.published % self.size), _U16.pack(taken[0]))
+        self._store(self.avail + 4 + 2 * (self.published % self.size), U16.pack(taken[0]))
         return taken[0], taken
 
     def _take(self) -> int:
@@ -202,7 +202,7 @@ class Writer:
         for position, (index, (addr, length, flags)) in enumerate(zip(indices, rows, strict=True)):
             last = position == len(rows) - 1
             row = addr, length, flags | (0 if last else NEXT), 0 if last else indices[position + 1]
-            self._store(table + 16 * index, _DESCRIPTOR.pack(*row))
+            self._store(table + 16 * index, DESCRIPTOR.pack(*row))
 
     def _buffer(self) -> tuple[int, int]:
         """Bytes behind everything else, in the second region or the third; sometimes up to the very end."""
@@ -248,9 +248,9 @@ class Writer:
         dice = self.dice
         if self.event_idx:
             event = (self.used + dice.pick(0, 0x8000, 1, 2, 0xFFFF)) & 0xFFFF
-            self._store(self.avail + 4 + 2 * self.size, _U16.pack(event))
+            self._store(self.avail + 4 + 2 * self.size, U16.pack(event))
         else:
-            self._store(self.avail, _U16.pack(dice.pick(1, 0)))
+            self._store(self.avail, U16.pack(dice.pick(1, 0)))
 
     def _decide(self) -> None:
         self._complete()
@@ -279,112 +279,6 @@ class Writer:
             which = self.dice.below(len(self.held))
             self.steps.append(Gather(which))
             self.steps.append(Scatter(which, self.dice.below(256)))
-
-
-def hostile(random: Random) -> Script:
-    """An honest script in which the driver then breaks one to four rules; most of the others still hold.
-
-    Two in five end with a ring that no queue can go on with, and what the device does about it.
-    """
-    dice = Dice(random)
-    writer = Writer(dice)
-    script = writer.write()
-    steps = list(script.steps)
-    for _ in range(1 + dice.below(4)):
-        at = 1 + dice.below(len(steps))
-        steps[at:at] = _break(dice, script, steps, at)
-    if dice.chance(0.4):
-        steps += [
-            *_break_ring(dice, script, steps),
-            Pop(32),
-            Enable(),
-            PopOne(),
-            Complete(0, 0),
-            Disable(),
-            Decide(),
-        ]
-    script = attrs.evolve(script, steps=tuple(steps))
-    if dice.chance(0.08):
-        script = _bad_register(dice, script)
-    return attrs.evolve(script, indirect=False) if dice.chance(0.08) else script
-
-
-def compatible(random: Random) -> Script:
-    """As `hostile`, to queues that walk chains as the crate does."""
-    return attrs.evolve(hostile(random), compatible=True)
-
-
-def _bad_register(dice: Dice, script: Script) -> Script:
-    match dice.below(5):
-        case 0:
-            return attrs.evolve(script, ready=False)
-        case 1:
-            return attrs.evolve(script, size=dice.pick(3, 0, 2 * MAX_SIZE, 0xFFFF))
-        case 2:
-            return attrs.evolve(script, desc_table=dice.pick(script.desc_table + 8, HOLE, END - 8 & ~15))
-        case 3:
-            return attrs.evolve(script, avail_ring=dice.pick(script.avail_ring + 1, HOLE - 4, 0))
-    return attrs.evolve(script, used_ring=dice.pick(script.used_ring + 2, END - 4, (1 << 64) - 4))
-
-
-def _break(dice: Dice, script: Script, steps: list[Step], at: int) -> list[Step]:
-    """Stores that break a rule; most change a descriptor that was stored shortly before."""
-    kind = dice.below(16)
-    if kind < 12:
-        rows = [step for step in steps[:at] if isinstance(step, Store) and len(step.data) == 16]
-        if rows:
-            return _break_row(dice, script, rows[-1 - dice.below(min(len(rows), 6))])
-    if kind < 14:
-        return _break_ring(dice, script, steps[:at])
-    # Any two bytes of the rings, the used ring too.
-    where = script.desc_table + 2 * dice.below((script.used_ring + 8 * script.size - script.desc_table) // 2)
-    return [Store(where, _U16.pack(dice.pick(0, 1, 2, 3, 4, 5, 7, 0xFFFF)))]
-
-
-def _break_ring(dice: Dice, script: Script, steps: list[Step]) -> list[Step]:
-    """An index that runs ahead or back, or a head that is no descriptor's, in every slot."""
-    known = [step for step in steps if isinstance(step, Store) and step.addr == script.avail_ring + 2]
-    now = _U16.unpack(known[-1].data)[0] if known else script.start
-    if dice.chance(0.4):
-        heads = _U16.pack(dice.pick(script.size, 0xFFFF, 0x8000)) * script.size
-        return [
-            Store(script.avail_ring + 4, heads),
-            Store(script.avail_ring + 2, _U16.pack((now + 1) & 0xFFFF)),
-        ]
-    ahead = dice.pick(script.size, script.size + 1, 0xFFFF, 0x8000, 2)
-    return [Store(script.avail_ring + 2, _U16.pack((now + ahead) & 0xFFFF))]
-
-
-def _break_row(dice: Dice, script: Script, row: Store) -> list[Step]:
-    addr, length, flags, following = _DESCRIPTOR.unpack(row.data)
-    steps: list[Step] = []
-    match dice.below(10):
-        case 0:
-            flags, following = flags | NEXT, dice.pick(script.size, 0xFFFF, 16)
-        case 1 | 2:
-            flags, following = flags | NEXT, dice.below(script.size)
-        case 3:
-            flags ^= WRITE
-        case 4:
-            addr = dice.pick(HOLE, HOLE - 2, END, BASE - 1, 0, (1 << 64) - 1, 1 << 63)
-        case 5 if flags & INDIRECT:
-            length = dice.pick(0, 8, 17, 0xFFFF_FFF0)
-        case 5:
-            length = dice.pick(0xFFFF_FFFF, 0x8000_0000, 2 * PAGE, 17, 0, 16, 0xFFFF_FFFF)
-        case 6:
-            flags |= INDIRECT
-        case 7:
-            flags = flags & ~NEXT | INDIRECT
-            addr, length = BASE + 0x400 + dice.below(64), 16 * (1 + dice.below(40))
-        case 8:
-            # A long table: each entry leads to the one after it.
-            entries = script.size + dice.below(3)
-            addr, length, flags = BASE + 0xD00, 16 * entries, INDIRECT
-            table = [(HOLE - 64, 2, NEXT, index + 1) for index in range(entries - 1)] + [(HOLE - 32, 1, 0, 0)]
-            steps.append(Store(addr, b"".join(_DESCRIPTOR.pack(*entry) for entry in table)))
-        case 9:
-            addr, length, flags = dice.pick(HOLE - 24, HOLE, END - 8), 32, INDIRECT
-    return [*steps, Store(row.addr, _DESCRIPTOR.pack(addr, length, flags, following))]
 
 
 assert all(size == PAGE for _, size in REGIONS)

@@ -43,8 +43,8 @@ class PackedWriter(Writer):
         avail = 16 * self.size + 4 * dice.below(3)
         used = avail + 4 + 4 * dice.below(3)
         base = BASE + 16 * dice.below(8)
-        if dice.chance(0.15):
-            base = BASE + PAGE - 16 * dice.below(used // 16 + 1)
+        if dice.chance(0.4):
+            base = BASE + PAGE - 16 * (1 + dice.below(used // 16))
         self.desc, self.avail, self.used_ring = base, base + avail, base + used
 
     def _set_up(self) -> None:

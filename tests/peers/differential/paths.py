@@ -27,8 +27,8 @@ from differential.script import (
 REGISTERS = (Reason.NOT_READY, Reason.RING_SIZE, Reason.RING_ALIGNMENT, Reason.RING_ADDRESS)
 BREAKING = (Reason.AVAILABLE_INDEX, Reason.HEAD, Reason.BUFFER_ID, Reason.ENDLESS)
 
-# The least share of the scripts that must reach a path: 30 % for one that matters. The others are variants of
-# such paths, and one script cannot take all of them.
+# The least share of the scripts that must reach a path: 30 % of what can be had beside the others. Faults
+# of registers cannot: each makes the whole script invalid.
 HONEST = {
     "direct chain": 0.3,
     "indirect chain": 0.3,
@@ -42,11 +42,11 @@ HONEST = {
     "kicks enabled or disabled": 0.3,
     "bytes through a chain": 0.3,
     "buffer of length 0": 0.3,
-    "index wrapped": 0.1,
-    "chains given back to the ring": 0.1,
-    "saved and restored": 0.1,
-    "rings over a region's end": 0.1,
-    "more chains came before the kick": 0.1,
+    "index wrapped": 0.3,
+    "chains given back to the ring": 0.3,
+    "saved and restored": 0.3,
+    "rings over a region's end": 0.3,
+    "more chains came before the kick": 0.3,
 }
 HOSTILE = {
     "bad chain": 0.3,
@@ -56,15 +56,27 @@ HOSTILE = {
     "indirect chain": 0.3,
     "event index": 0.3,
     "invalid registers": 0.03,
-    **{reason.name: 0.005 for reason in (*differences.EXPLAINED, *REGISTERS, *BREAKING[:2])},
+    **{reason.name: 0.3 for reason in (*differences.EXPLAINED, *BREAKING[:2])},
+    **{reason.name: 0.005 for reason in REGISTERS},
 }
-# A packed ring has no free-running index, and no links that could go astray or in circles.
+# Compatible walking reports buffers outside memory only: other chains end where their fault is.
+COMPATIBLE = HONEST | {
+    "broken queue": 0.3,
+    "bad chain": 0.3,
+    "invalid registers": 0.03,
+    **{reason.name: 0.3 for reason in (Reason.ADDRESS, *BREAKING[:2])},
+    **{reason.name: 0.005 for reason in REGISTERS},
+}
+# A packed ring has no free-running index, and no links that could go astray or in circles. Its scripts
+# have one to four faults, anywhere: each kind is counted, and 30 % must have some.
 PACKED_HONEST = {path: share for path, share in HONEST.items() if path != "index wrapped"}
 _SPLIT = (Reason.INDEX, Reason.LOOP, Reason.INDIRECT_NESTED, Reason.HEAD)
+_KINDS = {reason.name: 0.005 for reason in (*differences.EXPLAINED, *BREAKING)}
 PACKED_HOSTILE = {
-    path: share for path, share in HOSTILE.items() if path not in {reason.name for reason in _SPLIT}
+    path: share
+    for path, share in (HOSTILE | _KINDS).items()
+    if path not in {reason.name for reason in _SPLIT}
 }
-PACKED_HOSTILE |= {reason.name: 0.005 for reason in (Reason.BUFFER_ID, Reason.ENDLESS)}
 
 
 def count(reached: Iterable[set[str]]) -> Counter[str]:
