@@ -43,6 +43,7 @@ ONLY = (
         ),
     ),
 )
+NOT_ON = {("aarch64", "KVM_INTERRUPT"), ("riscv64", "KVM_CREATE_IRQCHIP")}
 
 
 def wrapped() -> dict[str, set[str]]:
@@ -57,7 +58,7 @@ def wrapped() -> dict[str, set[str]]:
 
 def belongs(name: str, arch: str) -> bool:
     """Whether an architecture of ours can have it."""
-    if ELSEWHERE.match(name) or (arch, name) == ("aarch64", "KVM_INTERRUPT"):
+    if ELSEWHERE.match(name) or (arch, name) in NOT_ON:
         return False
     return all(arch == only for only, pattern in ONLY if pattern.match(name))
 

@@ -315,6 +315,46 @@ def test_the_counter_can_be_moved(vm):
     assert any(machine.arm_get_reg_writable_masks())
 
 
+def test_the_old_interrupt_controller_needs_an_old_host(vm):
+    """KVM_CREATE_IRQCHIP is asked for, and makes a GICv2 only where the host's GIC can be one."""
+    machine, _ = vm
+    if machine.has_device(kvm.DeviceType.ARM_VGIC_V2):
+        machine.create_irq_chip()
+        return
+    with pytest.raises(kvm.KvmOSError, match=r"^KVM_CREATE_IRQCHIP on VM fd ") as err:
+        machine.create_irq_chip()
+    assert err.value.errno == errno.ENODEV
+
+
+def highest_page(machine, memory):
+    """Put a page of memory at the top of ever smaller address spaces until the VM takes it; how many bits."""
+    # SAFETY: the mapping outlives the slot, which goes with the VM.
+    address = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
+    for bits in range(52, 31, -1):
+        try:
+            machine.set_user_memory_region(
+                1, guest_phys_addr=(1 << bits) - 4096, memory_size=4096, userspace_addr=address
+            )
+        except kvm.KvmOSError:
+            continue
+        return bits
+    return 0
+
+
+def test_guest_addresses_are_as_wide_as_asked_for(vm):
+    """A VM has the bits it was made with, by default all that the host allows; one bit more is refused."""
+    _, memory = vm
+    with kvm.Kvm() as host:
+        most = host.check_extension(kvm.Cap.ARM_VM_IPA_SIZE)
+        assert 32 < most <= 52
+        for vm_type, bits in ((None, most), (most, most), (36, 36), (32, 32), (0, 40)):
+            with host.create_vm(vm_type) as machine:
+                assert highest_page(machine, memory) == bits
+        for refused in (31, most + 1):
+            with pytest.raises(kvm.KvmOSError, match=r"^KVM_CREATE_VM on "):
+                host.create_vm(refused)
+
+
 def test_region2_is_a_region(vm):
     """KVM_SET_USER_MEMORY_REGION2 takes what the older call takes."""
     machine, _ = vm

@@ -127,11 +127,13 @@ class Kvm(X86Kvm, DeviceAttrs):
         """Return how many memory slots a VM may have; 32 when the kernel does not say."""
         return self.check_extension(Cap.NR_MEMSLOTS) or 32
 
-    def create_vm(self, vm_type: int = 0) -> VmFd:
+    def create_vm(self, vm_type: int | None = None) -> VmFd:
         """Create an empty VM (KVM_CREATE_VM).
 
         Args:
-            vm_type: 0 for an ordinary VM; others as Cap.VM_TYPES lists.
+            vm_type: None for an ordinary VM, on arm64 with as many bits of guest physical address as the
+                host allows. Others as Cap.VM_TYPES lists; on arm64 the bits, from 32 up to what
+                ``check_extension(Cap.ARM_VM_IPA_SIZE)`` says, or 0 for 40.
 
         Raises:
             UnsupportedError: The kernel lacks KVM_CAP_IMMEDIATE_EXIT (before Linux 4.11).
@@ -142,5 +144,7 @@ class Kvm(X86Kvm, DeviceAttrs):
                 f"{self._subject} lacks capability {Cap.IMMEDIATE_EXIT.name} ({int(Cap.IMMEDIATE_EXIT)}), "
                 "without which a vCPU cannot be stopped reliably; boot Linux 4.11 or later"
             )
+        if vm_type is None:
+            vm_type = self.check_extension(Cap.ARM_VM_IPA_SIZE)  # 0 on other architectures
         size = self.get_vcpu_mmap_size()
         return VmFd(self._ioctl_value(lib.KX_CREATE_VM, vm_type), size)

@@ -179,6 +179,17 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         values = (slot, num_pages, first_page, address)
         self._ioctl(lib.KX_CLEAR_DIRTY_LOG, packed("dirty log", "<IIQQ", *values))
 
+    def create_irq_chip(self) -> None:
+        """Create the interrupt controller of old in the kernel; before the first vCPU (KVM_CREATE_IRQCHIP).
+
+        On x86-64 PICs, I/O APIC and local APICs. On arm64 a GICv2; ``create_device`` makes later ones.
+
+        Raises:
+            KvmOSError: EEXIST the second time; on arm64 ENODEV where the host's GIC cannot be a GICv2; EINVAL
+                on riscv64, which has none.
+        """
+        self._ioctl_value(lib.KX_CREATE_IRQCHIP)
+
     def register_irqfd(self, fd: int, gsi: int) -> None:
         """Make each write to eventfd `fd` raise `gsi` as an edge (KVM_IRQFD).
 

@@ -64,14 +64,6 @@ class X86Vm(X86VmFeatures):
         """
         self._ioctl_value(lib.KX_SET_BOOT_CPU_ID, vcpu_id)
 
-    def create_irq_chip(self) -> None:
-        """Create PICs, I/O APIC and local APICs in the kernel; before the first vCPU (KVM_CREATE_IRQCHIP).
-
-        Raises:
-            KvmOSError: EEXIST the second time.
-        """
-        self._ioctl_value(lib.KX_CREATE_IRQCHIP)
-
     def get_irqchip(self, chip: IrqchipId | int) -> bytes:
         """Return the 512 opaque bytes of a chip's state (KVM_GET_IRQCHIP).
 
