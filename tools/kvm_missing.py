@@ -15,6 +15,7 @@ MISSING: Final[dict[str, dict[str, str]]] = {
         "KVM_MEMORY_ENCRYPT_OP": _ONE_VM_TYPE,
         "KVM_MEMORY_ENCRYPT_REG_REGION": _ONE_VM_TYPE,
         "KVM_MEMORY_ENCRYPT_UNREG_REGION": _ONE_VM_TYPE,
+        "KVM_SET_MEMORY_ATTRIBUTES": _ONE_VM_TYPE,
         "KVM_EXIT_UNKNOWN": "left behind by SGX on VMX alone",
         "KVM_EXIT_EXCEPTION": "VMX alone makes it",
         "KVM_EXIT_NMI": _NEVER,

@@ -2,38 +2,83 @@
 
 import mmap
 import os
+from contextlib import ExitStack
 
 import pytest
-from kvm_ioctls import Cap, Hlt, Kvm, KvmOSError, MemFlags, MemoryAttributes
+from kvm_ioctls import Cap, GuestMemfdFlags, Hlt, Kvm, KvmOSError, MemFlags, MemoryAttributes
 from kvm_ioctls._ffi import ffi
 from kvm_ioctls.testing import TinyGuest
 
 SW_PROTECTED = 1
 
 
-@pytest.mark.kvm_full
-def test_private_memory_belongs_to_a_guest_memfd():
-    """A VM takes a guest_memfd in a slot, and makes a page private and shared again where it can."""
+def slot(vm, gpa, memory, fd, flags=MemFlags.GUEST_MEMFD):
+    """Put all of `memory`, which is `fd`'s too, into slot 1."""
+    # SAFETY: the mapping outlives the slot: each test closes it after the VM.
+    address = int(ffi.cast("uintptr_t", ffi.from_buffer(memory)))
+    vm.set_user_memory_region2(
+        1,
+        guest_phys_addr=gpa,
+        memory_size=len(memory),
+        userspace_addr=address,
+        guest_memfd=fd,
+        flags=flags,
+    )
+
+
+@pytest.mark.kvm
+def test_a_guest_runs_in_a_guest_memfd():
+    """What the host writes to a shared guest_memfd the guest reads, and the other way round (Linux 6.18)."""
+    code = bytes.fromhex("a00000 fec0 a20100 f4")  # mov al, [0]; inc al; mov [1], al; hlt
+    with ExitStack() as stack:
+        guest = stack.enter_context(TinyGuest(code))
+        wanted = GuestMemfdFlags.MMAP | GuestMemfdFlags.INIT_SHARED
+        if guest.vm.check_extension(Cap.GUEST_MEMFD_FLAGS) & wanted != wanted:
+            pytest.skip("this kernel lacks Cap.GUEST_MEMFD_FLAGS: no guest_memfd can be mapped")
+        fd = guest.vm.create_guest_memfd(0x4000, wanted)
+        stack.callback(os.close, fd)
+        with mmap.mmap(fd, 0x4000) as memory:
+            slot(guest.vm, 0x2_0000, memory, fd)
+            sregs = guest.vcpu.get_sregs()
+            sregs.ds.base = 0x2_0000
+            guest.vcpu.set_sregs(sregs)
+            memory[0] = 41
+            assert guest.vcpu.run() == Hlt()
+            assert memory[:2] == bytes([41, 42])
+            guest.close()
+
+
+@pytest.mark.kvm
+def test_private_memory_where_a_kind_of_vm_has_it():
+    """A slot takes a guest_memfd, and a page of it becomes private and shared again."""
     with Kvm() as kvm:
-        protected = kvm.check_extension(Cap.VM_TYPES) >> SW_PROTECTED & 1
-        with kvm.create_vm(SW_PROTECTED * protected) as vm, mmap.mmap(-1, 0x4000) as memory:
-            possible = vm.check_extension(Cap.MEMORY_ATTRIBUTES)
-            assert bool(possible & MemoryAttributes.PRIVATE) >= bool(protected)
+        if not kvm.check_extension(Cap.VM_TYPES) >> SW_PROTECTED & 1:
+            pytest.skip("Cap.VM_TYPES offers no software-protected VM (CONFIG_KVM_SW_PROTECTED_VM)")
+        with kvm.create_vm(SW_PROTECTED) as vm, mmap.mmap(-1, 0x4000) as memory:
+            assert vm.check_extension(Cap.MEMORY_ATTRIBUTES) & MemoryAttributes.PRIVATE
             fd = vm.create_guest_memfd(0x4000)
-            address = ffi.cast("uintptr_t", ffi.from_buffer(memory))
-            vm.set_user_memory_region2(
-                0,
-                guest_phys_addr=0,
-                memory_size=0x4000,
-                userspace_addr=int(address),
-                guest_memfd=fd,
-                flags=MemFlags.GUEST_MEMFD if protected else 0,
-            )
-            vm.set_memory_attributes(0x1000, 0x1000, possible)
+            slot(vm, 0, memory, fd)
+            vm.set_memory_attributes(0x1000, 0x1000, MemoryAttributes.PRIVATE)
             vm.set_memory_attributes(0x1000, 0x1000, MemoryAttributes.NONE)
             with pytest.raises(KvmOSError, match=r"^KVM_SET_MEMORY_ATTRIBUTES on .*EINVAL"):
                 vm.set_memory_attributes(0x1001, 0x1000, MemoryAttributes.NONE)
             os.close(fd)
+
+
+@pytest.mark.kvm_full
+def test_an_ordinary_vm_has_a_guest_memfd_and_no_private_memory():
+    """The file is made, of its size; no page takes the attribute, nor before Linux 6.18 a slot the file."""
+    with Kvm() as kvm, kvm.create_vm() as vm, mmap.mmap(-1, 0x4000) as memory:
+        fd = vm.create_guest_memfd(0x4000)
+        assert os.fstat(fd).st_size == 0x4000
+        if not vm.check_extension(Cap.GUEST_MEMFD_FLAGS):
+            with pytest.raises(KvmOSError, match=r"^KVM_SET_USER_MEMORY_REGION2 on .*EINVAL"):
+                slot(vm, 0, memory, fd)
+        slot(vm, 0, memory, 0, MemFlags.NONE)
+        assert not vm.check_extension(Cap.MEMORY_ATTRIBUTES) & MemoryAttributes.PRIVATE
+        with pytest.raises(KvmOSError, match=r"^KVM_SET_MEMORY_ATTRIBUTES on .*E(INVAL|NOTTY)"):
+            vm.set_memory_attributes(0x1000, 0x1000, MemoryAttributes.PRIVATE)
+        os.close(fd)
 
 
 @pytest.mark.kvm_full
