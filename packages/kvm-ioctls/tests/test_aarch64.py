@@ -13,7 +13,8 @@ import pytest
 from kvm_ioctls._ffi import ffi
 
 arm64_code = pytest.importorskip("arm64_code", reason="its assembler is in the repository's tools")
-PSCI_SYSTEM_OFF, Code = arm64_code.PSCI_SYSTEM_OFF, arm64_code.Code
+PSCI_SYSTEM_OFF, PSCI_SYSTEM_RESET = arm64_code.PSCI_SYSTEM_OFF, arm64_code.PSCI_SYSTEM_RESET
+PSCI_RESET2, Code = 0x8400_0012, arm64_code.Code
 PAIR_LOAD, BRK = 0xA940_0861, 0xD420_0000  # LDP X1, X2, [X3]; BRK #0
 
 pytestmark = pytest.mark.arm64
@@ -114,6 +115,15 @@ def test_mmio_of_each_width(vm, size):
     assert isinstance(end, kvm.SystemEvent)
     assert end.type == 1
     vcpu.close()
+
+
+@pytest.mark.parametrize(
+    ("function", "type_", "flags"), [(PSCI_SYSTEM_OFF, 1, 0), (PSCI_SYSTEM_RESET, 2, 0), (PSCI_RESET2, 2, 1)]
+)
+def test_an_end_says_which_it_is(vm, function, type_, flags):
+    """Shutdown and reset come with a word of flags, in which bit 0 is SYSTEM_RESET2."""
+    with start(*vm, Code().move(0, function).move(1, 0).hvc()) as vcpu:
+        assert vcpu.run() == kvm.SystemEvent(type_, (flags,))
 
 
 def test_kick_ends_a_guest_that_never_exits(vm):

@@ -96,13 +96,18 @@ def test_code_where_no_memory_is():
 
 
 def test_a_crash_told_to_hyperv():
-    """A write to the crash control MSR is a system event with the five parameters."""
-    regs = Regs(rcx=0x4000_0105, rdx=1 << 31)
-    with TinyGuest(WRITE_MSR, regs=regs, irqchip=True) as guest:
+    """A write to the crash control MSR is an event without data; the five parameters are in their MSRs."""
+    parameter, control, values = 0x4000_0100, 0x4000_0105, [7 << 32 | 0x4000_0100 + n for n in range(5)]
+    code = bytes.fromhex(
+        "6689c8 0f30 6641 6681f905010040 75f0"  # mov eax, ecx; wrmsr; inc ecx; cmp ecx, control; jne
+        "66ba00000080 0f30 f4"  # mov edx, 1 << 31; wrmsr; hlt
+    )
+    with TinyGuest(code, regs=Regs(rcx=parameter, rdx=7), irqchip=True) as guest:
         hyperv(guest)
-        exit_ = guest.vcpu.run()
-        assert isinstance(exit_, SystemEvent)
-        assert exit_.type == 3  # KVM_SYSTEM_EVENT_CRASH
+        assert guest.vcpu.run() == SystemEvent(3, ())  # KVM_SYSTEM_EVENT_CRASH
+        assert guest.vcpu.get_regs().rcx == control
+        kept = guest.vcpu.get_msrs(range(parameter, control))
+        assert [entry.data for entry in kept] == values
 
 
 def test_the_end_of_an_interrupt_at_a_split_irqchip():

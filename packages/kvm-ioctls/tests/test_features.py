@@ -228,11 +228,13 @@ def test_both_ways_to_the_xsave_area(guest):
 
 @pytest.mark.kvm
 def test_any_vcpu_can_be_the_first():
-    """The boot processor is named before there is one; after that it is too late."""
-    with TinyGuest(HLT, irqchip=True, prepare=lambda vm: vm.set_boot_cpu_id(0)) as guest:
-        assert guest.vcpu.get_sregs().apic_base >> 8 & 1
-        with pytest.raises(KvmOSError, match=r"^KVM_SET_BOOT_CPU_ID on "):
-            guest.vm.set_boot_cpu_id(1)
+    """The boot processor is named before there is one, and no other is it; after that it is too late."""
+    with TinyGuest(HLT, irqchip=True, prepare=lambda vm: vm.set_boot_cpu_id(1)) as guest:
+        with guest.vm.create_vcpu(1) as second:
+            first, other = second.get_sregs().apic_base >> 8 & 1, guest.vcpu.get_sregs().apic_base >> 8 & 1
+        assert (first, other) == (1, 0)
+        with pytest.raises(KvmOSError, match=r"^KVM_SET_BOOT_CPU_ID on .*EBUSY"):
+            guest.vm.set_boot_cpu_id(0)
 
 
 @pytest.mark.kvm
@@ -265,14 +267,20 @@ def test_interrupt_needs_no_irqchip():
 
 @pytest.mark.kvm_full
 def test_hyperv_leaves_and_connections(guest):
-    """Leaf 0x40000000 signs as Microsoft Hv; a connection takes an eventfd once SynIC is on."""
+    """Leaf 0x40000000 has Linux's signature, the next that of the interface; a connection has one eventfd."""
     for leaves in (guest.kvm.get_supported_hv_cpuid(), guest.vcpu.get_supported_hv_cpuid()):
-        (first,) = [leaf for leaf in leaves if leaf.function == 0x4000_0000]
+        by_number = {leaf.function: leaf for leaf in leaves}
+        first = by_number[0x4000_0000]
         assert struct.pack("<III", first.ebx, first.ecx, first.edx) == b"Linux KVM Hv"
+        assert by_number[0x4000_0001].eax.to_bytes(4, "little") == b"Hv#1"
     fd = os.eventfd(0)
     try:
         guest.vm.register_hyperv_eventfd(5, fd)
+        with pytest.raises(KvmOSError, match=r"^KVM_HYPERV_EVENTFD on .*EEXIST"):
+            guest.vm.register_hyperv_eventfd(5, fd)
         guest.vm.unregister_hyperv_eventfd(5)
+        with pytest.raises(KvmOSError, match=r"^KVM_HYPERV_EVENTFD on .*ENOENT"):
+            guest.vm.unregister_hyperv_eventfd(5)
     finally:
         os.close(fd)
     with pytest.raises(ValueError, match=r"^conn_id=0x1000000 has more than 24 bits$"):

@@ -9,6 +9,7 @@ from kvm_ioctls import (
     Constant,
     Counter,
     Drop,
+    Eventfd,
     ExitReason,
     ForkedError,
     Hlt,
@@ -178,6 +179,16 @@ def test_native_string_io():
         assert guest.vcpu.run(NativeExits([NativeRange("pio", 0x600, 1, write=latch)])) == Hlt()
 
     assert latch.value == ord("o")
+
+
+def test_native_eventfd(eventfd):
+    """Each written element counts: five OUTs of a byte one each, a string of five likewise."""
+    outs = bytes.fromhex("ba0006 b90500 ee e2fd f4")  # mov dx, 0x600; mov cx, 5; l: out dx, al; loop l; hlt
+    table = NativeExits([NativeRange("pio", 0x600, 1, write=Eventfd(eventfd))])
+    for code in (outs, REP_OUTSB):
+        with TinyGuest(code) as guest:
+            assert guest.vcpu.run(table) == Hlt()
+            assert (os.eventfd_read(eventfd), guest.vcpu.stats().exits[ExitReason.HLT]) == (5, 1)
 
 
 def test_native_mmio():
