@@ -24,7 +24,7 @@ TOOLS = ("gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross")
 HEADERS = "libpython3.11-dev"
 SUITE = "bookworm:arm64"
 # What the packages and their tests import, at the versions of constraints.txt.
-WHEELS = ("attrs", "cffi", "hypothesis", "lz4", "pytest", "pytest-timeout", "zstandard")
+WHEELS = ("attrs", "cffi", "hypothesis", "lz4", "perfetto", "pytest", "pytest-timeout", "zstandard")
 PLATFORMS = ("manylinux2014_aarch64", "manylinux_2_28_aarch64")
 
 
