@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from vm_device._events import EventManager
     from vm_device._i8042 import I8042
     from vm_device._ids import IdAllocator, SystemAllocator
-    from vm_device._interrupt import EventFdInterrupt, Interrupt
+    from vm_device._interrupt import EventFdInterrupt, Interrupt, ResampledInterrupt
     from vm_device._io import IoManager, IoReader, IoSnapshot
     from vm_device._ioapic import IoApic, IoApicOutput, IoApicState, PinMessage
     from vm_device._lifecycle import Lifecycle, LifecycleState
@@ -121,6 +121,7 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "PvpanicState",
     "RangeNotFoundError",
     "RangeOverlapError",
+    "ResampledInterrupt",
     "SavedStateError",
     "Serial16550",
     "SerialState",
@@ -160,7 +161,7 @@ _HOMES = {
     "_events": ("EventManager",),
     "_i8042": ("I8042",),
     "_ids": ("IdAllocator", "SystemAllocator"),
-    "_interrupt": ("EventFdInterrupt", "Interrupt"),
+    "_interrupt": ("EventFdInterrupt", "Interrupt", "ResampledInterrupt"),
     "_io": ("IoManager", "IoReader", "IoSnapshot"),
     "_ioapic": ("IoApic", "IoApicOutput", "IoApicState", "PinMessage"),
     "_lifecycle": ("Lifecycle", "LifecycleState"),
