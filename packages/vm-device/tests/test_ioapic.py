@@ -18,7 +18,7 @@ class Output:
     """Remember what was sent and what each pin sends; `accepts`: a processor takes it."""
 
     def __init__(self):
-        self.sent, self.pins, self.accepts = [], {}, True
+        self.sent, self.pins, self.accepts, self.resampled = [], {}, True, []
 
     def set_pin(self, pin, message, masked):
         self.pins[pin] = message, masked
@@ -27,6 +27,9 @@ class Output:
         if self.accepts:
             self.sent.append((message.address, message.data))
         return self.accepts
+
+    def resample(self, pin):
+        self.resampled.append(pin)
 
 
 def select(chip, index):
@@ -311,6 +314,9 @@ class IoApicMachine(RuleBasedStateMachine):
             self.chip.write(EOI, 4, vector)
         else:
             self.chip.end_of_interrupt(vector)
+        level = [n for n, pin in enumerate(self.model.pins) if pin.level and pin.vector == vector]
+        assert self.output.resampled == level, "whoever raised a pin past the chip is asked, masked or not"
+        self.output.resampled.clear()
         for pin in self.model.pins:
             if pin.in_service and pin.vector == vector:
                 pin.in_service = False

@@ -4,7 +4,7 @@ import struct
 import threading
 
 import pytest
-from vm_device import EventFd
+from vm_device import ClosedError, EventFd, EventManager
 from vm_device.platform import AddressRange, AddressSpace
 from vm_hypervisor import (
     Irqchip,
@@ -149,6 +149,41 @@ def test_level_stays_until_it_falls(machine):
         assert exit_.data in (struct.pack("<I", FIRST_SPI + 7), struct.pack("<I", 1023))
     assert exit_ == Kicked()
     timer.join()
+
+
+def test_resampled_line(machine):
+    """KVM lowers the line at each end and says so; it comes again as long as its device raises it again."""
+    vcpu = machine.start(line_listener(9, edge=False))
+    assert vcpu.run() == MmioWrite(DEVICE + 4, bytes(4))
+    source = machine.vm.resampled_line(9)
+    line = source.interrupt
+    ends = []
+
+    def on_end(_events):
+        line.resample()
+        ends.append(line)
+        if len(ends) == 3:
+            threading.Timer(0.5, vcpu.kick).start()
+
+    with EventManager() as events:
+        events.add(line.resamplefd, on_end)
+        events.start()
+        line.set_level(True)
+        for _ in range(3):
+            assert interrupt(vcpu) == FIRST_SPI + 9
+        line.set_level(False)
+        while isinstance(exit_ := vcpu.run(), MmioWrite):
+            assert exit_.data == struct.pack("<I", 1023), "an interrupt without a cause"
+        assert (exit_, len(ends)) == (Kicked(), 3)
+        line.set_level(True)
+        assert interrupt(vcpu) == FIRST_SPI + 9
+        events.remove(line.resamplefd)
+    source.close()
+    line.set_level(False)
+    with pytest.raises(ClosedError):
+        line.set_level(True)
+    with pytest.raises(ValueError, match=r"^gsi 224 is not within 0 … 223$"):
+        machine.vm.resampled_line(224)
 
 
 def its_guest(memory, device, event, lpi):

@@ -2,10 +2,11 @@
 
 import errno
 import os
+from contextlib import ExitStack
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from kvm_ioctls import KvmOSError
 from vm_device import PinMessage
 from vm_hypervisor._irq import GsiRoutes
@@ -28,6 +29,8 @@ class FakeVm:
         os.fstat(fd)
         self.irqfds[gsi] = fd
 
+    register_irqfd_with_resample = None  # a split irqchip has none
+
     def unregister_irqfd(self, fd, gsi):
         assert self.irqfds.pop(gsi) == fd
 
@@ -47,7 +50,7 @@ class SplitMachine(RuleBasedStateMachine):
         self.vm = FakeVm()
         self.routes = GsiRoutes(self.vm, ())
         self.lines = SplitLines(self.vm, self.routes)
-        self.made, self.programmed, self.messages = {}, {}, {}
+        self.made, self.programmed, self.messages, self.sources = {}, {}, {}, []
 
     @rule(
         pin=PINS,
@@ -62,6 +65,31 @@ class SplitMachine(RuleBasedStateMachine):
         before = self.vm.writes
         self.lines.set_pin(pin, message, masked)
         assert self.vm.writes <= before + 1
+        assert self.asked() == (self.of(pin) if level and not masked else [])
+
+    def of(self, pin):
+        """The sources of a pin."""
+        return [source for its, source in self.sources if its == pin]
+
+    def asked(self):
+        """The sources that have been asked to look at their causes; they are not asked any more."""
+        return [source for _, source in self.sources if source.resampled.read() is not None]
+
+    @rule(pin=PINS)
+    def add_source(self, pin):
+        self.sources.append((pin, self.lines.resampled_line(pin, ExitStack())))
+        assert self.asked() == []
+
+    @precondition(lambda self: self.sources)
+    @rule(data=st.data())
+    def remove_source(self, data):
+        index = data.draw(st.integers(0, len(self.sources) - 1))
+        self.sources.pop(index)[1].close()
+
+    @rule(pin=PINS)
+    def end(self, pin):
+        self.lines.resample(pin)
+        assert self.asked() == self.of(pin)
 
     @rule(pin=PINS)
     def use(self, pin):
@@ -88,14 +116,14 @@ class SplitMachine(RuleBasedStateMachine):
         live = {pin: message for pin, (message, masked) in self.programmed.items() if not masked}
         wanted = {
             by_fd[line.eventfd]: (live[pin].address, live[pin].data)
-            for pin, line in self.made.items()
+            for pin, line in (*self.made.items(), *((pin, s.interrupt) for pin, s in self.sources))
             if pin in live
         }
         high = {route.gsi: (route.address, route.data) for route in self.vm.table if route.gsi >= 24}
         assert high == {**wanted, **self.messages}
 
     def teardown(self):
-        for line in getattr(self, "made", {}).values():
+        for line in (*getattr(self, "made", {}).values(), *(s for _, s in getattr(self, "sources", ()))):
             line.close()
 
 
@@ -125,6 +153,8 @@ def test_a_refused_irqfd_gives_the_gsi_back():
     for _ in range(5000):  # more than there are GSIs
         with pytest.raises(OSError, match="refused"):
             lines.line(3)
+        with pytest.raises(OSError, match="refused"), ExitStack() as undo:
+            lines.resampled_line(3, undo)
     assert len(os.listdir("/proc/self/fd")) == before
 
 

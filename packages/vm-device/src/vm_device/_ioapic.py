@@ -73,6 +73,10 @@ class IoApicOutput(Protocol):
         """Send a message now; False when no local APIC took it."""
         ...
 
+    def resample(self, pin: int, /) -> None:
+        """Ask what raised a level pin behind the I/O APIC's back to look at its cause: an interrupt ended."""
+        ...
+
 
 @attrs.frozen
 class IoApicState:
@@ -221,14 +225,17 @@ class IoApic:
         """Take a local APIC's acknowledgement; level pins of that vector still asserted send again.
 
         Args:
-            vector: 0 .. 255; one that no pin has in service is ignored.
+            vector: 0 .. 255; one that no level pin has is ignored.
         """
         with self._lock:
             self._end_of_interrupt(vector)
 
     def _end_of_interrupt(self, vector: int) -> None:
         for pin, entry in enumerate(self._entries):
-            if entry & _REMOTE_IRR and entry & _VECTOR == vector:
+            if not entry & _LEVEL or entry & _VECTOR != vector:
+                continue
+            self._output.resample(pin)  # whose messages have left remote IRR alone
+            if entry & _REMOTE_IRR:
                 self._entries[pin] = entry & ~_REMOTE_IRR
                 self._serve_level(pin)
 

@@ -31,7 +31,16 @@ if TYPE_CHECKING:
     )
     from vm_hypervisor._kvm import KvmHypervisor, KvmVcpu, KvmVm
     from vm_hypervisor._native import unclaimed_ports
-    from vm_hypervisor._protocols import Hypervisor, Irqchip, MsiRoute, NativeAnswer, Vcpu, Vm, VmOps
+    from vm_hypervisor._protocols import (
+        Hypervisor,
+        Irqchip,
+        MsiRoute,
+        NativeAnswer,
+        ResampledLine,
+        Vcpu,
+        Vm,
+        VmOps,
+    )
     from vm_hypervisor._slots import MemorySlots
     from vm_hypervisor._vcpu_manager import VcpuManager, VcpuStop
 
@@ -59,6 +68,7 @@ __all__ = (
     "NativeAnswer",
     "PioRead",
     "PioWrite",
+    "ResampledLine",
     "RouteError",
     "Shutdown",
     "SlotError",
@@ -103,7 +113,16 @@ _HOMES = {
     ),
     "_kvm": ("KvmHypervisor", "KvmVcpu", "KvmVm"),
     "_native": ("unclaimed_ports",),
-    "_protocols": ("Hypervisor", "Irqchip", "MsiRoute", "NativeAnswer", "Vcpu", "Vm", "VmOps"),
+    "_protocols": (
+        "Hypervisor",
+        "Irqchip",
+        "MsiRoute",
+        "NativeAnswer",
+        "ResampledLine",
+        "Vcpu",
+        "Vm",
+        "VmOps",
+    ),
     "_slots": ("MemorySlots",),
     "_vcpu_manager": ("VcpuManager", "VcpuStop"),
 }

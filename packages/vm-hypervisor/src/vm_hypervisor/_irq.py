@@ -1,10 +1,11 @@
 """Interrupt lines and messages over KVM's irqfds, and the one table of GSI routes behind them."""
 
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import ExitStack
 
 import kvm_ioctls as kvm
-from vm_device import EventFd, IdAllocator, Interrupt
+from vm_device import EventFd, IdAllocator, Interrupt, ResampledInterrupt
 
 from vm_hypervisor._errors import RouteError
 from vm_hypervisor.arch.x86_64 import IO_APIC_PINS
@@ -54,6 +55,37 @@ class IrqLine:
         """Take the irqfd away."""
         self._vm.unregister_irqfd(self._event.fd, self.gsi)
         self._event.close()
+
+
+class KvmResampledLine:
+    """One source of a level line: an irqfd that raises it, an eventfd that tells of ends of interrupts."""
+
+    def __init__(self, vm: kvm.VmFd, gsi: int, undo: ExitStack, *, split: bool = False) -> None:
+        """Register an irqfd for `gsi`; unless the irqchip is `split`, KVM tells of ends itself.
+
+        What is in `undo` already becomes the end of what `close` does.
+        """
+        event, self.resampled = undo.enter_context(EventFd()), undo.enter_context(EventFd())
+        if split:
+            vm.register_irqfd(event.fd, gsi)
+        else:
+            vm.register_irqfd_with_resample(event.fd, self.resampled.fd, gsi)
+        undo.callback(vm.unregister_irqfd, event.fd, gsi)
+        self._interrupt = ResampledInterrupt(event, self.resampled)
+        self._undo = undo.pop_all()
+
+    @property
+    def interrupt(self) -> ResampledInterrupt:
+        """What a device holds."""
+        return self._interrupt
+
+    def before_close(self, call: "Callable[[KvmResampledLine], object]") -> None:
+        """Have `call` done with this line before anything of it is closed."""
+        self._undo.callback(call, self)
+
+    def close(self) -> None:
+        """Take the irqfd away and close both eventfds."""
+        self._undo.close()
 
 
 class GsiRoutes:

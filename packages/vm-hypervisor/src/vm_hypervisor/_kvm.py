@@ -1,6 +1,7 @@
 """The KVM backend, x86-64."""
 
 from collections.abc import Iterable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import attrs
@@ -8,10 +9,10 @@ import kvm_ioctls as kvm
 from vm_device import Interrupt
 
 from vm_hypervisor._errors import UnsupportedFeatureError
-from vm_hypervisor._irq import GsiRoutes, IrqLine
+from vm_hypervisor._irq import GsiRoutes, IrqLine, KvmResampledLine
 from vm_hypervisor._kvm_core import KvmHypervisorCore, KvmVcpuCore, KvmVmCore
 from vm_hypervisor._kvm_values import cpuid_entry, kvm_segment, kvm_table, neutral_leaf
-from vm_hypervisor._protocols import Irqchip
+from vm_hypervisor._protocols import Irqchip, ResampledLine
 from vm_hypervisor.arch import x86_64
 from vm_hypervisor.arch._x86_64_state import EntryState
 from vm_hypervisor.cpuid import CpuidLeaf, CpuTable
@@ -112,10 +113,21 @@ class KvmVm(KvmVmCore):
 
     def irq_line(self, gsi: int) -> Interrupt:
         """Return the line of an I/O APIC pin (0 … 23), the same object each time; from any thread."""
-        if not 0 <= gsi < x86_64.IO_APIC_PINS:
-            raise ValueError(f"gsi {gsi} is not within 0 … {x86_64.IO_APIC_PINS - 1}")
+        self._check_line(gsi)
         split = self._split
         return self._line(gsi, lambda: IrqLine(self._vm, gsi) if split is None else split.line(gsi))
+
+    def resampled_line(self, gsi: int) -> ResampledLine:
+        """Return a new source of an I/O APIC pin (0 … 23); see `Vm.resampled_line`."""
+        self._check_line(gsi)
+        if self._split is None:
+            return self._source(lambda undo: KvmResampledLine(self._vm, gsi, undo))
+        return self._source(partial(self._split.resampled_line, gsi))
+
+    @staticmethod
+    def _check_line(gsi: int) -> None:
+        if not 0 <= gsi < x86_64.IO_APIC_PINS:
+            raise ValueError(f"gsi {gsi} is not within 0 … {x86_64.IO_APIC_PINS - 1}")
 
     def close(self) -> None:
         """Take the irqfds away and close the VM."""

@@ -3,6 +3,7 @@
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TYPE_CHECKING, Final, Self
 
 import kvm_ioctls as kvm
@@ -10,9 +11,9 @@ from vm_device.platform import AddressRange, AddressSpace
 
 import vm_hypervisor  # whose names load when they are used
 from vm_hypervisor._errors import HypervisorUnavailableError, SlotError, UnsupportedFeatureError
-from vm_hypervisor._irq import GsiRoutes, IrqLine, KvmMsiRoute
+from vm_hypervisor._irq import GsiRoutes, IrqLine, KvmMsiRoute, KvmResampledLine
 from vm_hypervisor._kvm_values import kvm_native_range
-from vm_hypervisor._protocols import MsiRoute, NativeAnswer, VmOps
+from vm_hypervisor._protocols import MsiRoute, NativeAnswer, ResampledLine, VmOps
 
 if TYPE_CHECKING:
     from vm_hypervisor._split import SplitLine
@@ -78,6 +79,7 @@ class KvmVmCore:
         self._slots: dict[int, int] = {}
         self._vcpus: dict[int, KvmVcpuCore] = {}
         self._lines: dict[int, IrqLine | SplitLine] = {}
+        self._sources: set[KvmResampledLine] = set()
         self._lines_lock = threading.Lock()
 
     def _line(self, gsi: int, make: "Callable[[], IrqLine | SplitLine]") -> "IrqLine | SplitLine":
@@ -87,7 +89,16 @@ class KvmVmCore:
                 self._lines[gsi] = make()
             return self._lines[gsi]
 
+    def _source(self, make: "Callable[[ExitStack], KvmResampledLine]") -> ResampledLine:
+        with ExitStack() as undo:
+            source = make(undo)
+        self._sources.add(source)
+        source.before_close(self._sources.discard)
+        return source
+
     def _close_lines(self) -> None:
+        for source in tuple(self._sources):
+            source.close()
         with self._lines_lock:
             for line in self._lines.values():
                 line.close()

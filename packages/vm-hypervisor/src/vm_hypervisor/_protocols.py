@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import attrs
-from vm_device import Interrupt
+from vm_device import Interrupt, ResampledInterrupt
 from vm_device.platform import AddressRange
 
 if TYPE_CHECKING:
@@ -112,6 +112,19 @@ class MsiRoute(Protocol):
         ...
 
 
+class ResampledLine(Protocol):
+    """One source of a level line, which is up while any of its sources has it up."""
+
+    @property
+    def interrupt(self) -> ResampledInterrupt:
+        """What a device holds, or hands on: two eventfds."""
+        ...
+
+    def close(self) -> None:
+        """Take the source away and close both eventfds; idempotent."""
+        ...
+
+
 class Vm(Protocol):
     """One virtual machine: memory slots, interrupts, doorbells, vCPUs."""
 
@@ -154,6 +167,16 @@ class Vm(Protocol):
 
     def irq_line(self, gsi: int) -> Interrupt:
         """Return the interrupt line `gsi`, with its eventfd wherever the controller is."""
+        ...
+
+    def resampled_line(self, gsi: int) -> ResampledLine:
+        """Return a new source of level line `gsi`, for a device that has to be told of ends of interrupts.
+
+        The guest must have programmed the line as level-triggered. Sources still open are closed with the VM.
+
+        Raises:
+            ValueError: there is no such line.
+        """
         ...
 
     def msi_route(self, device_id: int = 0) -> MsiRoute:

@@ -10,9 +10,9 @@ import kvm_ioctls as kvm
 from vm_device import Interrupt
 
 from vm_hypervisor._errors import UnsupportedFeatureError
-from vm_hypervisor._irq import GsiRoutes, IrqLine
+from vm_hypervisor._irq import GsiRoutes, IrqLine, KvmResampledLine
 from vm_hypervisor._kvm_core import KvmHypervisorCore, KvmVcpuCore, KvmVmCore
-from vm_hypervisor._protocols import Irqchip
+from vm_hypervisor._protocols import Irqchip, ResampledLine
 from vm_hypervisor.arch import aarch64
 
 if TYPE_CHECKING:
@@ -120,11 +120,19 @@ class KvmArm64Vm(KvmVmCore):
 
     def irq_line(self, gsi: int) -> Interrupt:
         """Return the line of shared interrupt `gsi`, the same object each time; from any thread."""
+        self._check_line(gsi)
+        number = kvm.arm_irq(kvm.ArmIrqType.SPI, aarch64.FIRST_SPI + gsi)
+        return self._line(gsi, lambda: IrqLine(self._vm, gsi, number))
+
+    def resampled_line(self, gsi: int) -> ResampledLine:
+        """Return a new source of shared interrupt `gsi`; see `Vm.resampled_line`."""
+        self._check_line(gsi)
+        return self._source(lambda undo: KvmResampledLine(self._vm, gsi, undo))
+
+    def _check_line(self, gsi: int) -> None:
         lines = 0 if self._gic is None else self._gic.lines
         if not 0 <= gsi < lines:
             raise ValueError(f"gsi {gsi} is not within 0 … {lines - 1}" if lines else "the VM has no GIC yet")
-        number = kvm.arm_irq(kvm.ArmIrqType.SPI, aarch64.FIRST_SPI + gsi)
-        return self._line(gsi, lambda: IrqLine(self._vm, gsi, number))
 
     def close(self) -> None:
         """Take the irqfds away and close the VM."""
