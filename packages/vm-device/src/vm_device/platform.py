@@ -56,6 +56,10 @@ def _is_int(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool)
 
 
+def _check_number(field: str, value: int, last: int) -> None:
+    _fail_unless(_is_int(value) and 0 <= value <= last, field, value, f"must be 0..{last:#x}")
+
+
 @attrs.frozen(order=True)
 class AddressRange:
     """A non-empty run of addresses in one space.
@@ -129,7 +133,7 @@ class InterruptSpec:
     active_low: bool = False
 
     def __attrs_post_init__(self) -> None:
-        _fail_unless(_is_int(self.gsi) and 0 <= self.gsi < 1 << 32, "gsi", self.gsi, "must be 0..0xffffffff")
+        _check_number("gsi", self.gsi, 0xFFFF_FFFF)
 
 
 # Typed converters: mypy cannot see through `converter=tuple`.
@@ -180,7 +184,7 @@ class DeviceNode:
     def __attrs_post_init__(self) -> None:
         _fail_unless(bool(self.id), "id", self.id, "a device needs a non-empty id")
         _fail_unless(bool(self.name), "name", self.name, "a device needs a non-empty name")
-        _fail_unless(_is_int(self.uid) and 0 <= self.uid < 1 << 32, "uid", self.uid, "must be 0..0xffffffff")
+        _check_number("uid", self.uid, 0xFFFF_FFFF)
         check_disjoint(self.ranges)
 
 
@@ -192,17 +196,23 @@ class CpuNode:
         index: 0-based number inside the VMM.
         hw_id: APIC id (x86), MPIDR affinity (arm64), hart id (riscv64).
         online: whether it takes part in the boot; False reserves it for hotplug.
+        place: socket, die, core and thread, each counted from 0 within the one before; None: not told.
+
+    Raises:
+        PlatformError: one of these is out of range.
     """
 
     index: int
     hw_id: int
     online: bool = True
+    place: tuple[int, int, int, int] | None = None
 
     def __attrs_post_init__(self) -> None:
         _fail_unless(_is_int(self.index) and self.index >= 0, "cpu.index", self.index, "must be >= 0")
-        _fail_unless(
-            _is_int(self.hw_id) and 0 <= self.hw_id < 1 << 64, "cpu.hw_id", self.hw_id, "must be 0..2^64-1"
-        )
+        _check_number("cpu.hw_id", self.hw_id, (1 << 64) - 1)
+        _fail_unless(self.place is None or len(self.place) == 4, "cpu.place", self.place, "must be 4 numbers")
+        for number in self.place or ():
+            _check_number("cpu.place", number, 0xFFFF)
 
 
 @attrs.frozen
@@ -230,19 +240,9 @@ class IoApicNode:
     gsi_base: int = 0
 
     def __attrs_post_init__(self) -> None:
-        _fail_unless(_is_int(self.id) and 0 <= self.id <= 255, "ioapic.id", self.id, "must be 0..255")
-        _fail_unless(
-            _is_int(self.address) and 0 <= self.address < 1 << 32,
-            "ioapic.address",
-            self.address,
-            "must be a 32-bit address",
-        )
-        _fail_unless(
-            _is_int(self.gsi_base) and 0 <= self.gsi_base < 1 << 32,
-            "ioapic.gsi_base",
-            self.gsi_base,
-            "must be 0..0xffffffff",
-        )
+        _check_number("ioapic.id", self.id, 0xFF)
+        _check_number("ioapic.address", self.address, 0xFFFF_FFFF)
+        _check_number("ioapic.gsi_base", self.gsi_base, 0xFFFF_FFFF)
 
 
 @attrs.frozen
@@ -283,9 +283,7 @@ class RegisterSpec:
     value: int = 0
 
     def __attrs_post_init__(self) -> None:
-        _fail_unless(
-            _is_int(self.value) and 0 <= self.value <= 0xFF, "register.value", self.value, "must be 0..0xff"
-        )
+        _check_number("register.value", self.value, 0xFF)
 
 
 def _cpus(items: Iterable[CpuNode]) -> tuple[CpuNode, ...]:
@@ -335,7 +333,7 @@ class Platform:
 
     Args:
         arch: "x86_64", "aarch64" or "riscv64".
-        cpus: at least one, unique index and hw_id.
+        cpus: at least one, unique index and hw_id; all or none have a place, each another.
         memory: RAM ranges, disjoint.
         devices: unique ids, disjoint ranges, edge GSIs not shared.
         ioapics: x86 only.
@@ -368,6 +366,9 @@ class Platform:
         _fail_unless(bool(self.cpus), "cpus", self.cpus, "a machine needs at least one CPU")
         _check_unique("cpu.index", (cpu.index for cpu in self.cpus))
         _check_unique("cpu.hw_id", (cpu.hw_id for cpu in self.cpus))
+        places = [cpu.place for cpu in self.cpus if cpu.place is not None]
+        _fail_unless(len(places) in {0, len(self.cpus)}, "cpu.place", None, "is told of some processors only")
+        _check_unique("cpu.place", places)
         _check_unique("device.id", (node.id for node in self.devices))
         _check_unique(
             "device.(hid, uid)", ((node.hid, node.uid) for node in self.devices if node.hid is not None)
