@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from itertools import product
 from pathlib import Path
 
 import attrs
@@ -108,6 +109,16 @@ def test_levels_of_the_host_are_not_the_guests():
     level = CpuidLeaf(0x8000_0026, 0, True, 1, 2, 0x100, 0)
     after = normalise(REAL["amd"].replaced([level]), Topology(2, 2), 1)
     assert after.leaf(0x8000_0026) is None
+
+
+@given(topologies(most=64))
+def test_places_count_threads_first(topology):
+    """Then cores, dies, sockets."""
+    levels = (topology.sockets, topology.dies, topology.cores, topology.threads)
+    places = [topology.place(index) for index in range(topology.cpus)]
+    assert places == list(product(*map(range, levels)))
+    with pytest.raises(CpuidError, match="is not within"):
+        topology.place(topology.cpus)
 
 
 @given(topologies(most=64))

@@ -89,9 +89,18 @@ class Topology:
         Raises:
             CpuidError: there is no such processor.
         """
+        socket, die, core, thread = self.place(index)
+        return socket << self.socket_shift | die << self.die_shift | core << self.core_shift | thread
+
+    def place(self, index: int) -> tuple[int, int, int, int]:
+        """Return socket, die, core and thread of a processor, each counted from 0 within the one before.
+
+        Raises:
+            CpuidError: there is no such processor.
+        """
         if not 0 <= index < self.cpus:
             raise CpuidError(f"processor {index} is not within 0 … {self.cpus - 1} of topology {self}")
         core, thread = divmod(index, self.threads)
         die, core = divmod(core, self.cores)
         socket, die = divmod(die, self.dies)
-        return socket << self.socket_shift | die << self.die_shift | core << self.core_shift | thread
+        return socket, die, core, thread
