@@ -1,5 +1,8 @@
 """The tables of an Arm machine: built, judged by iasl, read back."""
 
+import struct
+from itertools import product
+
 import attrs
 import pytest
 from acpi_tables import (
@@ -13,6 +16,8 @@ from acpi_tables import (
     build_tables,
     parse_tables,
 )
+from hypothesis import example, given
+from hypothesis import strategies as st
 from vm_device import Pl011, Pl031
 from vm_device.platform import (
     AddressRange,
@@ -78,6 +83,57 @@ def test_iasl_reads_and_rebuilds_each_table(iasl, signature):
     """No error, no warning, and the same bytes again."""
     table = build_tables(ARM, ADDRESS).table(signature).data
     assert iasl().round_trip(table)[36:] == table[36:]
+
+
+def with_places(*counts):
+    """The machine with so many sockets, dies of each, cores of those and threads, numbered in no order."""
+    places = sorted(product(*map(range, counts)), key=lambda place: place[::-1])
+    cpus = tuple(CpuNode(index, 3 * index, place=place) for index, place in enumerate(places))
+    return attrs.evolve(ARM, cpus=cpus)
+
+
+def linux_groups(table, uid):
+    """(is a thread, core, cluster, package) of a processor, as Linux reads it (drivers/acpi/pptt.c, 6.1)."""
+    found, at = {}, 36
+    while at < len(table):
+        kind, size, flags, parent, number = struct.unpack_from("<BB2xIII", table, at)
+        assert kind == 0
+        found[at] = (flags, parent, number)
+        at += size
+    (core,) = (at for at, (flags, _, number) in found.items() if flags & 10 == 10 and number == uid)
+    flags = found[core][0]
+    if is_thread := bool(flags & 4):
+        core = found[core][1]
+    cluster = package = found[core][1]
+    while not found[package][0] & 1:
+        package = found[package][1]
+    return is_thread, core, cluster, package
+
+
+COUNTS = st.tuples(*[st.integers(1, 3)] * 4)
+
+
+@given(COUNTS)
+@example((1, 1, 1, 1))
+def test_linux_finds_who_shares_what(counts):
+    """Two processors share a group if their places say so; a core is a group only with several threads."""
+    machine = with_places(*counts)
+    table = build_tables(machine, ADDRESS).table("PPTT").data
+    views = [linux_groups(table, cpu.index) for cpu in machine.cpus]
+    assert {view[0] for view in views} == {counts[3] > 1}
+    for one, view in zip(machine.cpus, views, strict=True):
+        for other, seen in zip(machine.cpus, views, strict=True):
+            for level, depth in ((1, 3), (2, 2), (3, 1)):
+                assert (view[level] == seen[level]) == (one.place[:depth] == other.place[:depth])
+
+
+@pytest.mark.parametrize("counts", [(1, 1, 1, 1), (2, 1, 3, 2)])
+def test_iasl_rebuilds_the_groups(iasl, counts):
+    """Without a complaint; nothing is told where nothing is known."""
+    table = build_tables(with_places(*counts), ADDRESS).table("PPTT").data
+    assert iasl().round_trip(table)[36:] == table[36:]
+    with pytest.raises(KeyError):
+        build_tables(ARM, ADDRESS).table("PPTT")
 
 
 def test_without_a_uart_there_is_no_console_table():

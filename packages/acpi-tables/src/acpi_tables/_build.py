@@ -61,7 +61,7 @@ class AcpiTables:
 
 
 def build_tables(platform: Platform, address: int) -> AcpiTables:
-    """Build RSDP, XSDT, FADT, MADT and DSDT of a machine; on AArch64 GTDT and SPCR too.
+    """Build RSDP, XSDT, FADT, MADT and DSDT of a machine; on AArch64 GTDT, SPCR and PPTT too.
 
     The RSDP comes first. Below 1 MiB, within 0xe0000 .. 0xfffff, a guest finds it by itself; elsewhere
     tell it through the boot protocol.

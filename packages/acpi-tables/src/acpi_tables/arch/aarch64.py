@@ -1,6 +1,8 @@
 """AArch64: PSCI, the GICv3, the generic timer and a PL011 as the console (Arm BBR, ACPI 6.3)."""
 
-from vm_device.platform import AddressSpace, Platform
+from collections.abc import Sequence
+
+from vm_device.platform import AddressSpace, CpuNode, Platform
 
 from acpi_tables._errors import UnsupportedPlatformError
 from acpi_tables._fadt import BootArch
@@ -8,6 +10,7 @@ from acpi_tables._gtdt import Gtdt, TimerInterrupt
 from acpi_tables._header import GenericAddress
 from acpi_tables._madt import Madt, MadtEntry
 from acpi_tables._madt_gic import Gicc, Gicd, GicIts, GicRedistributor
+from acpi_tables._pptt import Pptt, ProcessorNode
 from acpi_tables._spcr import SerialPort, Spcr
 
 __all__ = ("arm_boot_arch", "boot_arch", "madt", "more_tables")
@@ -56,7 +59,17 @@ def madt(platform: Platform) -> Madt:
 
 
 def more_tables(platform: Platform) -> dict[str, bytes]:
-    """Return the GTDT, and the SPCR when there is a PL011 with HID ``ARMH0011``: the first is the console."""
+    """Return the GTDT, and what the machine gives reason for.
+
+    Args:
+        platform: the machine. A PL011 with HID ``ARMH0011`` makes an SPCR: the first is the console.
+            Processors with a place make a PPTT, with dies as groups between package and core.
+
+    Returns:
+        Finished tables by signature.
+
+    Source: ACPI 6.3 §5.2.24 and §5.2.29; Arm BBR.
+    """
     timers = [
         TimerInterrupt(gsi, active_low=True, always_on=True) for gsi in (_SECURE_EL1, _EL1, _VIRTUAL, _EL2)
     ]
@@ -68,4 +81,22 @@ def more_tables(platform: Platform) -> dict[str, bytes]:
             port = Spcr(SerialPort.PL011, GenericAddress(0, where[0].base, 4), gsi, 115200, gic=True)
             found["SPCR"] = port.encode()
             break
+    if platform.cpus[0].place is not None:
+        found["PPTT"] = _pptt(platform.cpus).encode()
     return found
+
+
+def _pptt(cpus: Sequence[CpuNode]) -> Pptt:
+    threads = any(cpu.place[3] for cpu in cpus if cpu.place)
+    nodes: list[ProcessorNode] = []
+    groups: dict[tuple[int, ...], int] = {}
+    for cpu in cpus:
+        place, parent = cpu.place or (), None
+        # Without threads a core is the processor itself, not a group.
+        for depth in (1, 2, 3) if threads else (1, 2):
+            if place[:depth] not in groups:
+                groups[place[:depth]] = len(nodes)
+                nodes.append(ProcessorNode(parent=parent, package=depth == 1))
+            parent = groups[place[:depth]]
+        nodes.append(ProcessorNode(parent=parent, uid=cpu.index, thread=threads, leaf=True))
+    return Pptt(tuple(nodes))
