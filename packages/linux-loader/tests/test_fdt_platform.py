@@ -1,8 +1,10 @@
 """The device tree of a machine: bindings, dtc's own checks, and agreement with the description."""
 
+from itertools import product
+
 import attrs
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from linux_loader import FdtBuildError, load_image
 from linux_loader.fdt import Fdt, parse_fdt, platform_tree
@@ -58,7 +60,17 @@ PC = Platform(
 )
 
 
-@pytest.mark.parametrize("machine", [ARM, PC], ids=["aarch64", "x86_64"])
+def with_places(*counts):
+    """The Arm machine with so many sockets, dies of each, cores of those and threads, in an odd order."""
+    places = sorted(product(*map(range, counts)), key=lambda place: place[::-1])
+    cpus = tuple(CpuNode(index, 3 * index, place=place) for index, place in enumerate(places))
+    return attrs.evolve(ARM, cpus=cpus)
+
+
+MACHINES = {"aarch64": ARM, "grouped": with_places(2, 1, 2, 2), "x86_64": PC}
+
+
+@pytest.mark.parametrize("machine", MACHINES.values(), ids=MACHINES)
 def test_dtc_has_nothing_to_complain_of(machine, dtc_complaints):
     """The compiler's checks of units, cells, ranges, parents and interrupts pass."""
     assert dtc_complaints(platform_tree(machine).encode()) == ""
@@ -94,6 +106,28 @@ def test_the_pc():
     assert tree.node("/virtio_mmio@d0000000").u32s("interrupts") == (5, 3)
     assert tree.by_phandle(tree.root.u32s("interrupt-parent")[0]).name == "ioapic@fec00000"
     assert [node.u32s("reg") for node in tree.node("/cpus").children] == [(0,), (2,)]
+
+
+@given(st.tuples(*[st.integers(1, 3)] * 4))
+@example((1, 1, 1, 1))
+def test_places_become_a_cpu_map(counts):
+    """By the binding of cpu-map: sockets, clusters, cores, and threads where a core has several."""
+    machine = with_places(*counts)
+    tree = parse_fdt(platform_tree(machine).encode())
+    levels = ("socket", "cluster", "core", "thread") if counts[3] > 1 else ("socket", "cluster", "core")
+    expected = {}
+    for cpu in machine.cpus:
+        path = "/".join(f"{level}{number}" for level, number in zip(levels, cpu.place, strict=False))
+        expected[f"cpu-map/{path}"] = cpu.hw_id
+
+    def leaves(node, path):
+        if "cpu" in node.properties:
+            assert not node.children
+            yield path, tree.by_phandle(node.u32s("cpu")[0]).u32s("reg")[0]
+        for child in node.children:
+            yield from leaves(child, f"{path}/{child.name}")
+
+    assert dict(leaves(tree.node("/cpus/cpu-map"), "cpu-map")) == expected
 
 
 LINES = st.builds(InterruptSpec, st.integers(16, 1019), st.sampled_from(Trigger), st.booleans())

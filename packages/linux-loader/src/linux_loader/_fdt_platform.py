@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from vm_device.platform import (
     AddressRange,
@@ -18,11 +18,12 @@ from vm_device.platform import (
 from linux_loader._errors import FdtBuildError
 from linux_loader._fdt_tree import Fdt, FdtNode, strings, u32s, u64s
 
-_GIC, _ITS, _CLOCK, _IOAPIC = 1, 2, 3, 16  # phandles; I/O APICs count on from the last
+_GIC, _ITS, _CLOCK, _IOAPIC, _CPUS = 1, 2, 3, 0x10, 0x1000  # phandles; I/O APICs and processors count on
 _FIRST_SPI, _FIRST_PPI = 32, 16
 _RISING, _FALLING, _HIGH, _LOW = 1, 2, 4, 8
 _TIMER_PPIS = (13, 14, 11, 10)  # secure EL1, EL1, virtual, EL2
 _CLOCK_HZ = 24_000_000
+_LEVELS = ("socket", "cluster", "core", "thread")
 _PRIMECELL = "arm,primecell"
 _GENERATION_ID, _GENERATION_ID_SIZE = "microsoft,vmgenid", 16
 _APIC_SIZE = 0x1000
@@ -46,7 +47,7 @@ def platform_tree(platform: Platform) -> Fdt:
             generation ID without one.
 
     Source: Devicetree Specification 0.4; bindings arm,gic-v3, arm,psci, arm,arch_timer, virtio,mmio,
-        microsoft,vmgenid and ce4100 (x86) of Linux.
+        microsoft,vmgenid, cpu-map and ce4100 (x86) of Linux.
     """
     if platform.arch not in _MACHINES:
         raise FdtBuildError("arch", repr(platform.arch), f"one of {', '.join(sorted(_MACHINES))}")
@@ -161,7 +162,10 @@ def _machine(platform: Platform, controller: int, cpu: dict[str, bytes], content
     wide = any(node.hw_id >= 1 << 32 for node in platform.cpus)
     cells = {"#address-cells": u32s(2 if wide else 1), "#size-cells": u32s(0)}
     online = [node for node in platform.cpus if node.online]
-    cpus = FdtNode("cpus", cells, [_cpu(node, cpu, wide=wide) for node in online])
+    nodes = [_cpu(node, cpu, wide=wide) for node in online]
+    if online and online[0].place is not None:
+        nodes.append(_cpu_map(online))
+    cpus = FdtNode("cpus", cells, nodes)
     memory = [
         FdtNode(f"memory@{node.base:x}", {"device_type": strings("memory"), "reg": _reg(node.range)})
         for node in platform.memory
@@ -176,7 +180,32 @@ def _machine(platform: Platform, controller: int, cpu: dict[str, bytes], content
 
 def _cpu(node: CpuNode, properties: dict[str, bytes], *, wide: bool) -> FdtNode:
     reg = u64s(node.hw_id) if wide else u32s(node.hw_id)
-    return FdtNode(f"cpu@{node.hw_id:x}", {"device_type": strings("cpu"), **properties, "reg": reg})
+    named = {} if node.place is None else {"phandle": u32s(_CPUS + node.index)}
+    return FdtNode(f"cpu@{node.hw_id:x}", {"device_type": strings("cpu"), **properties, "reg": reg, **named})
+
+
+def _cpu_map(cpus: Sequence[CpuNode]) -> FdtNode:
+    """Group processors as the binding of cpu-map wants it; dies are its clusters."""
+    depth = 4 if any(cpu.place[3] for cpu in cpus if cpu.place) else 3
+    return FdtNode("cpu-map", {}, _groups(cpus, 0, depth))
+
+
+def _groups(cpus: Sequence[CpuNode], level: int, depth: int) -> list[FdtNode]:
+    if level == depth:
+        return []
+    groups: dict[int, list[CpuNode]] = {}
+    for cpu in cpus:
+        if cpu.place is not None:
+            groups.setdefault(cpu.place[level], []).append(cpu)
+    own = level + 1 == depth
+    return [
+        FdtNode(
+            f"{_LEVELS[level]}{number}",
+            {"cpu": u32s(_CPUS + inside[0].index)} if own else {},
+            _groups(inside, level + 1, depth),
+        )
+        for number, inside in groups.items()
+    ]
 
 
 def _is_on(node: DeviceNode, space: AddressSpace) -> bool:
