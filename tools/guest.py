@@ -244,7 +244,9 @@ def _with_libraries(name: str) -> list[str]:
     program = shutil.which(name, path=with_sbin()["PATH"])
     if program is None:
         raise GuestError(f"{name} is missing: apt-get install util-linux")
-    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    # As ldd asks, which is a script that knows the loaders of the architecture it came with.
+    asks = {**os.environ, "LD_TRACE_LOADED_OBJECTS": "1"}
+    listed = subprocess.run([program], check=True, capture_output=True, text=True, env=asks).stdout
     # "libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x…)", and the loader alone.
     words = [word for line in listed.splitlines() for word in line.split()]
     return [program, *(word for word in words if word.startswith("/"))]

@@ -3,23 +3,38 @@
 import json
 import re
 
+import guest
 import pytest
 from vm_hypervisor.cpuid import Topology
-from vmm_reference import CpusConfig, EndReason
+from vmm_reference import CpusConfig, EndReason, PlatformConfig, Tables
 from vmm_testhost.pytest_plugin import LONG
 
-pytestmark = [pytest.mark.kvm_full, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.timeout(300)
 
 # Drawn once from 1 … 3 for each level, at most 8 processors; holes between APIC ids at every level.
 DRAWN = ["1:3:2:1", "2:3:1:1", "1:1:3:2", "3:1:1:2", "1:1:1:3", "2:1:2:2"]
+ACPI, FDT = Tables.ACPI, Tables.FDT
+ON_ARM64 = [("2:1:2:1", ACPI), ("1:1:2:2", FDT), ("2:1:2:2", FDT), ("1:3:2:1", ACPI)]
+MACHINES = [
+    *(
+        pytest.param("x86_64", asked, None, marks=pytest.mark.kvm_full, id=asked)
+        for asked in (DRAWN if LONG else DRAWN[:2])
+    ),
+    *(
+        pytest.param("aarch64", asked, tables, marks=pytest.mark.arm64, id=f"{asked}-aarch64-{tables.value}")
+        for asked, tables in (ON_ARM64 if LONG else ON_ARM64[:1])
+    ),
+]
+# What Linux calls the groups between package and core; on AArch64 a processor's die is itself.
+DIES = {"x86_64": "die", "aarch64": "cluster"}[guest.ARCH]
 
-SCRIPT = r"""
+SCRIPT = rf"""
 lscpu -J > /lscpu
 echo guest: lscpu $(cat /lscpu)
 cd /sys/devices/system/cpu
 for cpu in cpu[0-9]*; do
   cd $cpu/topology
-  echo guest: $cpu $(cat core_cpus_list die_cpus_list package_cpus_list)
+  echo guest: $cpu $(cat core_cpus_list {DIES}_cpus_list package_cpus_list)
   cd ../..
 done
 echo guest: apicids $(grep ^apicid /proc/cpuinfo | cut -d: -f2)
@@ -38,8 +53,8 @@ def group(cpu: int, size: int) -> set[int]:
     return set(range(cpu - cpu % size, cpu - cpu % size + size))
 
 
-@pytest.mark.parametrize("asked", DRAWN if LONG else DRAWN[:2])
-def test_linux_reports_the_topology_asked_for(boot, asked):
+@pytest.mark.parametrize(("arch", "asked", "tables"), MACHINES)
+def test_linux_reports_the_topology_asked_for(boot, arch, asked, tables):
     """`lscpu -J` counts sockets, cores and threads, sysfs groups the processors; APIC ids have holes."""
     threads, cores, dies, sockets = map(int, asked.split(":"))
     count = threads * cores * dies * sockets
@@ -49,6 +64,7 @@ def test_linux_reports_the_topology_asked_for(boot, asked):
         modules=(),
         jobs="loglevel=1",
         cpus=config,
+        platform=PlatformConfig(tables=tables),
         script=SCRIPT,
         programs=["lscpu"],
     ) as machine:
@@ -59,8 +75,9 @@ def test_linux_reports_the_topology_asked_for(boot, asked):
     told = dict(fields(json.loads(found[1])["lscpu"]))
     assert told["CPU(s):"] == str(count)
     assert told["Thread(s) per core:"] == str(threads)
-    assert told["Core(s) per socket:"] == str(cores * dies)
-    assert told["Socket(s):"] == str(sockets)
+    if tables is not FDT:  # on AArch64 lscpu asks the PPTT whether there are sockets
+        assert told["Core(s) per socket:"] == str(cores * dies)
+        assert told["Socket(s):"] == str(sockets)
     groups = dict(re.findall(r"guest: cpu(\d+) (\S+ \S+ \S+)\n", text))
     assert set(map(int, groups)) == set(range(count))
     for cpu, lists in groups.items():
@@ -68,6 +85,8 @@ def test_linux_reports_the_topology_asked_for(boot, asked):
         assert core == group(int(cpu), threads)
         assert die == group(int(cpu), threads * cores)
         assert package == group(int(cpu), threads * cores * dies)
+    if arch == "aarch64":  # the ids are KVM's
+        return
     ids = " ".join(str(Topology.parse(asked).apic_id(cpu)) for cpu in range(count))
     assert f"guest: apicids {ids}\n" in text
 
@@ -79,6 +98,7 @@ def fields(entries):
         yield from fields(entry.get("children", ()))
 
 
+@pytest.mark.kvm_full
 def test_guest_sees_what_a_template_leaves(boot, tmp_path):
     """Features that a file clears are gone from /proc/cpuinfo; stepping and MSR that it sets are there."""
     template = tmp_path / "plain.toml"

@@ -11,7 +11,6 @@ from vmm_reference._errors import ConfigError
 from vmm_reference._grammar import Options, parse_affinity, parse_count, parse_word
 
 MAX_VCPUS = 254
-LAST_APIC_ID = 254  # 255 is all of them while the APICs are in xAPIC mode, as they start
 HOST_TEMPLATE = "host"  # the template that changes nothing
 
 CPUS_KEYS = {
@@ -88,23 +87,14 @@ class CpusConfig:
                 raise ConfigError("--cpus affinity", f"vCPU {vcpu} does not exist; boot={self.boot}")
         if not self.template:
             raise ConfigError("--cpus template", "it is empty; give host, t2 or a file")
-        if self.topology is not None:
-            self._check_topology(self.topology)
+        if self.topology is not None and self.topology.cpus != self.boot:
+            raise ConfigError(
+                "--cpus topology",
+                f"{self.topology} is {self.topology.cpus} vCPUs, boot={self.boot}; make them equal",
+            )
 
     @property
     def template_file(self) -> Path | None:
         """The file that the template comes from; None of a built-in one."""
         is_path = "/" in self.template or self.template.endswith(".toml")
         return Path(self.template) if is_path else None
-
-    def _check_topology(self, topology: "cpuid.Topology") -> None:
-        if topology.cpus != self.boot:
-            raise ConfigError(
-                "--cpus topology", f"{topology} is {topology.cpus} vCPUs, boot={self.boot}; make them equal"
-            )
-        if topology.last_apic_id > LAST_APIC_ID:
-            raise ConfigError(
-                "--cpus topology",
-                f"{topology} needs APIC id {topology.last_apic_id}, at most {LAST_APIC_ID} can be used; "
-                "counts that are powers of two leave no holes between ids",
-            )

@@ -67,11 +67,10 @@ def check_options(config: VmConfig) -> None:
             "--platform irqchip",
             f"{config.platform.irqchip.value}: an AArch64 machine has its GIC in KVM; leave it out",
         )
-    for key, given in (("topology", config.cpus.topology), ("template", config.cpus.template)):
-        if given not in (None, HOST_TEMPLATE):
-            raise ConfigError(
-                f"--cpus {key}", f"{given} is told by CPUID, which AArch64 has not; leave it out"
-            )
+    if config.cpus.template != HOST_TEMPLATE:
+        raise ConfigError(
+            "--cpus template", f"{config.cpus.template} is told by CPUID, which AArch64 has not; leave it out"
+        )
     if config.boot_protocol is not BootProtocol.AUTO:
         raise ConfigError(
             "--boot-protocol",
@@ -150,7 +149,7 @@ class Board:
         redistributors = len(self._vcpus) * aarch64.REDISTRIBUTOR_SIZE
         return Platform(
             "aarch64",
-            cpus=tuple(CpuNode(vcpu.index, vcpu.affinity) for vcpu in self._vcpus),
+            cpus=tuple(self._cpu(vcpu) for vcpu in self._vcpus),
             memory=tuple(MemoryNode(region.base, region.size) for region in memory),
             devices=tuple(nodes),
             gic=GicNode(
@@ -159,6 +158,11 @@ class Board:
                 _mmio(_ITS, aarch64.ITS_SIZE),
             ),
         )
+
+    def _cpu(self, vcpu: KvmArm64Vcpu) -> CpuNode:
+        topology = self._config.cpus.topology
+        place = None if topology is None else topology.place(vcpu.index)
+        return CpuNode(vcpu.index, vcpu.affinity, place=place)
 
     def load(self, memory: GuestMemoryMmap, platform: Platform) -> LoadedImage:
         """Load the kernel and its device tree, which describes the machine or leads to ACPI tables."""

@@ -64,12 +64,23 @@ _FIRST_FREE_GSI: Final = 5  # below are those of fixed legacy devices
 _RTC_GSI: Final = 8
 _MMIO_HOLE: Final = AddressRange(AddressSpace.MMIO, 0xD000_0000, 0x1000_0000)
 _SEED_SIZE: Final = 32
+_LAST_APIC_ID: Final = 254  # 255 is all of them while the APICs are in xAPIC mode, as they start
 
 
 def check_options(config: VmConfig) -> None:
-    """Refuse a device tree, and a CPU template that cannot be read; whether it fits is found out with KVM."""
+    """Refuse a device tree, a topology without APIC ids, and a CPU template that cannot be read.
+
+    Whether the template fits is found out with KVM.
+    """
     if config.platform.tables is Tables.FDT:
         raise ConfigError("--platform tables", "fdt: kernels of x86-64 take ACPI; leave it out (acpi)")
+    topology = config.cpus.topology
+    if topology is not None and topology.last_apic_id > _LAST_APIC_ID:
+        raise ConfigError(
+            "--cpus topology",
+            f"{topology} needs APIC id {topology.last_apic_id}, at most {_LAST_APIC_ID} can be used; "
+            "counts that are powers of two leave no holes between ids",
+        )
     _template(config)
 
 
