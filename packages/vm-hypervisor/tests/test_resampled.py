@@ -64,6 +64,17 @@ def let_end(machine, vcpu, asked, ends):
             assert machine.interrupts(vcpu, 0) == []
 
 
+def check_causes(machine, vcpu, source):
+    """Five interrupts for a cause that is up at four looks; none after it went, and one when it is back."""
+    line = source.interrupt
+    with device(source) as asked:
+        soon(lambda: line.set_level(True))
+        assert machine.interrupts(vcpu, 5, lambda count: line.set_level(count < 5)) == [VECTOR] * 5
+        let_end(machine, vcpu, asked, 5)
+        soon(lambda: line.set_level(True))
+        assert machine.interrupts(vcpu, 1, lambda _: line.set_level(False)) == [VECTOR]
+
+
 def pic_guest(machine):
     """Return a vCPU that takes level interrupts of a PIC's pin: vector to port 0x80, then EOI."""
     handler = f"b0 {VECTOR:02x} e6 80 b0 20 e6 20 cf"  # mov al; out 0x80; EOI; iret
@@ -77,14 +88,7 @@ def pic_guest(machine):
 def test_a_pic_pin_comes_again_until_its_cause_is_gone(machine):
     """An interrupt for each look at a cause that is up; none after it went, and again when it is back."""
     vcpu = pic_guest(machine)
-    source = machine.vm.resampled_line(PIC_PIN)
-    line = source.interrupt
-    with device(source) as asked:
-        soon(lambda: line.set_level(True))
-        assert machine.interrupts(vcpu, 5, lambda count: line.set_level(count < 5)) == [VECTOR] * 5
-        let_end(machine, vcpu, asked, 5)
-        soon(lambda: line.set_level(True))
-        assert machine.interrupts(vcpu, 1, lambda _: line.set_level(False)) == [VECTOR]
+    check_causes(machine, vcpu, machine.vm.resampled_line(PIC_PIN))
 
 
 @pytest.mark.kvm_full
@@ -92,15 +96,7 @@ def test_an_io_apic_pin_comes_again_until_its_cause_is_gone(any_machine):
     """The same from an I/O APIC, in the kernel or here."""
     vcpu = any_machine.interruptible(VECTOR)
     program(any_machine, VECTOR | LEVEL)
-    source = any_machine.vm.resampled_line(PIN)
-    line = source.interrupt
-    with device(source) as asked:
-        soon(lambda: line.set_level(True))
-        came = any_machine.interrupts(vcpu, 5, lambda count: line.set_level(count < 5))
-        assert came == [VECTOR] * 5
-        let_end(any_machine, vcpu, asked, 5)
-        soon(lambda: line.set_level(True))
-        assert any_machine.interrupts(vcpu, 1, lambda _: line.set_level(False)) == [VECTOR]
+    check_causes(any_machine, vcpu, any_machine.vm.resampled_line(PIN))
 
 
 @pytest.mark.kvm_full
