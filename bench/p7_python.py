@@ -1,12 +1,10 @@
 """P7: a KVM exit answered by a device in Python, alone and beside a busy Python thread."""
 
-import importlib.util
 import mmap
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from types import ModuleType
 from typing import Final
 
 import tiny
@@ -88,7 +86,7 @@ class _Latencies:
 def _beside(options: Options, interval: float) -> list[Row]:
     count = max(10, options.work(_BUSY_EXITS))
     guest = tiny.code(count, stamps=True)
-    gil = load_gil()
+    gil = yardsticks.extension("gil")
     rounds = max(1, options.rounds // 2)
     with (
         tiny.Ours(guest, native=True) as native,
@@ -128,14 +126,3 @@ def _rows(kinds: dict[str, _Latencies], interval: float, ours: str, other: str, 
         judged = goal if name != "max" else None  # one disturbance of the machine decides a maximum
         rows.append(compare("P7", f"{what} {beside}, {name}", mine, other, theirs, unit="ns", goal=judged))
     return rows
-
-
-def load_gil() -> ModuleType:
-    """Build and import the extension that is the yardstick."""
-    (path,) = yardsticks.floor("gil.so")
-    spec = importlib.util.spec_from_file_location("gil", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

@@ -1,11 +1,13 @@
 """The yardsticks, built when they are asked for. One that cannot be built is missing, not an error."""
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 HERE = Path(__file__).resolve().parent
 
@@ -21,6 +23,21 @@ def floor(*targets: str) -> tuple[Path, ...]:
     command = ["make", "-s", "-C", str(HERE / "floor"), f"PYTHON={sys.executable}", *names]
     subprocess.run(command, check=True)
     return tuple(HERE / "floor" / name for name in names)
+
+
+def extension(name: str) -> ModuleType:
+    """Return bench/floor/NAME.c as an imported module, built for this interpreter.
+
+    Raises:
+        subprocess.CalledProcessError: it does not compile.
+    """
+    (path,) = floor(f"{name}.so")
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 @functools.cache

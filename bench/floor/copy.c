@@ -1,17 +1,13 @@
-/* The floor of guest memory access: memcpy between a buffer and a memfd, the kind of memory a guest has.
+/* The floor of guest memory access: memcpy, of the very pages that somebody else's figure was taken with.
  *
- * copy BYTES; then, for each line on stdin, so many copies each way, answered by a line with the ns of one read and one
- * write. Memory is fresh for each line: which physical pages one gets decides how well they share a cache. The buffer begins
- * with a page, as everybody's does here: how it lies to the guest's pages decides whether stores make loads wait. */
-#define _GNU_SOURCE
-#include <err.h>
-#include <stdint.h>
-#include <stdio.h>
-#include <stdlib.h>
+ * A CPython extension, `copy`: run(count, to, source) copies source to the equally long buffer `to` so many times and returns
+ * the ns of one copy. Which physical pages a process gets decides how well they share a cache, and two processes differ by more
+ * than the goal allows; so the yardstick comes into the process and copies between its buffers. */
+#define PY_SSIZE_T_CLEAN
+#include <Python.h>
+
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
-#include <unistd.h>
 
 static double now(void)
 {
@@ -20,36 +16,33 @@ static double now(void)
     return t.tv_sec * 1e9 + t.tv_nsec;
 }
 
-/* The compiler must believe that each copy is looked at. */
-static double copies(unsigned long count, void *to, const void *from, size_t bytes)
+static PyObject *run(PyObject *self, PyObject *args)
 {
-    double start = now();
-    for (unsigned long i = 0; i < count; i++) {
-        memcpy(to, from, bytes);
-        __asm__ volatile("" ::"r"(to) : "memory");
+    Py_buffer to, source;
+    unsigned long count;
+    double ns = 0;
+    (void)self;
+    if (!PyArg_ParseTuple(args, "kw*y*", &count, &to, &source))
+        return NULL;
+    if (!count || to.len != source.len) {
+        PyErr_SetString(PyExc_ValueError, "one copy or more, between buffers of one length");
+    } else {
+        double start = now();
+        for (unsigned long i = 0; i < count; i++) {
+            memcpy(to.buf, source.buf, to.len);
+            __asm__ volatile("" ::"r"(to.buf) : "memory"); /* the compiler must believe that each copy is looked at */
+        }
+        ns = (now() - start) / count;
     }
-    return (now() - start) / count;
+    PyBuffer_Release(&to);
+    PyBuffer_Release(&source);
+    return PyErr_Occurred() ? NULL : PyFloat_FromDouble(ns);
 }
 
-int main(int argc, char **argv)
+static PyMethodDef methods[] = {{"run", run, METH_VARARGS, "Copy one buffer to another, so many times."}, {0}};
+static struct PyModuleDef module = {PyModuleDef_HEAD_INIT, "copy", NULL, -1, methods, 0, 0, 0, 0};
+
+PyMODINIT_FUNC PyInit_copy(void)
 {
-    size_t bytes = argc == 2 ? strtoull(argv[1], NULL, 0) : 0;
-    if (!bytes)
-        errx(2, "usage: copy BYTES");
-    for (unsigned long count; scanf("%lu", &count) == 1; fflush(stdout)) {
-        int fd = memfd_create("guest", MFD_CLOEXEC);
-        if (fd < 0 || ftruncate(fd, 4 * bytes))
-            err(2, "memfd");
-        uint8_t *guest = mmap(NULL, 4 * bytes, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0), *buffer = aligned_alloc(4096, bytes);
-        if (guest == MAP_FAILED || !buffer)
-            err(2, "memory");
-        memset(guest, 1, 4 * bytes);
-        memset(buffer, 2, bytes);
-        double in = copies(count, buffer, guest + bytes, bytes);
-        printf("%f %f\n", in, copies(count, guest + bytes, buffer, bytes));
-        munmap(guest, 4 * bytes);
-        free(buffer);
-        close(fd);
-    }
-    return 0;
+    return PyModule_Create(&module);
 }

@@ -37,6 +37,7 @@ READ_WRITE: Final = lib.VMM_READ_WRITE
 """An access that does both."""
 _new_bytes: Final = ffi.new_allocator(should_clear_after_alloc=False)
 _unpack: Final = ffi.unpack
+_from_buffer: Final = ffi.from_buffer
 # A guest that names a huge size must not make us allocate it before we know that it is mapped.
 _CHECK_FIRST: Final = 1 << 16
 _LIMIT: Final = 1 << 64
@@ -90,13 +91,23 @@ class CheckedMemory:
     def read_into(self, addr: int, buf: WritableBuffer) -> None:
         """See GuestMemory.read_into."""
         # SAFETY: from_buffer pins the buffer for the call; C gets its true length.
-        out = ffi.from_buffer("char[]", buf, True)
+        out = _from_buffer("char[]", buf, True)
+        try:
+            if (table := self._access) and not _read(table.map, addr, out, len(out)):
+                return
+        except OverflowError:
+            pass  # _copy names it
         self._copy(_read, addr, out, READ)
 
     def write(self, addr: int, data: ReadableBuffer) -> None:
         """See GuestMemory.write."""
         # SAFETY: C gets a pointer into bytes or into a buffer pinned by from_buffer, with its true length.
-        source = data if isinstance(data, bytes) else ffi.from_buffer("char[]", data)
+        source = data if isinstance(data, bytes) else _from_buffer("char[]", data)
+        try:
+            if (table := self._access) and not _write(table.map, addr, source, len(source)):
+                return
+        except OverflowError:
+            pass  # _copy names it
         self._copy(_write, addr, source, WRITE)
 
     def read_some(self, addr: int, size: int) -> bytes:
