@@ -130,6 +130,17 @@ def test_places_become_a_cpu_map(counts):
     assert dict(leaves(tree.node("/cpus/cpu-map"), "cpu-map")) == expected
 
 
+def test_a_cpu_map_has_no_holes_where_processors_are_off():
+    """The binding counts siblings from 0 on; Linux stops at the first hole, and drops the whole map."""
+    cpus = with_places(2, 1, 3, 1).cpus
+    cpus = [attrs.evolve(cpu, online=cpu.place[0] == 1 and cpu.place[2] != 1) for cpu in cpus]
+    tree = parse_fdt(platform_tree(attrs.evolve(ARM, cpus=cpus)).encode())
+    cluster = tree.node("/cpus/cpu-map/socket0/cluster0")
+    found = {node.name: tree.by_phandle(node.u32s("cpu")[0]).u32s("reg")[0] for node in cluster.children}
+    on = {cpu.place[2]: cpu.hw_id for cpu in cpus if cpu.online}
+    assert found == {"core0": on[0], "core1": on[2]}
+
+
 LINES = st.builds(InterruptSpec, st.integers(16, 1019), st.sampled_from(Trigger), st.booleans())
 
 

@@ -185,7 +185,7 @@ def _cpu(node: CpuNode, properties: dict[str, bytes], *, wide: bool) -> FdtNode:
 
 
 def _cpu_map(cpus: Sequence[CpuNode]) -> FdtNode:
-    """Group processors as the binding of cpu-map wants it; dies are its clusters."""
+    """Group processors as the binding of cpu-map wants it: counted without holes; dies are its clusters."""
     depth = 4 if any(cpu.place[3] for cpu in cpus if cpu.place) else 3
     return FdtNode("cpu-map", {}, _groups(cpus, 0, depth))
 
@@ -204,7 +204,7 @@ def _groups(cpus: Sequence[CpuNode], level: int, depth: int) -> list[FdtNode]:
             {"cpu": u32s(_CPUS + inside[0].index)} if own else {},
             _groups(inside, level + 1, depth),
         )
-        for number, inside in groups.items()
+        for number, (_, inside) in enumerate(sorted(groups.items()))
     ]
 
 
