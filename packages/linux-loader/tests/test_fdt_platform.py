@@ -189,6 +189,11 @@ def generation(address, gsi):
     return VmGenId(None, address, list).describe(gsi=gsi)
 
 
+def moved(node, address):
+    """The node with an address that the device itself would refuse."""
+    return attrs.evolve(node, properties={"address": address})
+
+
 @pytest.mark.parametrize(
     ("machine", "address", "gsi", "cells", "in_ram"),
     [
@@ -227,6 +232,8 @@ def _kernel():
         (attrs.evolve(ARM, devices=(virtio(0, InterruptSpec(5)),)), "interrupt of v0 cannot be 5"),
         (attrs.evolve(PC, ioapics=()), "ioapics cannot be"),
         (attrs.evolve(ARM, devices=(generation(0x4000_0000, None),)), "interrupt of vmgenid cannot be none"),
+        (attrs.evolve(ARM, devices=(moved(generation(0, 40), -1),)), "address of vmgenid cannot be -0x1"),
+        (attrs.evolve(PC, devices=(moved(generation(0, 5), 1 << 64),)), "address of .* 0..0xf+0"),
         (attrs.evolve(PC, ioapics=(IoApicNode(0, 0xFEC0_0000, 8),)), "interrupt of .* no pin"),
     ],
 )

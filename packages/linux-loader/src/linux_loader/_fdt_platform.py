@@ -26,6 +26,7 @@ _CLOCK_HZ = 24_000_000
 _LEVELS = ("socket", "cluster", "core", "thread")
 _PRIMECELL = "arm,primecell"
 _GENERATION_ID, _GENERATION_ID_SIZE = "microsoft,vmgenid", 16
+_LAST_GENERATION_ID = (1 << 64) - _GENERATION_ID_SIZE
 _APIC_SIZE = 0x1000
 
 
@@ -44,7 +45,7 @@ def platform_tree(platform: Platform) -> Fdt:
 
     Raises:
         FdtBuildError: Another architecture, no interrupt controller, an interrupt that it has not, or a
-            generation ID without one.
+            generation ID without one or outside of 64 bits.
 
     Source: Devicetree Specification 0.4; bindings arm,gic-v3, arm,psci, arm,arch_timer, virtio,mmio,
         microsoft,vmgenid, cpu-map and ce4100 (x86) of Linux.
@@ -237,6 +238,8 @@ def _generation_id(platform: Platform, cells: _Cells) -> list[FdtNode]:
             continue
         if not node.interrupts:
             raise FdtBuildError(f"interrupt of {node.id}", "none", f"{_GENERATION_ID} needs one")
+        if not 0 <= address <= _LAST_GENERATION_ID:
+            raise FdtBuildError(f"address of {node.id}", hex(address), f"0..{_LAST_GENERATION_ID:#x}")
         where = AddressRange(AddressSpace.MMIO, address, _GENERATION_ID_SIZE)
         lines = [cell for line in node.interrupts for cell in cells(node, line)]
         properties = {"compatible": strings(*node.compatible), "reg": _reg(where), "interrupts": u32s(*lines)}
