@@ -204,7 +204,7 @@ def test_a_trace_that_cannot_begin_leaves_no_vcpu_traced(machine, tmp_path):
 
 
 def test_a_vcpu_closed_too_early_leaves_no_file_open(machine, tmp_path):
-    """The order is wrong and said so; the trace's files are closed all the same."""
+    """The order is wrong and said so; the trace's files are closed, and the other vCPU is free of it."""
     vcpus, _, _ = machine_of(machine, 2)
     trace = ExitTrace(tmp_path / "trace", vcpus)
     files = {str(tmp_path / "trace"), str(tmp_path)}
@@ -213,6 +213,9 @@ def test_a_vcpu_closed_too_early_leaves_no_file_open(machine, tmp_path):
     with pytest.raises(KvmStateError, match="closed"):
         trace.close()
     assert not open_in(files)
+    vcpus[1].kick()
+    vcpus[1].run(RecordingOps())
+    vcpus[1].fd.trace_exits(None)
 
 
 def open_in(places):

@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -83,8 +84,9 @@ class ExitTrace:
             self._close_files()
 
     def _stop(self) -> None:
-        for spool in self._spools:
-            spool.vcpu.fd.trace_exits(None)
+        with ExitStack() as every:  # also those behind one that refuses
+            for spool in self._spools:
+                every.callback(spool.vcpu.fd.trace_exits, None)
 
     def _close_files(self) -> None:
         for spool in self._spools:
