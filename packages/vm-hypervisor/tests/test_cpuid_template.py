@@ -205,6 +205,8 @@ RULE = "[[cpuid]]\nleaf = 1\nregister = 'ecx'\n"
         ("colour = 1", r"unknown key 'colour'; known are cpuid, description, last, msr, vendor$"),
         ("last = 0xD", r"^CPU template t: last=13 is no list of leaves$"),
         ("last = [-1]", r"last=-1 in .* is no number of 32 bits$"),
+        ("last = [0xD, 1]", r"two rules for the last leaf of range 0x0; make one of them$"),
+        ("last = [0]\n" + RULE, r"0x1\.0 ecx is behind the last leaf; drop the rule or move that$"),
         ("vendor = 1", r"vendor=1 is no text$"),
         ("cpuid = 1", r"cpuid is 1, not a list of tables; write \[\[cpuid\]\] before each$"),
         ("[[cpuid]]\nregister = 'eax'", r"leaf=None in .* is no number of 32 bits$"),

@@ -108,7 +108,7 @@ class Template:
             name: for errors.
 
         Raises:
-            CpuidError: no TOML, an unknown key or bit, or a number that does not fit.
+            CpuidError: no TOML, an unknown key or bit, a number that does not fit, or rules that contradict.
         """
         import tomllib  # noqa: PLC0415 - a machine without a template starts without
 
@@ -126,9 +126,15 @@ class Template:
         msrs = tuple(_msr(rule, source) for rule in _rules(data, "msr", source))
         places = [place(rule.function, rule.register, rule.index) for rule in registers]
         places += [f"msr {rule.index:#x}" for rule in msrs]
+        last = _leaves(data.get("last", []), source)
+        places += [f"the last leaf of range {leaf & 0xFFFF_0000:#x}" for leaf in last]
         if twice := next((where for where in places if places.count(where) > 1), None):
             raise CpuidError(f"{source}: two rules for {twice}; make one of them")
-        last = _leaves(data.get("last", []), source)
+        lasts = {leaf >> 16: leaf for leaf in last}
+        for rule in registers:
+            if rule.function > lasts.get(rule.function >> 16, rule.function):
+                where = place(rule.function, rule.register, rule.index)
+                raise CpuidError(f"{source}: {where} is behind the last leaf; drop the rule or move that")
         return cls(name, texts["description"], texts["vendor"], registers, msrs, last)
 
     def apply(self, table: CpuTable) -> CpuTable:
