@@ -99,6 +99,13 @@ def test_the_pm_timer(machine, iasl, base):
     assert Fadt.decode(without).pm_timer is None
 
 
+def test_a_timer_in_the_old_field_alone():
+    """Counts where the new one is zero (ACPI 6.5 §5.2.9)."""
+    table = bytearray(Fadt(dsdt=0, pm_timer=GenericAddress(1, 0x608, 4)).encode())
+    table[208:220] = bytes(12)
+    assert Fadt.decode(bytes(table)).pm_timer == GenericAddress(1, 0x608, 4)
+
+
 def test_a_timer_in_memory():
     """Has no port to put into the old field."""
     table = Fadt(dsdt=0, pm_timer=GenericAddress(0, 1 << 40, 4)).encode()

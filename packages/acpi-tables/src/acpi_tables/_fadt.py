@@ -118,6 +118,8 @@ class Fadt:
         (dsdt32,) = struct.unpack_from("<I", table, _DSDT)
         (dsdt64,) = struct.unpack_from("<Q", table, _X_DSDT)
         (flags,) = struct.unpack_from("<I", table, _FLAGS)
+        (port,) = struct.unpack_from("<I", table, _PM_TIMER)
+        old_timer = GenericAddress(1, port, _TIMER_SIZE) if port else None
         return cls(
             dsdt=dsdt64 or dsdt32,
             boot_arch=BootArch(struct.unpack_from("<H", table, _BOOT_ARCH)[0]),
@@ -127,7 +129,7 @@ class Fadt:
             reset_value=table[_RESET_VALUE],
             sleep_control=_register(table, _SLEEP_CONTROL),
             sleep_status=_register(table, _SLEEP_STATUS),
-            pm_timer=_register(table, _X_PM_TIMER),
+            pm_timer=_register(table, _X_PM_TIMER) or old_timer,
         )
 
 
