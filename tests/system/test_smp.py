@@ -2,6 +2,8 @@
 
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,7 +62,7 @@ LONG_ON_X86 = [
 def test_all_cpus_are_online_and_execute(boot, arch, count, irqchip):
     """The guest has as many CPUs as asked for, a process runs on each, and each takes timer interrupts."""
     usable = sorted(os.sched_getaffinity(0))
-    pinned = {vcpu: frozenset({usable[vcpu % len(usable)]}) for vcpu in range(0, count, 2)}
+    pinned = {vcpu: frozenset({usable[vcpu // 2 % len(usable)]}) for vcpu in range(0, count, 2)}
     with boot(
         modules=(),
         cpus=CpusConfig(count, count, pinned),
@@ -84,3 +86,19 @@ def test_all_cpus_are_online_and_execute(boot, arch, count, irqchip):
     assert "0" not in ticks[1].split()
     for vcpu in range(count):
         assert allowed[f"vcpu{vcpu}"] == pinned.get(vcpu, frozenset(usable))
+
+
+@pytest.mark.testhost
+def test_two_host_cpus_run_the_vcpus_of_one_guest():
+    """A stock kernel's vCPUs execute at the same time, pinned to either CPU of their host or to none.
+
+    The hosts of the other tests have one CPU, where no two vCPUs are ever inside the guest at once.
+    """
+    host = [sys.executable, "-m", "vmm_testhost", "--cpus", "2", "--no-tty", "--"]
+    tests = f'nproc && exec "$0" -m pytest -q -p no:cacheprovider -m kvm_full "{__file__}" -k "4 or 8"'
+    done = subprocess.run(
+        [*host, "sh", "-c", tests, sys.executable], capture_output=True, text=True, timeout=400, check=False
+    )
+    assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
+    assert done.stdout.splitlines()[0] == "2"
+    assert re.search(r"^2 passed", done.stdout, re.MULTILINE)
