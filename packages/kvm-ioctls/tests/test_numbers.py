@@ -82,7 +82,7 @@ def arguments(call):
     for name, parameter in inspect.signature(call).parameters.items():
         if name in {"self", "cls"}:
             continue
-        annotation = re.sub(r"^\w+ \| int$", "int", str(parameter.annotation))
+        annotation = re.sub(r"^\w+ \| int$", "int", str(parameter.annotation).replace("kvm.", ""))
         strategy = BY_NAME.get(f"{call.__name__}.{name}", BY_ANNOTATION.get(annotation))
         if strategy is not None:
             found[name] = strategy

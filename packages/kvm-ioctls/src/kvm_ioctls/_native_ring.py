@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import TYPE_CHECKING, final
+from typing import final
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._ffi import CData, ffi, lib
-
-if TYPE_CHECKING:
-    from kvm_ioctls._rings import RingWrite
 
 __all__ = ("Ring", "own_eventfd")
 
@@ -70,7 +68,7 @@ class Ring:
         # SAFETY: the slots live as long as this object, which every table that names it keeps alive.
         self.pointer.slots = self._slots
 
-    def drain(self) -> list[RingWrite]:
+    def drain(self) -> list[kvm.RingWrite]:
         """Take what is there, at most `capacity`, oldest first; from any thread.
 
         A full batch may have left something, for which `wake` is told again.

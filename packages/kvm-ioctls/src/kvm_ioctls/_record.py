@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import struct
 from functools import partial
-from typing import TYPE_CHECKING, final
+from typing import final
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._ffi import CData, check, ffi, lib
-
-if TYPE_CHECKING:
-    from kvm_ioctls._exits import Exit
 
 __all__ = ("HEAD", "WORDS_AT", "IoRecord")
 
@@ -98,7 +96,7 @@ class IoRecord:
         if ret:
             check(ret, "answering a read", self._subject)
 
-    def exit(self) -> Exit:
+    def exit(self) -> kvm.Exit:
         """Build the typed exit of this record."""
         # Late: 25 classes, of which a loop on `run_raw` and this record never needs one.
         from kvm_ioctls._exits import exit_of  # noqa: PLC0415

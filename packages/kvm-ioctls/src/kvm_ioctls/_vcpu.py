@@ -7,7 +7,7 @@ import os
 import warnings
 import weakref
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Self, final
+from typing import Self, final
 
 import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._aarch64._vcpu import Arm64Vcpu
@@ -22,11 +22,6 @@ from kvm_ioctls._riscv64._vcpu import Riscv64Vcpu
 from kvm_ioctls._signals import install_kick
 from kvm_ioctls._wire import check_u64
 from kvm_ioctls._x86_64._vcpu import X86Vcpu
-
-if TYPE_CHECKING:
-    from kvm_ioctls._exits import Exit
-    from kvm_ioctls._rings import CoalescedRing, DirtyRing
-    from kvm_ioctls._run_stats import RunStats
 
 __all__ = ("VcpuFd",)
 
@@ -73,7 +68,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
         self._stats = lib.kvmx_vcpu_stats(self._vcpu)
         self.io = IoRecord(self._vcpu, lib.kvmx_vcpu_exit(self._vcpu), self._subject)
 
-    def run(self, native: NativeExits | None = None) -> Exit:
+    def run(self, native: NativeExits | None = None) -> kvm.Exit:
         """Run the guest until an exit that `native` does not answer (KVM_RUN, with the GIL released).
 
         An unanswered IoIn or MmioRead gives the guest all-ones.
@@ -120,7 +115,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
             elif ret != -errno.ERESTART:
                 self._fail(ret, lib.KX_RUN)
 
-    def complete_pending(self, native: NativeExits | None = None) -> Exit | None:
+    def complete_pending(self, native: NativeExits | None = None) -> kvm.Exit | None:
         """Let a pending port or MMIO access finish, without running guest code.
 
         For reading state after an exit other than ``Intr`` (which already implies it). One instruction
@@ -236,7 +231,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
             self._fail(ret, "ready_for_interrupt")
         return bool(ret & 1)
 
-    def map_dirty_ring(self, size: int) -> DirtyRing:
+    def map_dirty_ring(self, size: int) -> kvm.DirtyRing:
         """Map this vCPU's ring of dirty pages; `size` bytes as the VM's capability was enabled with.
 
         Raises:
@@ -244,20 +239,16 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
             OSError: The VM has no dirty rings, or of another size.
             KvmStateError: Closed or forked.
         """
-        from kvm_ioctls._rings import DirtyRing  # noqa: PLC0415 - few need it
+        return kvm.DirtyRing(self.fileno(), size, self._subject)
 
-        return DirtyRing(self.fileno(), size, self._subject)
-
-    def map_coalesced_ring(self) -> CoalescedRing:
+    def map_coalesced_ring(self) -> kvm.CoalescedRing:
         """Map the ring of coalesced writes, which all vCPUs of the VM share.
 
         Raises:
             OSError: The kernel has none (Cap.COALESCED_MMIO).
             KvmStateError: Closed or forked.
         """
-        from kvm_ioctls._rings import CoalescedRing  # noqa: PLC0415 - few need it
-
-        return CoalescedRing(self.fileno(), self._subject)
+        return kvm.CoalescedRing(self.fileno(), self._subject)
 
     def trace_exits(self, sink: Callable[[bytes], object] | None, *, room: int = 4096) -> None:
         """Hand a record of each return of KVM_RUN to `sink`, up to `room` at a time; with None no longer.
@@ -296,7 +287,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
         if count:
             sink(bytes(ffi.buffer(records, count * size)))
 
-    def stats(self) -> RunStats:
+    def stats(self) -> kvm.RunStats:
         """Return the counters; from any thread, a moment old when the vCPU is running."""
         raw = self._stats
         exits = {reason: count for reason, count in enumerate(raw.exits) if count}

@@ -6,16 +6,14 @@ import struct
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from enum import IntEnum
-from typing import TYPE_CHECKING, TypeVar
+from typing import TypeVar
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._ffi import ffi, lib
 from kvm_ioctls._number_list import read_list
 from kvm_ioctls._wire import Wire, check_u64, pack_enable_cap, packed
-
-if TYPE_CHECKING:
-    from kvm_ioctls._stats import StatsFd
 
 __all__ = ("MpState", "VcpuState")
 
@@ -153,8 +151,6 @@ class VcpuState(DeviceAttrs):
         left: int = struct.unpack_from("<Q", data, 8)[0]
         return left
 
-    def get_stats_fd(self) -> StatsFd:
+    def get_stats_fd(self) -> kvm.StatsFd:
         """Open the kernel's statistics of this vCPU (KVM_GET_STATS_FD, Cap.BINARY_STATS_FD)."""
-        from kvm_ioctls._stats import StatsFd  # noqa: PLC0415 - few need it
-
-        return StatsFd(self._ioctl_value(lib.KX_GET_STATS_FD), self._subject)
+        return kvm.StatsFd(self._ioctl_value(lib.KX_GET_STATS_FD), self._subject)

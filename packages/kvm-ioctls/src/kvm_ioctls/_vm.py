@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, final
+from typing import final
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._aarch64._vm import Arm64Vm
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceFd
@@ -16,9 +17,6 @@ from kvm_ioctls._vcpu import VcpuFd
 from kvm_ioctls._vm_memory import VmMemory
 from kvm_ioctls._wire import pack_enable_cap, packed
 from kvm_ioctls._x86_64._vm import X86Vm
-
-if TYPE_CHECKING:
-    from kvm_ioctls._routing import IrqRoute
 
 __all__ = ("VmFd",)
 
@@ -279,7 +277,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         values = (address & 0xFFFF_FFFF, address >> 32, data, flags, devid or 0)
         return self._ioctl(lib.KX_SIGNAL_MSI, packed("MSI", "<IIIII12x", *values)) > 0
 
-    def set_gsi_routing(self, routes: Iterable[IrqRoute]) -> None:
+    def set_gsi_routing(self, routes: Iterable[kvm.IrqRoute]) -> None:
         """Replace the whole table of GSI routes (KVM_SET_GSI_ROUTING).
 
         Raises:

@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import struct
 from abc import abstractmethod
-from typing import TYPE_CHECKING
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._ffi import lib
 from kvm_ioctls._wire import check_u64
-
-if TYPE_CHECKING:
-    from kvm_ioctls._memory_flags import GuestMemfdFlags, MemoryAttributes
-    from kvm_ioctls._stats import StatsFd
 
 __all__ = ("VmMemory",)
 
@@ -47,7 +43,7 @@ class VmMemory(DeviceAttrs):
         """
         return self._ioctl_value(lib.KX_RESET_DIRTY_RINGS)
 
-    def set_memory_attributes(self, address: int, size: int, attributes: MemoryAttributes | int) -> None:
+    def set_memory_attributes(self, address: int, size: int, attributes: kvm.MemoryAttributes | int) -> None:
         """Make a page-aligned range of guest memory private or shared (KVM_SET_MEMORY_ATTRIBUTES).
 
         Raises:
@@ -58,7 +54,7 @@ class VmMemory(DeviceAttrs):
         data = bytearray(struct.pack("<QQQQ", address, size, int(attributes), 0))
         self._ioctl(lib.KX_SET_MEMORY_ATTRIBUTES, data)
 
-    def create_guest_memfd(self, size: int, flags: GuestMemfdFlags | int = 0) -> int:
+    def create_guest_memfd(self, size: int, flags: kvm.GuestMemfdFlags | int = 0) -> int:
         """Return a new file for private memory, which the caller closes (KVM_CREATE_GUEST_MEMFD).
 
         Raises:
@@ -109,12 +105,10 @@ class VmMemory(DeviceAttrs):
         status: int = struct.unpack_from("<i", data)[0]
         return status
 
-    def get_stats_fd(self) -> StatsFd:
+    def get_stats_fd(self) -> kvm.StatsFd:
         """Open the kernel's statistics of this VM (KVM_GET_STATS_FD, Cap.BINARY_STATS_FD).
 
         Raises:
             KvmOSError: The kernel refused.
         """
-        from kvm_ioctls._stats import StatsFd  # noqa: PLC0415 - few need it
-
-        return StatsFd(self._ioctl_value(lib.KX_GET_STATS_FD), self._subject)
+        return kvm.StatsFd(self._ioctl_value(lib.KX_GET_STATS_FD), self._subject)

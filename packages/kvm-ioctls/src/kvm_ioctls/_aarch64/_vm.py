@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._ffi import ffi, lib
 from kvm_ioctls._wire import check_u64, packed
-
-if TYPE_CHECKING:
-    from kvm_ioctls._aarch64._state import Arm64VcpuInit, SmcccAction
 
 __all__ = ("Arm64Vm",)
 
@@ -25,17 +22,15 @@ _TO_GUEST, _FROM_GUEST = 0, 1
 class Arm64Vm(DeviceAttrs):
     """Mixed into VmFd; every method raises WrongArchitectureError elsewhere."""
 
-    def arm_preferred_target(self) -> Arm64VcpuInit:
+    def arm_preferred_target(self) -> kvm.Arm64VcpuInit:
         """Return the target of this host, with no feature set (KVM_ARM_PREFERRED_TARGET).
 
         Raises:
             KvmOSError: ENODEV when the host has none.
         """
-        from kvm_ioctls._aarch64._state import Arm64VcpuInit  # noqa: PLC0415 - x86-64 never needs it
-
-        data = bytearray(Arm64VcpuInit.wire_size())
+        data = bytearray(kvm.Arm64VcpuInit.wire_size())
         self._ioctl(lib.KX_ARM_PREFERRED_TARGET, data)
-        return Arm64VcpuInit.unpack(data)
+        return kvm.Arm64VcpuInit.unpack(data)
 
     def arm_set_counter_offset(self, offset: int) -> None:
         """Set virtual and physical counter to the host's minus `offset` (KVM_ARM_SET_COUNTER_OFFSET).
@@ -95,7 +90,7 @@ class Arm64Vm(DeviceAttrs):
                 "the range leaves tagged memory"
             )
 
-    def arm_set_smccc_filter(self, base: int, count: int, action: SmcccAction | int) -> None:
+    def arm_set_smccc_filter(self, base: int, count: int, action: kvm.SmcccAction | int) -> None:
         """Choose who answers `count` SMCCC functions from `base` (attribute of group 0, Linux 6.4).
 
         Raises:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
 
 import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._arch import only_on
@@ -13,16 +12,6 @@ from kvm_ioctls._ffi import lib
 from kvm_ioctls._x86_64._state import CpuidEntry, Fpu, MsrEntry, Regs, Sregs
 from kvm_ioctls._x86_64._system import MAX_CPUID, pack_cpuid, pack_msrs, read_cpuid, unpack_msrs
 from kvm_ioctls._x86_64._vcpu_features import X86VcpuFeatures
-
-if TYPE_CHECKING:
-    from kvm_ioctls._x86_64._state_more import (
-        DebugRegs,
-        GuestDebug,
-        Sregs2,
-        Translation,
-        VcpuEvents,
-        Xcr,
-    )
 
 __all__ = ("X86Vcpu",)
 
@@ -58,11 +47,11 @@ class X86Vcpu(X86VcpuFeatures):
         """Set segment, table and control registers (KVM_SET_SREGS); EINVAL for an impossible combination."""
         self._ioctl(lib.KX_SET_SREGS, sregs.pack())
 
-    def get_sregs2(self) -> Sregs2:
+    def get_sregs2(self) -> kvm.Sregs2:
         """Return them with the PDPTRs (KVM_GET_SREGS2, Cap.SREGS2)."""
         return self._get(lib.KX_GET_SREGS2, kvm.Sregs2)
 
-    def set_sregs2(self, sregs: Sregs2) -> None:
+    def set_sregs2(self, sregs: kvm.Sregs2) -> None:
         """Set them with the PDPTRs (KVM_SET_SREGS2, Cap.SREGS2)."""
         self._ioctl(lib.KX_SET_SREGS2, sregs.pack())
 
@@ -90,14 +79,14 @@ class X86Vcpu(X86VcpuFeatures):
             raise ValueError(f"XSAVE state has {len(state)} bytes, this VM's has {self._xsave_size}")
         self._ioctl(lib.KX_SET_XSAVE, bytearray(state))
 
-    def get_xcrs(self) -> list[Xcr]:
+    def get_xcrs(self) -> list[kvm.Xcr]:
         """Return the extended control registers (KVM_GET_XCRS)."""
         data = bytearray(_XCRS_BYTES)
         self._ioctl(lib.KX_GET_XCRS, data)
         count = min(struct.unpack_from("<I", data)[0], _MAX_XCRS)
         return [kvm.Xcr.unpack(data, 8 + 16 * i) for i in range(count)]
 
-    def set_xcrs(self, xcrs: Sequence[Xcr]) -> None:
+    def set_xcrs(self, xcrs: Sequence[kvm.Xcr]) -> None:
         """Set the extended control registers (KVM_SET_XCRS).
 
         Raises:
@@ -162,23 +151,23 @@ class X86Vcpu(X86VcpuFeatures):
             raise ValueError(f"local APIC state has {len(state)} bytes, not {_LAPIC_BYTES}")
         self._ioctl(lib.KX_SET_LAPIC, bytearray(state))
 
-    def get_vcpu_events(self) -> VcpuEvents:
+    def get_vcpu_events(self) -> kvm.VcpuEvents:
         """Return pending and injected events (KVM_GET_VCPU_EVENTS)."""
         return self._get(lib.KX_GET_VCPU_EVENTS, kvm.VcpuEvents)
 
-    def set_vcpu_events(self, events: VcpuEvents) -> None:
+    def set_vcpu_events(self, events: kvm.VcpuEvents) -> None:
         """Set pending and injected events (KVM_SET_VCPU_EVENTS)."""
         self._ioctl(lib.KX_SET_VCPU_EVENTS, events.pack())
 
-    def get_debug_regs(self) -> DebugRegs:
+    def get_debug_regs(self) -> kvm.DebugRegs:
         """Return the guest's hardware breakpoints (KVM_GET_DEBUGREGS)."""
         return self._get(lib.KX_GET_DEBUGREGS, kvm.DebugRegs)
 
-    def set_debug_regs(self, regs: DebugRegs) -> None:
+    def set_debug_regs(self, regs: kvm.DebugRegs) -> None:
         """Set the guest's hardware breakpoints (KVM_SET_DEBUGREGS)."""
         self._ioctl(lib.KX_SET_DEBUGREGS, regs.pack())
 
-    def set_guest_debug(self, debug: GuestDebug) -> None:
+    def set_guest_debug(self, debug: kvm.GuestDebug) -> None:
         """Choose which debug events come to the host as Debug exits (KVM_SET_GUEST_DEBUG)."""
         self._ioctl(lib.KX_SET_GUEST_DEBUG, debug.pack())
 
@@ -212,7 +201,7 @@ class X86Vcpu(X86VcpuFeatures):
             raise ValueError(f"vector={vector} is not in 0..255")
         self._ioctl(lib.KX_INTERRUPT, bytearray(struct.pack("<I", vector)))
 
-    def translate(self, linear_address: int) -> Translation:
+    def translate(self, linear_address: int) -> kvm.Translation:
         """Walk the guest's page tables for an address (KVM_TRANSLATE); look at ``valid`` first."""
         data = kvm.Translation(linear_address).pack()
         self._ioctl(lib.KX_TRANSLATE, data)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from typing import TYPE_CHECKING
 
 import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._arch import only_on
@@ -15,10 +14,6 @@ from kvm_ioctls._wire import check_u64, packed
 from kvm_ioctls._x86_64._raw import command, exactly
 from kvm_ioctls._x86_64._state import CpuidEntry, Regs, Sregs
 from kvm_ioctls._x86_64._system import MAX_CPUID, read_cpuid
-
-if TYPE_CHECKING:
-    from kvm_ioctls._x86_64._machine_check import MachineCheck
-    from kvm_ioctls._x86_64._sync import SyncFields, SyncRegs
 
 __all__ = ("X86VcpuFeatures",)
 
@@ -37,7 +32,7 @@ class X86VcpuFeatures(VcpuState):
         """Give the vCPU machine-check banks (KVM_X86_SETUP_MCE): IA32_MCG_CAP, within ``Kvm.get_mce_cap``."""
         self._ioctl(lib.KX_X86_SETUP_MCE, packed("mcg_cap", "<Q", mcg_cap))
 
-    def set_mce(self, error: MachineCheck) -> None:
+    def set_mce(self, error: kvm.MachineCheck) -> None:
         """Inject a machine check (KVM_X86_SET_MCE)."""
         self._ioctl(lib.KX_X86_SET_MCE, error.pack())
 
@@ -101,7 +96,7 @@ class X86VcpuFeatures(VcpuState):
         """
         self._ioctl(lib.KX_XEN_VCPU_SET_ATTR, exactly("kvm_xen_vcpu_attr", data, _XEN_ATTR))
 
-    def set_sync_fields(self, valid: SyncFields | int, dirty: SyncFields | int = 0) -> None:
+    def set_sync_fields(self, valid: kvm.SyncFields | int, dirty: kvm.SyncFields | int = 0) -> None:
         """Choose what the next runs copy to the run page at an exit, and what the next one loads from it.
 
         Cap.SYNC_REGS says what there is. The kernel clears `dirty` after it has loaded it.
@@ -114,20 +109,18 @@ class X86VcpuFeatures(VcpuState):
         if ret:
             self._fail(ret, "set_sync_fields")
 
-    def get_sync_regs(self) -> SyncRegs:
+    def get_sync_regs(self) -> kvm.SyncRegs:
         """Return what the last exit left in the run page; only the valid fields mean anything."""
-        from kvm_ioctls._x86_64._sync import SyncRegs  # noqa: PLC0415 - few need it
-
         data = bytearray(Regs.wire_size() + Sregs.wire_size() + kvm.VcpuEvents.wire_size())
         ret = lib.kvmx_vcpu_sync_copy(self._vcpu, 0, 0, buffer(data), len(data))
         if ret:
             self._fail(ret, "get_sync_regs")
         at = Regs.wire_size()
-        return SyncRegs(
+        return kvm.SyncRegs(
             Regs.unpack(data), Sregs.unpack(data, at), kvm.VcpuEvents.unpack(data, at + Sregs.wire_size())
         )
 
-    def put_sync_regs(self, state: SyncRegs) -> None:
+    def put_sync_regs(self, state: kvm.SyncRegs) -> None:
         """Put state into the run page; ``set_sync_fields`` says which of it the next run loads."""
         data = state.regs.pack() + state.sregs.pack() + state.events.pack()
         ret = lib.kvmx_vcpu_sync_copy(self._vcpu, 1, 0, buffer(data), len(data))

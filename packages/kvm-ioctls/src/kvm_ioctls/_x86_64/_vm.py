@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
-from typing import TYPE_CHECKING
 
 import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._ffi import lib
 from kvm_ioctls._wire import packed
 from kvm_ioctls._x86_64._vm_features import X86VmFeatures
-
-if TYPE_CHECKING:
-    from kvm_ioctls._x86_64._state_more import ClockData
 
 __all__ = ("IrqchipId", "X86Vm")
 
@@ -118,7 +114,7 @@ class X86Vm(X86VmFeatures):
             raise ValueError(f"PIT state has {len(state)} bytes, not {_PIT_BYTES}")
         self._ioctl(lib.KX_SET_PIT2, bytearray(state))
 
-    def get_clock(self) -> ClockData:
+    def get_clock(self) -> kvm.ClockData:
         """Return the VM's kvmclock (KVM_GET_CLOCK).
 
         Raises:
@@ -128,7 +124,7 @@ class X86Vm(X86VmFeatures):
         self._ioctl(lib.KX_GET_CLOCK, data)
         return kvm.ClockData.unpack(data)
 
-    def set_clock(self, clock: ClockData) -> None:
+    def set_clock(self, clock: kvm.ClockData) -> None:
         """Set the VM's kvmclock (KVM_SET_CLOCK); the flags that only the kernel reports must be cleared.
 
         Raises:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._arch import only_on
 from kvm_ioctls._fd import OwnedFd
 from kvm_ioctls._ffi import lib
 from kvm_ioctls._wire import packed
 from kvm_ioctls._x86_64._raw import command, exactly
-
-if TYPE_CHECKING:
-    from kvm_ioctls._x86_64._filters import MsrFilterRange, PmuEventFilter
 
 __all__ = ("X86VmFeatures",)
 
@@ -25,7 +22,7 @@ _XEN_ATTR = 72
 class X86VmFeatures(OwnedFd):
     """Mixed into VmFd; every method raises KvmOSError when the kernel refuses."""
 
-    def set_msr_filter(self, ranges: Sequence[MsrFilterRange], *, default_deny: bool = False) -> None:
+    def set_msr_filter(self, ranges: Sequence[kvm.MsrFilterRange], *, default_deny: bool = False) -> None:
         """Choose which MSRs the guest may access at all (KVM_X86_SET_MSR_FILTER).
 
         What the filter denies raises #GP, or exits when Cap.X86_USER_SPACE_MSR has ``MsrExits.FILTER``.
@@ -43,7 +40,7 @@ class X86VmFeatures(OwnedFd):
         self._ioctl(lib.KX_X86_SET_MSR_FILTER, data)
         del bitmaps  # until here the kernel may read them
 
-    def set_pmu_event_filter(self, chosen: PmuEventFilter) -> None:
+    def set_pmu_event_filter(self, chosen: kvm.PmuEventFilter) -> None:
         """Choose which performance events the guest may count (KVM_SET_PMU_EVENT_FILTER).
 
         Raises:
