@@ -2,14 +2,12 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import vm_device  # whose names load when they are used
 from vm_device._errors import PlatformError, SavedStateError
 from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, RegisterSpec
-
-if TYPE_CHECKING:
-    from vm_device._states import AcpiRegistersState
 
 _SLP_EN: Final = 0x20
 _WAK_STS: Final = 0x80
@@ -72,17 +70,15 @@ class AcpiRegisters:
         with self._lock:
             self._wake_status = True
 
-    def state(self) -> "AcpiRegistersState":
+    def state(self) -> "vm_device.AcpiRegistersState":
         """Return the saved state."""
-        from vm_device._states import AcpiRegistersState  # noqa: PLC0415 - few machines are saved
-
         with self._lock:
-            return AcpiRegistersState(self._sleep_type, self._wake_status)
+            return vm_device.AcpiRegistersState(self._sleep_type, self._wake_status)
 
     @classmethod
     def from_state(
         cls,
-        state: "AcpiRegistersState",
+        state: "vm_device.AcpiRegistersState",
         on_reset: Callable[[], object],
         on_sleep: Callable[[int], object],
         *,

@@ -4,16 +4,13 @@ import enum
 import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import attrs
 
+import vm_device  # whose names load when they are used
 from vm_device._errors import AllocationError, ExhaustedError, NotAllocatedError, SavedStateError
 from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace
-
-if TYPE_CHECKING:
-    from vm_device._states import AllocatorState
 
 
 class AllocPolicy(enum.Enum):
@@ -188,14 +185,12 @@ class AddressAllocator:
     def __len__(self) -> int:
         return len(self._taken)
 
-    def state(self) -> "AllocatorState":
+    def state(self) -> "vm_device.AllocatorState":
         """Return the saved state."""
-        from vm_device._states import AllocatorState  # noqa: PLC0415 - few machines are saved
-
-        return AllocatorState(self.range.space, self.range.base, self.range.size, tuple(self))
+        return vm_device.AllocatorState(self.range.space, self.range.base, self.range.size, tuple(self))
 
     @classmethod
-    def from_state(cls, state: "AllocatorState") -> "AddressAllocator":
+    def from_state(cls, state: "vm_device.AllocatorState") -> "AddressAllocator":
         """Rebuild an allocator.
 
         Raises:

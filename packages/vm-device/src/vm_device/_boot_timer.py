@@ -2,13 +2,11 @@
 
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import vm_device  # whose names load when they are used
 from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
-
-if TYPE_CHECKING:
-    from vm_device._states import BootTimerState
 
 _PORT: Final = 0x5F0
 
@@ -40,16 +38,14 @@ class BootTimer:
             self._on_mark(self._clock_ns(), value)
 
     @staticmethod
-    def state() -> "BootTimerState":
+    def state() -> "vm_device.BootTimerState":
         """Return the saved state."""
-        from vm_device._states import BootTimerState  # noqa: PLC0415 - few machines are saved
-
-        return BootTimerState()
+        return vm_device.BootTimerState()
 
     @classmethod
     def from_state(
         cls,
-        state: "BootTimerState",
+        state: "vm_device.BootTimerState",
         on_mark: Callable[[int, int], object],
         *,
         clock_ns: Callable[[], int] = time.monotonic_ns,

@@ -3,15 +3,13 @@
 import threading
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
 
 import attrs
 
+import vm_device  # whose names load when they are used
 from vm_device._errors import AccessSizeError, BusError, RangeNotFoundError
 from vm_device.platform import AddressRange, AddressSpace, check_disjoint
-
-if TYPE_CHECKING:
-    from vm_device._bus_counts import AccessCounts, UnclaimedCounts
 
 _ALL_ONES: Final = {size: (1 << 8 * size) - 1 for size in (1, 2, 4, 8)}
 _BELOW_ALL: Final = -1 << 70
@@ -57,11 +55,9 @@ class _Counter:
             self._writes += 1
         self._device.write(offset, size, value)
 
-    def counts(self) -> "AccessCounts":
-        from vm_device._bus_counts import AccessCounts  # noqa: PLC0415 - few buses count
-
+    def counts(self) -> "vm_device.AccessCounts":
         with self._lock:
-            return AccessCounts(self._reads, self._writes)
+            return vm_device.AccessCounts(self._reads, self._writes)
 
 
 class _Unclaimed:
@@ -87,12 +83,10 @@ class _Unclaimed:
             self.writes += 1
             self.last = address
 
-    def counts(self) -> "UnclaimedCounts":
+    def counts(self) -> "vm_device.UnclaimedCounts":
         """Return both counts and the last address, of one moment."""
-        from vm_device._bus_counts import UnclaimedCounts  # noqa: PLC0415 - few ask
-
         with self._lock:
-            return UnclaimedCounts(self.reads, self.writes, self.last)
+            return vm_device.UnclaimedCounts(self.reads, self.writes, self.last)
 
 
 def _no_read(offset: int, size: int) -> int:
@@ -224,12 +218,12 @@ class Bus:
         else:
             self._unclaimed.note_write(address)
 
-    def counts(self) -> "dict[AddressRange, AccessCounts]":
+    def counts(self) -> "dict[AddressRange, vm_device.AccessCounts]":
         """Return what each registration has answered, over all snapshots that have it; {} unless counting."""
         return {entry.range: counter.counts() for entry, counter in (self._counters or {}).items()}
 
     @property
-    def unclaimed(self) -> "UnclaimedCounts":
+    def unclaimed(self) -> "vm_device.UnclaimedCounts":
         """Accesses nobody answered, over all snapshots derived from the same first bus."""
         return self._unclaimed.counts()
 

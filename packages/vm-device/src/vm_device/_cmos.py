@@ -3,16 +3,14 @@
 import threading
 import time
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import vm_device  # whose names load when they are used
 from vm_device._errors import PlatformError, SavedStateError
 from vm_device._interrupt import Interrupt
 from vm_device._saved_state import check_saved
 from vm_device._wakeup import CallLater, WakeUp
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec
-
-if TYPE_CHECKING:
-    from vm_device._states import CmosState
 
 _SEC, _MIN, _HOUR, _WDAY, _MDAY, _MONTH, _YEAR, _CENTURY = 0x00, 0x02, 0x04, 0x06, 0x07, 0x08, 0x09, 0x32
 _DATE_CELLS: Final = (_WDAY, _MDAY, _MONTH, _YEAR, _CENTURY)
@@ -252,18 +250,16 @@ class CmosRtc:
 
     # -- state and description
 
-    def state(self) -> "CmosState":
+    def state(self) -> "vm_device.CmosState":
         """Return the saved state; guest time goes on relative to the host clock of whoever restores it."""
-        from vm_device._states import CmosState  # noqa: PLC0415 - few machines are saved
-
         with self._lock:
             self._pass_time()
-            return CmosState(self._index, self._offset, bytes(self._cells), self._flags)
+            return vm_device.CmosState(self._index, self._offset, bytes(self._cells), self._flags)
 
     @classmethod
     def from_state(
         cls,
-        state: "CmosState",
+        state: "vm_device.CmosState",
         clock: Callable[[], float] = time.time,
         *,
         interrupt: Interrupt | None = None,

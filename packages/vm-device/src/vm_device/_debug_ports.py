@@ -2,15 +2,13 @@
 
 import threading
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import vm_device  # whose names load when they are used
 from vm_device._errors import SavedStateError
 from vm_device._saved_state import check_saved
 from vm_device._serial_tx import TxBatch, Writer
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
-
-if TYPE_CHECKING:
-    from vm_device._states import DebugConsoleState, PostCodesState
 
 _DEBUG_CONSOLE: Final = 0xE9
 _POST_CODES: Final = 0x80
@@ -44,16 +42,14 @@ class DebugConsole:
         with self._lock:
             self._tx.put(value & 0xFF)
 
-    def state(self) -> "DebugConsoleState":
+    def state(self) -> "vm_device.DebugConsoleState":
         """Return the saved state."""
-        from vm_device._states import DebugConsoleState  # noqa: PLC0415 - few machines are saved
-
         with self._lock:
-            return DebugConsoleState(self._tx.lost)
+            return vm_device.DebugConsoleState(self._tx.lost)
 
     @classmethod
     def from_state(
-        cls, state: "DebugConsoleState", out: Callable[[bytes], object] | Writer
+        cls, state: "vm_device.DebugConsoleState", out: Callable[[bytes], object] | Writer
     ) -> "DebugConsole":
         """Rebuild the console; what `out` refuses now is added to what was lost.
 
@@ -93,14 +89,12 @@ class PostCodes:
         self._on_code(value & 0xFF)
 
     @staticmethod
-    def state() -> "PostCodesState":
+    def state() -> "vm_device.PostCodesState":
         """Return the saved state."""
-        from vm_device._states import PostCodesState  # noqa: PLC0415 - few machines are saved
-
-        return PostCodesState()
+        return vm_device.PostCodesState()
 
     @classmethod
-    def from_state(cls, state: "PostCodesState", on_code: Callable[[int], object]) -> "PostCodes":
+    def from_state(cls, state: "vm_device.PostCodesState", on_code: Callable[[int], object]) -> "PostCodes":
         """Rebuild the port.
 
         Raises:

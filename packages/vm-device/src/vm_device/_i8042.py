@@ -3,14 +3,12 @@
 import threading
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import vm_device  # whose names load when they are used
 from vm_device._errors import SavedStateError
 from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
-
-if TYPE_CHECKING:
-    from vm_device._states import I8042State
 
 _STATUS_OUTPUT_FULL: Final = 0x01
 _STATUS_IDLE: Final = 0x14  # self-test passed, keyboard not inhibited, input buffer empty
@@ -93,15 +91,13 @@ class I8042:
             self._output.append(answers[value])
         return False
 
-    def state(self) -> "I8042State":
+    def state(self) -> "vm_device.I8042State":
         """Return the saved state."""
-        from vm_device._states import I8042State  # noqa: PLC0415 - few machines are saved
-
         with self._lock:
-            return I8042State(self._config, self._expecting, self._port_b, tuple(self._output))
+            return vm_device.I8042State(self._config, self._expecting, self._port_b, tuple(self._output))
 
     @classmethod
-    def from_state(cls, state: "I8042State", on_reset: Callable[[], object]) -> "I8042":
+    def from_state(cls, state: "vm_device.I8042State", on_reset: Callable[[], object]) -> "I8042":
         """Rebuild the controller.
 
         Raises:

@@ -2,16 +2,13 @@
 
 import heapq
 import threading
-from typing import TYPE_CHECKING
 
 import attrs
 
+import vm_device  # whose names load when they are used
 from vm_device._alloc import AddressAllocator
 from vm_device._errors import AllocationError, ExhaustedError, NotAllocatedError
 from vm_device._saved_state import check_saved
-
-if TYPE_CHECKING:
-    from vm_device._states import IdAllocatorState
 
 
 class IdAllocator:
@@ -101,15 +98,13 @@ class IdAllocator:
         """How many ids are left."""
         return self.last - self.first + 1 - len(self._owners)
 
-    def state(self) -> "IdAllocatorState":
+    def state(self) -> "vm_device.IdAllocatorState":
         """Return the saved state."""
-        from vm_device._states import IdAllocatorState  # noqa: PLC0415 - few machines are saved
-
         with self._lock:
-            return IdAllocatorState(self.first, self.last, tuple(sorted(self._owners.items())))
+            return vm_device.IdAllocatorState(self.first, self.last, tuple(sorted(self._owners.items())))
 
     @classmethod
-    def from_state(cls, state: "IdAllocatorState") -> "IdAllocator":
+    def from_state(cls, state: "vm_device.IdAllocatorState") -> "IdAllocator":
         """Rebuild an allocator.
 
         Raises:

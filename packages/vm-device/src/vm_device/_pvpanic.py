@@ -2,13 +2,11 @@
 
 import enum
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import vm_device  # whose names load when they are used
 from vm_device._saved_state import check_saved
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode
-
-if TYPE_CHECKING:
-    from vm_device._states import PvpanicState
 
 _PORT: Final = 0x505
 
@@ -55,14 +53,14 @@ class Pvpanic:
         if known:
             self._on_event(known)
 
-    def state(self) -> "PvpanicState":
+    def state(self) -> "vm_device.PvpanicState":
         """Return the saved state."""
-        from vm_device._states import PvpanicState  # noqa: PLC0415 - few machines are saved
-
-        return PvpanicState(int(self._events))
+        return vm_device.PvpanicState(int(self._events))
 
     @classmethod
-    def from_state(cls, state: "PvpanicState", on_event: Callable[[PvpanicEvent], object]) -> "Pvpanic":
+    def from_state(
+        cls, state: "vm_device.PvpanicState", on_event: Callable[[PvpanicEvent], object]
+    ) -> "Pvpanic":
         """Rebuild the port; it knows what the guest was told, whatever a newer one knows.
 
         Raises:

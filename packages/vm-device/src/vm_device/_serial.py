@@ -2,14 +2,12 @@
 
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
+import vm_device  # whose names load when they are used
 from vm_device._interrupt import Interrupt
 from vm_device._serial_tx import Transmitter, Writer
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec, Trigger
-
-if TYPE_CHECKING:
-    from vm_device._serial_state import SerialState
 
 FIFO_SIZE: Final = 16
 _TRIGGER_LEVELS: Final = (1, 4, 8, 14)
@@ -86,7 +84,7 @@ class Serial16550(Transmitter):
         self._thre_pending = False
         self._rx: deque[int] = deque()
 
-    def _load(self, state: "SerialState") -> None:
+    def _load(self, state: "vm_device.SerialState") -> None:
         self._divisor, self._ier, self._fcr, self._lcr = state.divisor, state.ier, state.fcr, state.lcr
         self._mcr, self._scr = state.mcr, state.scr
         self._errors, self._msr_delta = state.lsr_errors, state.msr_delta
@@ -314,13 +312,11 @@ class Serial16550(Transmitter):
 
     # -- state and description
 
-    def state(self) -> "SerialState":
+    def state(self) -> "vm_device.SerialState":
         """Return the saved state; collected output is flushed first."""
-        from vm_device._serial_state import SerialState  # noqa: PLC0415 - few machines are saved
-
         with self._lock:
             self.flush()
-            return SerialState(
+            return vm_device.SerialState(
                 self._divisor,
                 self._ier,
                 self._fcr,
@@ -336,7 +332,7 @@ class Serial16550(Transmitter):
     @classmethod
     def from_state(
         cls,
-        state: "SerialState",
+        state: "vm_device.SerialState",
         out: Callable[[bytes], object] | Writer,
         interrupt: Interrupt,
         *,
