@@ -43,6 +43,49 @@ class Rig:
         return BlkDriver(self.driver)
 
 
+class Scripted:
+    """A device without a configuration space whose single handler is given by the test."""
+
+    id, device_id, features = "scripted", 99, 0
+
+    def __init__(self, handler, *, batches=False, gate=None, size=256):
+        self.queue_sizes = (size,)
+        self.handler, self.batches, self.gate = handler, batches, gate
+        self.server = self.context = None
+
+    def read_config(self, offset, size):
+        return b""
+
+    def write_config(self, offset, data):
+        raise ValueError("no such field")
+
+    def activate(self, context):
+        self.context = context
+        serve = context.serve_batches if self.batches else context.serve_chains
+        self.server = serve(0, self.handler, gate=self.gate)
+
+    def reset(self):
+        self.server = self.context = None
+
+    def describe(self):
+        return {}
+
+    def state(self):
+        return {}
+
+    def restore(self, state):
+        pass
+
+    def close(self):
+        pass
+
+
+@pytest.fixture
+def scripted():
+    """Make devices that do nothing but what the test says."""
+    return Scripted
+
+
 @pytest.fixture
 def memory():
     """1 MiB from address 0 in two regions, PROT_NONE pages at both ends of each."""

@@ -16,51 +16,18 @@ RAM, HALF, ELSEWHERE = 0x10_0000, 0x8_0000, 0x200_0000
 AREA = (0x1_0000, 0xC_0000)  # crosses the seam of the maps in two regions
 
 
-class Echo:
-    """A device that answers with what it was sent, backwards."""
+def echo(memory, chain):
+    """Answer with what was sent, backwards."""
+    answer = chain.reader().read_all()[::-1]
+    chain.writer().write(answer)
+    return len(answer)
 
-    id, device_id, features, queue_sizes = "echo", 99, 0, (64,)
 
-    def __init__(self, *, batches):
-        self._batches = batches
-
-    def read_config(self, offset, size):
-        return b""
-
-    def write_config(self, offset, data):
-        raise ValueError("no such field")
-
-    def activate(self, context):
-        if self._batches:
-            context.serve_batches(0, self._batch)
-        else:
-            context.serve_chains(0, self._chain)
-
-    @staticmethod
-    def _chain(memory, chain):
-        answer = chain.reader().read_all()[::-1]
-        chain.writer().write(answer)
-        return len(answer)
-
-    def _batch(self, memory, batch):
-        for index in range(len(batch)):
-            batch.set_written(index, self._chain(memory, batch.chain(index, memory)))
-        return True
-
-    def reset(self):
-        pass
-
-    def describe(self):
-        return {}
-
-    def state(self):
-        return {}
-
-    def restore(self, state):
-        pass
-
-    def close(self):
-        pass
+def echo_batch(memory, batch):
+    """The same to a whole batch."""
+    for index in range(len(batch)):
+        batch.set_written(index, echo(memory, batch.chain(index, memory)))
+    return True
 
 
 class Ram:
@@ -131,6 +98,12 @@ def live(packed):
         yield lambda device: Live(stack, Ram(stack), device, packed=packed)
 
 
+@pytest.fixture(params=[False, True], ids=["chains", "batches"])
+def echoing(live, scripted, request):
+    """A device that echoes, chain by chain or in batches."""
+    return live(scripted(echo_batch if request.param else echo, batches=request.param, size=64))
+
+
 def wait_until(holds):
     """Until it is so, for a minute at most."""
     deadline = time.monotonic() + 60
@@ -139,20 +112,18 @@ def wait_until(holds):
         time.sleep(0.01)
 
 
-@pytest.mark.parametrize("batches", [False, True])
-def test_requests_while_the_map_is_replaced(live, batches):
+def test_requests_while_the_map_is_replaced(echoing):
     """Each is answered from memory as it is, and old maps are unmapped once nobody is in them."""
-    made = live(Echo(batches=batches))
-    with made.ram.ever_changing() as count:
+    with echoing.ram.ever_changing() as count:
         number = 0
         while number < 200 or count[0] < 100:
             number += 1
             parts = [bytes([number % 256, part]) * (1 + number % 40) for part in range(1 + number % 3)]
             sent = b"".join(parts)
-            done = made.driver.request(parts, [len(sent) // 2, len(sent)])
+            done = echoing.driver.request(parts, [len(sent) // 2, len(sent)])
             assert b"".join(done.data) == sent[::-1]
-    assert not made.driver.needs_reset
-    wait_until(made.ram.all_but_the_newest_are_gone)
+    assert not echoing.driver.needs_reset
+    wait_until(echoing.ram.all_but_the_newest_are_gone)
 
 
 def test_a_disk_while_the_map_is_replaced(live, tmp_path, native):
@@ -172,15 +143,13 @@ def test_a_disk_while_the_map_is_replaced(live, tmp_path, native):
     wait_until(made.ram.all_but_the_newest_are_gone)
 
 
-@pytest.mark.parametrize("batches", [False, True])
-def test_memory_that_is_taken_from_under_a_device(live, batches):
+def test_memory_that_is_taken_from_under_a_device(echoing):
     """A ring that is mapped no more ends in a request for a reset; with the memory back all is well again."""
-    made = live(Echo(batches=batches))
-    assert made.driver.request([b"abc"], [3]).data == (b"cba",)
-    made.ram.holder.replace(GuestMemoryMmap())
-    made.driver.queues[0].request([b"lost"], [4])
-    made.driver.kick(always=True)
-    made.driver.wait_for_reset_request()
-    made.ram.holder.replace(made.ram.mapped(1))
-    made.driver.initialise()
-    assert made.driver.request([b"abcd"], [4]).data == (b"dcba",)
+    assert echoing.driver.request([b"abc"], [3]).data == (b"cba",)
+    echoing.ram.holder.replace(GuestMemoryMmap())
+    echoing.driver.queues[0].request([b"lost"], [4])
+    echoing.driver.kick(always=True)
+    echoing.driver.wait_for_reset_request()
+    echoing.ram.holder.replace(echoing.ram.mapped(1))
+    echoing.driver.initialise()
+    assert echoing.driver.request([b"abcd"], [4]).data == (b"dcba",)

@@ -9,49 +9,12 @@ from virtio_devices.testing import BlkDriver
 from vm_device import EventManager
 
 
-class Scripted:
-    """A device whose single handler is given by the test."""
-
-    id, device_id, features = "scripted", 99, 0
-
-    def __init__(self, handler, *, batches=False, gate=None, size=256):
-        self.queue_sizes = (size,)
-        self.handler, self.batches, self.gate = handler, batches, gate
-        self.server = self.context = None
-
-    def read_config(self, offset, size):
-        return b""
-
-    def write_config(self, offset, data):
-        raise ValueError("no such field")
-
-    def activate(self, context):
-        self.context = context
-        serve = context.serve_batches if self.batches else context.serve_chains
-        self.server = serve(0, self.handler, gate=self.gate)
-
-    def reset(self):
-        self.server = self.context = None
-
-    def describe(self):
-        return {}
-
-    def state(self):
-        return {}
-
-    def restore(self, state):
-        pass
-
-    def close(self):
-        pass
-
-
 def zero(memory, chain):
     """Use nothing."""
     return 0
 
 
-def test_batches_are_completed_together(rig):
+def test_batches_are_completed_together(rig, scripted):
     """A batch handler sees all chains that are there and one interrupt is enough for them."""
     sizes = []
 
@@ -62,7 +25,7 @@ def test_batches_are_completed_together(rig):
             batch.set_written(index, 1)
         return True
 
-    made = rig(Scripted(handle, batches=True))
+    made = rig(scripted(handle, batches=True))
     made.driver.initialise()
     made.mmio.pause()
     for _ in range(100):
@@ -73,13 +36,13 @@ def test_batches_are_completed_together(rig):
     assert sizes == [MAX_CHAINS, 100 - MAX_CHAINS]
 
 
-def test_a_broken_chain_spares_the_sound_ones_of_its_batch(rig):
+def test_a_broken_chain_spares_the_sound_ones_of_its_batch(rig, scripted):
     """Sound requests before and after a broken one are answered, then the device asks for a reset."""
 
     def handle(memory, batch):
         return not batch.errors()
 
-    made = rig(Scripted(handle, batches=True))
+    made = rig(scripted(handle, batches=True))
     made.driver.initialise()
     made.mmio.pause()
     queue = made.driver.queues[0]
@@ -92,14 +55,14 @@ def test_a_broken_chain_spares_the_sound_ones_of_its_batch(rig):
 
 
 @pytest.mark.parametrize("batches", [False, True])
-def test_a_gate_leaves_requests_in_the_ring(rig, batches):
+def test_a_gate_leaves_requests_in_the_ring(rig, scripted, batches):
     """While the gate is closed nothing is popped; resume() looks again."""
     open_gate = threading.Event()
 
     def handle(memory, chain):
         return True if batches else 0
 
-    made = rig(Scripted(handle, batches=batches, gate=open_gate.is_set))
+    made = rig(scripted(handle, batches=batches, gate=open_gate.is_set))
     made.driver.initialise()
     head = made.driver.queues[0].request([b"x"], [])
     made.driver.kick(always=True)
@@ -111,13 +74,13 @@ def test_a_gate_leaves_requests_in_the_ring(rig, batches):
     assert [completion.head for completion in made.driver.wait()] == [head]
 
 
-def test_a_handler_that_raises_asks_for_a_reset(rig, caplog):
+def test_a_handler_that_raises_asks_for_a_reset(rig, scripted, caplog):
     """A bug in a handler is logged with its traceback, the driver is told, and the loop lives on."""
 
     def handle(memory, chain):
         raise ZeroDivisionError("a bug")
 
-    made = rig(Scripted(handle))
+    made = rig(scripted(handle))
     made.driver.initialise()
     made.driver.queues[0].request([b"x"], [])
     made.driver.kick(always=True)
@@ -129,14 +92,14 @@ def test_a_handler_that_raises_asks_for_a_reset(rig, caplog):
     assert made.driver.request([b"x"], []).written == 0
 
 
-def test_a_handler_that_lies_about_its_length_is_a_bug_of_the_device(rig, caplog):
+def test_a_handler_that_lies_about_its_length_is_a_bug_of_the_device(rig, scripted, caplog):
     """More bytes used than there was room is never published by a batch."""
 
     def handle(memory, batch):
         batch.set_written(0, 100)
         return True
 
-    made = rig(Scripted(handle, batches=True))
+    made = rig(scripted(handle, batches=True))
     made.driver.initialise()
     made.driver.queues[0].request([b"x"], [1])
     made.driver.kick(always=True)
@@ -145,9 +108,9 @@ def test_a_handler_that_lies_about_its_length_is_a_bug_of_the_device(rig, caplog
     assert "100 bytes written, 1 writable" in caplog.text
 
 
-def test_a_short_request_is_the_drivers_fault(rig, caplog):
+def test_a_short_request_is_the_drivers_fault(rig, scripted, caplog):
     """Reading beyond the end of a chain is a DriverError, one line in the log, no traceback."""
-    made = rig(Scripted(lambda memory, chain: len(chain.reader().read(64))))
+    made = rig(scripted(lambda memory, chain: len(chain.reader().read(64))))
     made.driver.initialise()
     made.driver.queues[0].request([b"x"], [])
     made.driver.kick(always=True)
@@ -155,15 +118,15 @@ def test_a_short_request_is_the_drivers_fault(rig, caplog):
     assert [record.exc_info for record in caplog.records] == [None]
 
 
-def test_a_config_write_that_raises_asks_for_a_reset(rig):
+def test_a_config_write_that_raises_asks_for_a_reset(rig, scripted):
     """A device method that fails does not reach the vCPU thread."""
-    made = rig(Scripted(zero))
+    made = rig(scripted(zero))
     made.driver.initialise()
     made.driver.write_config(0, 4, 1)
     assert made.driver.needs_reset
 
 
-def test_an_endless_driver_does_not_keep_the_loop(rig):
+def test_an_endless_driver_does_not_keep_the_loop(rig, scripted):
     """A ring that refills itself is left after a bounded number of rounds: others get their turn."""
     served, others = [], []
 
@@ -177,7 +140,7 @@ def test_an_endless_driver_does_not_keep_the_loop(rig):
         return 0
 
     with EventManager("shared") as loop:
-        made = rig(Scripted(handle), loop=loop)
+        made = rig(scripted(handle), loop=loop)
         made.driver.initialise()
         made.driver.queues[0].request([b"x"], [])
         loop.start()
@@ -210,7 +173,7 @@ def test_two_devices_share_a_loop(rig, image):
         assert "shared" in {thread.name for thread in threading.enumerate()}
 
 
-def test_no_handler_runs_after_a_reset(rig):
+def test_no_handler_runs_after_a_reset(rig, scripted):
     """A reset waits for the request in work; at status 0 the buffers are the driver's again."""
     entered, leave = threading.Event(), threading.Event()
     finished = []
@@ -221,7 +184,7 @@ def test_no_handler_runs_after_a_reset(rig):
         finished.append(True)
         return 0
 
-    made = rig(Scripted(handle))
+    made = rig(scripted(handle))
     made.driver.initialise()
     made.driver.queues[0].request([b"x"], [])
     made.driver.kick(always=True)
@@ -235,18 +198,18 @@ def test_no_handler_runs_after_a_reset(rig):
     assert made.driver.status == 0
 
 
-def test_threads_end_with_the_transport(rig):
+def test_threads_end_with_the_transport(rig, scripted):
     """The device's own thread is named after it and gone after close()."""
-    made = rig(Scripted(zero))
+    made = rig(scripted(zero))
     made.driver.initialise()
     assert "virtio-scripted" in {thread.name for thread in threading.enumerate()}
     made.mmio.close()
     assert "virtio-scripted" not in {thread.name for thread in threading.enumerate()}
 
 
-def test_queues_have_one_server(rig):
+def test_queues_have_one_server(rig, scripted):
     """Serving twice, or a queue that does not exist, is a mistake of the device's author."""
-    made = rig(Scripted(zero))
+    made = rig(scripted(zero))
     made.driver.initialise()
     for index in (0, 1, -1):
         with pytest.raises(TransportStateError, match=f"cannot serve queue {index}"):
@@ -259,10 +222,10 @@ def test_queues_have_one_server(rig):
         made.device.context.attach_queue(1, made.device.context.detach_queue(0).state)
 
 
-def test_no_kick_is_lost(rig):
+def test_no_kick_is_lost(rig, scripted):
     """Every request of a long run of single requests is answered, with and without event index."""
     for features in (0, None):
-        made = rig(Scripted(zero))
+        made = rig(scripted(zero))
         made.driver.initialise(features=features)
         for _ in range(300):
             assert made.driver.request([b"x"], []).written == 0
