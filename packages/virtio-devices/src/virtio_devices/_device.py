@@ -5,10 +5,9 @@ its transport. On activation it gets a `DeviceContext` and says there who answer
 """
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
-if TYPE_CHECKING:
-    from virtio_devices._context import DeviceContext
+import virtio_devices  # whose names load when they are used
 
 StateValue = int | str | bytes
 """What a device may put into its saved state under a name."""
@@ -49,7 +48,7 @@ class VirtioDevice(Protocol):
         """Store into the configuration space; what is not writable is ignored."""
         ...
 
-    def activate(self, context: "DeviceContext") -> None:
+    def activate(self, context: "virtio_devices.DeviceContext") -> None:
         """The driver is ready: register a handler for each queue with `context.serve_*`."""
         ...
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final, final
 from vm_device import ClosedError, EventFd, EventManager
 from vmm_memory import GuestAddressSpace
 
+import virtio_devices  # whose names load when they are used
 from virtio_devices._device import VirtioDevice
 from virtio_devices._errors import TransportStateError
 from virtio_devices._log import LOGGER, GuestLog
@@ -23,10 +24,8 @@ from virtio_devices._spec import Feature, Status
 if TYPE_CHECKING:
     from virtio_queue import VirtQueue
 
-    from virtio_devices._context import DeviceContext, Interrupts
     from virtio_devices._host_queues import HostQueues
-    from virtio_devices._host_state import HostState, QueueRegisters
-    from virtio_devices._tally import QueueStats
+    from virtio_devices._host_state import QueueRegisters
 
 _U32 = (1 << 32) - 1
 _U16 = (1 << 16) - 1
@@ -55,7 +54,7 @@ class DeviceHost:
         device: VirtioDevice,
         *,
         memory: GuestAddressSpace,
-        interrupts: "Interrupts",
+        interrupts: "virtio_devices.Interrupts",
         loop: EventManager | None,
         rings: RingOptions,
     ) -> None:
@@ -76,7 +75,7 @@ class DeviceHost:
         self._fail_lock = threading.Lock()
         self._config_lock = threading.RLock()
         self._generation = 0
-        self._context: DeviceContext | None = None
+        self._context: virtio_devices.DeviceContext | None = None
         self._paused = False
         self._closed = False
 
@@ -196,13 +195,11 @@ class DeviceHost:
         else:
             self.log.warning("notification for queue %d of %d ignored", index, len(self.kicks))
 
-    def queue_stats(self) -> "tuple[QueueStats, ...]":
+    def queue_stats(self) -> "tuple[virtio_devices.QueueStats, ...]":
         """What each queue did so far; those in work may be a moment ahead. Any thread."""
         if self._queues is not None:
             return self._queues.stats()
-        from virtio_devices._tally import QueueStats  # noqa: PLC0415
-
-        return (QueueStats(0, 0, 0, 0, 0, 0, 0),) * len(self.device.queue_sizes)
+        return (virtio_devices.QueueStats(0, 0, 0, 0, 0, 0, 0),) * len(self.device.queue_sizes)
 
     # Configuration space
 
@@ -250,10 +247,8 @@ class DeviceHost:
             self._loop.start()
         return self._loop
 
-    def _build_context(self) -> "DeviceContext":
-        from virtio_devices._context import DeviceContext  # noqa: PLC0415
-
-        return DeviceContext(
+    def _build_context(self) -> "virtio_devices.DeviceContext":
+        return virtio_devices.DeviceContext(
             self.device.id,
             memory=self._memory,
             features=self.driver_features,
@@ -324,7 +319,7 @@ class DeviceHost:
         if self._context is not None:
             self._context.start()
 
-    def state(self) -> "HostState":
+    def state(self) -> "virtio_devices.HostState":
         """Everything needed to go on elsewhere.
 
         Raises:
@@ -332,9 +327,7 @@ class DeviceHost:
         """
         if self._context is not None and not self._paused:
             raise TransportStateError(self.device.id, "running", "save its state; call pause() first")
-        from virtio_devices._host_state import HostState  # noqa: PLC0415
-
-        return HostState(
+        return virtio_devices.HostState(
             device_id=self.device.device_id,
             status=int(self._status),
             needs_reset=self._needs_reset,
@@ -345,7 +338,7 @@ class DeviceHost:
             device=dict(self.device.state()),
         )
 
-    def restore(self, state: "HostState") -> None:
+    def restore(self, state: "virtio_devices.HostState") -> None:
         """Take over a saved state; the device stays paused until `resume`.
 
         Raises:

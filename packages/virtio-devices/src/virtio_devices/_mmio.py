@@ -15,6 +15,7 @@ from vm_device import EventManager, Interrupt
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec
 from vmm_memory import GuestAddressSpace
 
+import virtio_devices  # whose names load when they are used
 from virtio_devices._device import VirtioDevice
 from virtio_devices._errors import SavedStateError
 from virtio_devices._host import DeviceHost
@@ -24,8 +25,6 @@ from virtio_devices._spec import Feature, MmioRegister, Status
 
 if TYPE_CHECKING:
     from virtio_devices._host_state import QueueRegisters
-    from virtio_devices._mmio_state import MmioState
-    from virtio_devices._tally import QueueStats
 
 __all__ = ("NotifyRange", "VirtioMmio")
 
@@ -148,7 +147,7 @@ class VirtioMmio:
         """The device, which stays this transport's own: for its counters, not to be closed."""
         return self._host.device
 
-    def queue_stats(self) -> "tuple[QueueStats, ...]":
+    def queue_stats(self) -> "tuple[virtio_devices.QueueStats, ...]":
         """What each of the device's queues did so far; those in work may be a moment ahead."""
         return self._host.queue_stats()
 
@@ -313,21 +312,19 @@ class VirtioMmio:
         with self._lock:
             self._host.resume()
 
-    def state(self) -> "MmioState":
+    def state(self) -> "virtio_devices.MmioState":
         """Everything needed to go on in another process.
 
         Raises:
             TransportStateError: the device is running; call `pause` first.
         """
-        from virtio_devices._mmio_state import MmioState  # noqa: PLC0415 - few machines are saved
-
         with self._lock:
             selectors = (self._device_page, self._driver_page, self._queue, self._shm)
-            return MmioState(
+            return virtio_devices.MmioState(
                 host=self._host.state(), selectors=selectors, interrupt_status=int(self._interrupts.status)
             )
 
-    def restore(self, state: "MmioState") -> None:
+    def restore(self, state: "virtio_devices.MmioState") -> None:
         """Take over a saved state; the device is paused afterwards, call `resume`.
 
         Args:

@@ -6,6 +6,7 @@ import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, final
 
+import virtio_devices  # whose names load when they are used
 from virtio_devices._device import StateValue
 from virtio_devices._errors import SourceError
 from virtio_devices._log import LOGGER
@@ -14,9 +15,6 @@ from virtio_devices._spec import DeviceId
 if TYPE_CHECKING:
     from virtio_queue import DescriptorChain
     from vmm_memory import GuestMemory
-
-    from virtio_devices._context import DeviceContext
-    from virtio_devices._server import QueueServer
 
 __all__ = ("EntropySource", "VirtioRng")
 
@@ -121,8 +119,8 @@ class VirtioRng:
         self.queue_sizes = (queue_size,)
         self._source = source if source is not None else EntropySource()
         self._pool = b""
-        self._context: DeviceContext | None = None
-        self._server: QueueServer | None = None
+        self._context: virtio_devices.DeviceContext | None = None
+        self._server: virtio_devices.QueueServer | None = None
 
     def read_config(self, offset: int, size: int) -> bytes:  # noqa: ARG002 - there is no configuration space
         """Nothing (VIRTIO 1.2 section 5.4.4)."""
@@ -131,7 +129,7 @@ class VirtioRng:
     def write_config(self, offset: int, data: bytes) -> None:
         """Nothing to write."""
 
-    def activate(self, context: "DeviceContext") -> None:
+    def activate(self, context: "virtio_devices.DeviceContext") -> None:
         """Serve the request queue."""
         self._context = context
         self._server = context.serve_chains(0, self._fill, gate=self._have_bytes)
