@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from typing import Final
+
+import vmm_memory  # whose names load when they are used
 
 from ._access import AccessMap
 from ._errors import GuestAccessError, GuestMemoryError, InvalidGuestAddressError
@@ -14,9 +16,6 @@ from ._ffi import CData, ffi, lib
 from ._holders import Holders
 from ._slice import GuestSlice
 from ._types import LOAD_ORDERS, STORE_ORDERS, MemoryOrder, ReadableBuffer, WritableBuffer
-
-if TYPE_CHECKING:
-    from ._vector import AccessVector
 
 __all__ = ("READ", "READ_WRITE", "WRITE", "CheckedMemory")
 
@@ -178,7 +177,7 @@ class CheckedMemory:
         """See GuestMemory.compare_exchange."""
         return self._modify(lib.VMM_MEM_EXCHANGE, addr, size, desired, expected=expected, order=order)
 
-    def load_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
+    def load_vector(self, vector: vmm_memory.AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.load_vector."""
         table = self._access
         bound, call = vector.bound
@@ -187,7 +186,7 @@ class CheckedMemory:
         elif not _load_relaxed(call):
             self._go_on(lib.vmm_mem_load_vector, vector, order, vector.done, access=READ)
 
-    def store_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
+    def store_vector(self, vector: vmm_memory.AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """See GuestMemory.store_vector."""
         table = self._access
         bound, call = vector.bound
@@ -305,7 +304,7 @@ class CheckedMemory:
     def _go_on(
         self,
         call: Callable[[CData, CData, int, int], int],
-        vector: AccessVector,
+        vector: vmm_memory.AccessVector,
         order: MemoryOrder,
         first: int,
         *,

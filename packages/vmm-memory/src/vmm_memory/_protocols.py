@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
+
+import vmm_memory  # whose names load when they are used
 
 from ._access import AccessMap
 from ._region import GuestRegionMmap
 from ._slice import GuestSlice
 from ._types import MemoryOrder, ReadableBuffer, WritableBuffer
-
-if TYPE_CHECKING:
-    from ._vector import AccessVector
 
 __all__ = ("DiscardListener", "GuestAddressSpace", "GuestMemory", "RegionListener")
 
@@ -116,7 +115,7 @@ class GuestMemory(Protocol):
         """
         ...
 
-    def load_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
+    def load_vector(self, vector: vmm_memory.AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """Do `load` for each address of the vector, in its order, in one crossing into C.
 
         Raises:
@@ -125,7 +124,7 @@ class GuestMemory(Protocol):
         """
         ...
 
-    def store_vector(self, vector: AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
+    def store_vector(self, vector: vmm_memory.AccessVector, order: MemoryOrder = MemoryOrder.RELAXED) -> None:
         """Do `store` for each address of the vector, in its order, in one crossing into C.
 
         Raises:
