@@ -86,6 +86,31 @@ def test_fields_have_types_that_can_be_looked_up(faces):
                 assert set(vars(value).get("__annotations__", ())) <= set(typing.get_type_hints(value)), name
 
 
+def functions(value):
+    """A function itself, or the public methods and properties of a class, those of its bases included."""
+    for base in getattr(value, "__mro__", ()):
+        for name, member in vars(base).items():
+            made = getattr(member, "fget", getattr(member, "__func__", member))
+            if inspect.isfunction(made) and not name.startswith("_"):
+                yield made
+    if inspect.isfunction(value):
+        yield value
+
+
+def test_signatures_name_what_can_be_looked_up(faces):
+    """What loads late is named by way of its package: `typing.get_type_hints` finds every public name."""
+    public = {name for module, _ in faces for name in getattr(module, "__all__", ())}
+    missing = set()
+    for function in (
+        made for module, _ in faces for _, value in objects(module) for made in functions(value)
+    ):
+        try:
+            typing.get_type_hints(function)
+        except NameError as error:
+            missing |= {f"{function.__qualname__}: {error}"} if error.name in public else set()
+    assert not missing
+
+
 def test_one_rule_sorts_them():
     """Ruff's RUF022, the order of isort, for every `__all__`, private modules included."""
     command = [sys.executable, "-m", "ruff", "check", "--isolated", "--preview", "--select", "RUF022"]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import kvm_ioctls as kvm
+import vm_device  # whose names load when they are used
 from vm_device import Interrupt
 
 from vm_hypervisor._errors import UnsupportedFeatureError
@@ -18,8 +19,6 @@ from vm_hypervisor.arch._x86_64_state import EntryState
 from vm_hypervisor.cpuid import CpuidLeaf, CpuTable
 
 if TYPE_CHECKING:
-    import vm_device
-
     from vm_hypervisor._protocols import Hypervisor, Vcpu, Vm
     from vm_hypervisor._split import SplitLines
 

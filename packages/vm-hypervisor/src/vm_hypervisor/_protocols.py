@@ -6,14 +6,13 @@ integers for guest addresses and sizes: value objects stay on the outside of the
 
 import enum
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import attrs
 from vm_device import Interrupt, ResampledInterrupt
 from vm_device.platform import AddressRange
 
-if TYPE_CHECKING:
-    import vm_hypervisor
+import vm_hypervisor  # whose names load when they are used
 
 
 class Irqchip(enum.Enum):

@@ -4,14 +4,13 @@ Source: Intel SDM volume 3A, AMD APM volume 2 (system registers).
 """
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import Final, Protocol
+
+import vm_device  # whose names load when they are used
 
 from vm_hypervisor._protocols import Vcpu
 from vm_hypervisor.arch._x86_64_state import EntryState
 from vm_hypervisor.cpuid import CpuidLeaf, CpuTable, Topology, normalise
-
-if TYPE_CHECKING:
-    import vm_device
 
 __all__ = (
     "IDENTITY_MAP",
