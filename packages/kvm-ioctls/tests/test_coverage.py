@@ -118,6 +118,19 @@ def test_a_test_that_executes_less_than_the_record_says_fails(pytester):
     )
 
 
+@pytest.mark.kvm
+@pytest.mark.parametrize(("host", "verdict"), [("some KVM", {"passed": 1}), ("any KVM", {"failed": 1})])
+def test_a_kvm_without_a_capability_is_not_asked_for_it(pytester, host, verdict):
+    """Where the table says that only some KVM has it; the test has to have asked."""
+    for name in ("conftest.py", "uapi.json"):
+        shutil.copy(TESTS / name, pytester.path)
+    record = {"KVM_CAP_ARM_VM_IPA_SIZE": ["test_made.py::test_asks", host]}
+    (pytester.path / "executed.json").write_text(json.dumps({platform.machine(): record}))
+    body = "    with Kvm() as kvm:\n        assert not kvm.check_extension(Cap.ARM_VM_IPA_SIZE)"
+    pytester.makepyfile(test_made=f"from kvm_ioctls import Cap, Kvm\n\ndef test_asks():\n{body}")
+    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(**verdict)
+
+
 @pytest.mark.parametrize(("arch", "column"), [("x86_64", 0), ("aarch64", 1)])
 def test_what_nobody_executes_says_why(arch, column):
     """The page has a reason for each ioctl and exit; a capability named there is one that no host reports."""
