@@ -14,7 +14,7 @@ import guest
 import pytest
 from vmm_reference import DiskConfig, End, PlatformDevice, VmConfig, Vmm
 
-CMDLINE = f"console={guest.CONSOLE} quiet panic=-1 pci=off rdinit=/vmm-init"
+CMDLINE = f"console={guest.CONSOLE} quiet nowatchdog panic=-1 pci=off rdinit=/vmm-init"
 
 
 class Console:

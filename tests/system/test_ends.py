@@ -23,7 +23,7 @@ from vmm_testhost.pytest_plugin import LONG
 ON_X86, ON_ARM64 = pytest.mark.kvm_full, pytest.mark.arm64
 PVPANIC, PANIC_ROW = ("pvpanic_mmio",), "guest panics, pvpanic driver loaded"
 README = (Path(__file__).parents[2] / "README.md").read_text()
-CMDLINE = f"console={guest.CONSOLE} quiet panic=-1 pci=off rdinit=/vmm-init"
+CMDLINE = f"console={guest.CONSOLE} quiet nowatchdog panic=-1 pci=off rdinit=/vmm-init"
 
 
 @attrs.frozen

@@ -1,5 +1,6 @@
 """An AArch64 machine from start to end, with Images of a few instructions on the real /dev/kvm."""
 
+import gc
 import os
 import struct
 import threading
@@ -87,6 +88,7 @@ def config(tmp_path):
 )
 def test_every_end(config, end, expected):
     """What the guest printed arrived, and its end is named; everything is given back."""
+    gc.collect()  # descriptors of other tests' garbage
     before, output = sorted(os.listdir("/proc/self/fd")), []
     code = Code()
     for char in b"hello\n":
