@@ -71,6 +71,20 @@ class Keeper:
         return queue.needs_notification(memory)
 
 
+class Overtaker:
+    """A sound device where nobody asks for order: the last request is completed first."""
+
+    def __call__(self, queue, memory):
+        """Work until nothing is available."""
+        more = True
+        while more:
+            heads = [chain.head for chain in iter(lambda: queue.pop(memory), None)]
+            for head in reversed(heads):
+                queue.add_used(memory, head, 0)
+            more = queue.enable_notification(memory)
+        return queue.needs_notification(memory)
+
+
 class Swallower(Mirror):
     """Completes nothing that has no room for an answer."""
 
@@ -239,10 +253,17 @@ def search(machine, *phases):
     )
 
 
-@pytest.mark.parametrize("device", [Mirror, Batched, Keeper])
-def test_sound_devices_survive(device):
-    """With any driver, in both formats."""
-    machine = device_machine(device, keeps=device is Keeper, answer=answer if device is Mirror else None)
+@pytest.mark.parametrize(
+    ("device", "in_order"),
+    [
+        *((device, order) for device in (Mirror, Batched, Keeper) for order in (False, True)),
+        (Overtaker, False),
+    ],
+)
+def test_sound_devices_survive(device, in_order):
+    """With any driver, in both formats; in order those that keep it."""
+    answers = answer if device is Mirror else None
+    machine = device_machine(device, keeps=device is Keeper, answer=answers, in_order=in_order)
     run_state_machine_as_test(
         machine, settings=settings(max_examples=30, stateful_step_count=15, database=None, deadline=None)
     )
@@ -254,6 +275,12 @@ def test_wrong_devices_are_found(device, message):
     machine = device_machine(device, answer=answer if device is Framer else None)
     with pytest.raises((AssertionError, IndexError), match=f"(?s){message}"):
         search(machine, Phase.generate)
+
+
+def test_overtaking_is_found_where_order_was_promised():
+    """The queue refuses to complete another chain than the oldest."""
+    with pytest.raises(ValueError, match="is not the next to complete in order"):
+        search(device_machine(Overtaker, in_order=True), Phase.generate)
 
 
 def test_a_failure_is_printed_as_a_program_that_does_it_again():

@@ -80,7 +80,7 @@ def test_four_gibibytes_in_a_later_chain(packed, last):
     trial.honest = last < 2
     trial.pop_batch(4)
     trial.add_used(1, 0)
-    assert trial._in_flight() == 1
+    assert trial.in_flight == 1
 
 
 @pytest.mark.parametrize(

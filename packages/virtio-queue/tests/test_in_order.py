@@ -15,8 +15,7 @@ def _ring(queue_class, size=8, *, packed, start=0, event_idx=False):
     mem = GuestMemoryMmap.from_ranges([(BASE, ROOM)], dirty=True)
     layout = RingLayout.at(BASE, size, packed=packed)
     queue = queue_class(16)
-    queue.in_order = True
-    layout.configure(queue, event_idx=event_idx, indirect=True)
+    layout.configure(queue, event_idx=event_idx, indirect=True, in_order=True)
     place = layout.position(start)
     queue = queue_class.from_state(attrs.evolve(queue.state(), next_avail=place, next_used=place), mem)
     arena = (BASE + 0x2000, 0x4000)

@@ -3,8 +3,9 @@
 import subprocess
 import sys
 
+import attrs
 import pytest
-from virtio_queue import Segment
+from virtio_queue import Queue, Segment
 from virtio_queue.testing import HostileChain, QueueTrial, RingLayout, Step, TwinQueue, trial_memory
 
 WRITABLE = (Segment(0x5000, 4, True),)
@@ -35,6 +36,29 @@ class Accuser(TwinQueue):
         """Checks a ring that is elsewhere."""
         self.desc_table = 1
         return super().pop(mem)
+
+
+class Careless(TwinQueue):
+    """Resets everything where its ring alone is meant."""
+
+    def reset_ring(self):
+        """What was negotiated is gone."""
+        self.reset()
+
+
+class Absent(TwinQueue):
+    """A ring that comes back stands where it began."""
+
+    def attach(self, place, mem=None):
+        """From the first entry on."""
+        start = self.state().next_avail
+        super().attach(attrs.evolve(place, next_avail=start, next_used=start), mem)
+
+
+class Plain(TwinQueue):
+    """Has what every queue has, and nothing else."""
+
+    reset_ring = detach = attach = None
 
 
 @pytest.fixture(params=[False, True], ids=["split", "packed"])
@@ -76,6 +100,65 @@ def test_an_honest_round(packed):
     assert len(trial.steps) == 21
 
 
+def test_in_order(packed, queue_class):
+    """Positions mean the oldest chain, mostly; another is refused, and nothing happens then."""
+    trial = QueueTrial(queue_class, size=8, packed=packed, in_order=True)
+    for count in (1, 1, 2, 1):
+        trial.add(WRITABLE * count)
+    trial.pop_batch(3)
+    trial.pop()
+    trial.complete_batch((3, 0), 4)  # the second first
+    trial.add_used(3, 4)
+    assert trial.in_flight == 4
+    trial.complete_batch((1, 2, 0), 4)  # the third is not used completely: a used element of its own
+    trial.save_and_restore()
+    trial.add_used(2, 4)
+    trial.take_used()
+    assert (trial.honest, trial.in_flight) == (True, 0)
+
+
+def test_rings_are_reset_and_moved(packed, queue_class):
+    """Chains in flight go with a reset and bar a departure; the features stay; the driver notices nothing."""
+    trial = QueueTrial(queue_class, packed=packed, event_idx=True, in_order=True, start=65533)
+    for fresh in (False, True):
+        trial.add(WRITABLE * 2)
+        trial.pop()
+        trial.detach_and_attach(fresh=fresh)
+        assert trial.in_flight == 1
+        trial.add_used(0, 3)
+        trial.detach_and_attach(fresh=fresh)
+        trial.needs_notification()
+    trial.take_used()
+    trial.add(WRITABLE)
+    trial.pop()
+    trial.reset_ring()
+    assert trial.in_flight == 0
+    trial.add(WRITABLE, indirect=True)
+    trial.pop()
+    trial.add_used()
+    trial.take_used()
+    assert trial.honest
+
+
+def test_a_ring_that_is_lost_is_not_brought_back(packed):
+    """A hostile place is refused on both sides, and nobody is blamed for it."""
+    trial = QueueTrial(Queue, packed=packed)
+    trial.set_registers(RingLayout(4, 0, 0, 0))
+    trial.detach_and_attach(fresh=True)
+    trial.reset_ring()
+    assert trial.honest
+
+
+def test_what_a_queue_need_not_have(packed):
+    """Without the calls for it a ring is neither reset alone nor moved."""
+    trial = QueueTrial(Plain, packed=packed)
+    trial.add(WRITABLE)
+    trial.pop()
+    trial.reset_ring()
+    trial.detach_and_attach()
+    assert trial.in_flight == 1
+
+
 def test_a_hostile_round(packed):
     """Whatever the driver does, the twin agrees with itself; then a reset makes both honest again."""
     trial = QueueTrial(TwinQueue, packed=packed, at=0x7FF0)
@@ -102,6 +185,12 @@ def test_a_hostile_round(packed):
         (Forgetful, (Step("pop"), Step("add_used"), Step("needs_notification")), "False.*twin: .*True"),
         (Untruthful, (Step("pop"), Step("enable_notification")), "True.*twin: .*False"),
         (Accuser, (Step("pop"),), "(?s)misaligned|DriverError|RING"),
+        (Careless, (Step("reset_ring"),), "indirect=False.*twin: .*indirect=True"),
+        (
+            Absent,
+            (Step("pop"), Step("add_used"), Step("detach_and_attach", {"fresh": True})),
+            "next_avail=(0|32768),.*twin: .*next_avail=(1|32769),",
+        ),
     ],
 )
 def test_what_differs_is_found_and_told(packed, subject, steps, message):

@@ -9,8 +9,9 @@ from virtio_queue.testing._arena import Arena
 from virtio_queue.testing._device_trial import Answer, Device, DeviceTrial
 from virtio_queue.testing._driver import Completion, DeviceFaultError, Driver
 from virtio_queue.testing._hostile import HostileChain, RacingDriver
+from virtio_queue.testing._implementation import MovableRing, QueueClass, ResettableRing
 from virtio_queue.testing._lockstep import Lockstep
-from virtio_queue.testing._queue_trial import QueueClass, QueueTrial
+from virtio_queue.testing._queue_trial import QueueTrial
 from virtio_queue.testing._record import Step
 from virtio_queue.testing._rings import PackedRings, RawRings, RingLayout
 from virtio_queue.testing._trial_memory import trial_memory
@@ -28,11 +29,13 @@ __all__ = (
     "Driver",
     "HostileChain",
     "Lockstep",
+    "MovableRing",
     "PackedRings",
     "QueueClass",
     "QueueTrial",
     "RacingDriver",
     "RawRings",
+    "ResettableRing",
     "RingLayout",
     "Step",
     "TwinQueue",

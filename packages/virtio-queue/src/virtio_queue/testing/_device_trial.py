@@ -38,6 +38,7 @@ class DeviceTrial(Trial):
         size: Entries of the queue, 1 to 16.
         event_idx: VIRTIO_F_EVENT_IDX was negotiated.
         indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
+        in_order: VIRTIO_F_IN_ORDER was negotiated: the device completes requests as they came.
         packed: Format of the ring.
         keeps: The device may keep chains for later, as one that receives does.
         answer: From the bytes of a request and its room to what the device must have written; None: anything.
@@ -58,15 +59,17 @@ class DeviceTrial(Trial):
         size: int = 4,
         event_idx: bool = False,
         indirect: bool = True,
+        in_order: bool = False,
         packed: bool = False,
         keeps: bool = False,
         answer: Answer | None = None,
     ) -> None:
-        options: dict[str, object] = {"size": size, "event_idx": event_idx, "indirect": indirect}
-        options |= {"packed": packed, "keeps": keeps} | ({} if answer is None else {"answer": answer})
+        features = {"event_idx": event_idx, "indirect": indirect, "in_order": in_order}
+        options: dict[str, object] = {"size": size, **features, "packed": packed, "keeps": keeps}
+        options |= {} if answer is None else {"answer": answer}
         super().__init__(make_device, options)
         self._make_device, self._keeps, self._answer = make_device, keeps, answer
-        self._event_idx, self._indirect = event_idx, indirect
+        self._features = features
         self._layout = RingLayout.at(RINGS, size, packed=packed)
         self._memory = trial_memory(huge=False)
         self._queue = Queue(LARGEST)
@@ -78,10 +81,8 @@ class DeviceTrial(Trial):
         self._chains: list[Held] = []
         self._device = self._make_device()
         self._queue.reset()
-        self._layout.configure(self._queue, event_idx=self._event_idx, indirect=self._indirect)
-        self._driver = Driver(
-            self._memory, self._layout, event_idx=self._event_idx, indirect=self._indirect, arena=ARENA
-        )
+        self._layout.configure(self._queue, **self._features)
+        self._driver = Driver(self._memory, self._layout, **self._features, arena=ARENA)
         self._driver.enable_interrupts()
 
     @step
@@ -96,7 +97,8 @@ class DeviceTrial(Trial):
             indirect: In an indirect table, if that was negotiated.
         """
         try:
-            head = self._driver.request(readable, writable, indirect=indirect and self._indirect)
+            indirect = indirect and self._features["indirect"]
+            head = self._driver.request(readable, writable, indirect=indirect)
         except (MemoryError, ValueError):
             return
         self._sent[head] = b"".join(readable), sum(writable)

@@ -2,7 +2,7 @@
 
 import itertools
 from collections.abc import Callable, Sequence
-from typing import Protocol
+from typing import cast
 
 import attrs
 from vmm_memory import GuestMemory
@@ -11,10 +11,11 @@ from virtio_queue._batch import ChainBatch
 from virtio_queue._chain import DescriptorChain, Segment
 from virtio_queue._errors import DriverError
 from virtio_queue._layout import DESC_AVAIL, DESC_USED, U16, WRAP, packed_move
+from virtio_queue._place import RingPlace
 from virtio_queue._protocol import VirtQueue
-from virtio_queue._state import QueueState
 from virtio_queue.testing._driver import Driver
 from virtio_queue.testing._hostile import HostileChain
+from virtio_queue.testing._implementation import MovableRing, QueueClass, ResettableRing
 from virtio_queue.testing._lockstep import Lockstep
 from virtio_queue.testing._record import Step, Trial, step
 from virtio_queue.testing._rings import PackedRings, RingLayout
@@ -24,20 +25,11 @@ from virtio_queue.testing._twin import TwinQueue
 _U32 = 0xFFFF_FFFF
 
 
-class QueueClass(Protocol):
-    """A class of queues, such as `virtio_queue.Queue`."""
-
-    def __call__(self, max_size: int, /) -> VirtQueue:
-        """A fresh queue."""
-
-    def from_state(self, state: QueueState, mem: GuestMemory | None = None) -> VirtQueue:
-        """A restored queue."""
-
-
 @attrs.frozen(eq=False)  # a hostile driver can make the same head available twice
 class _Taken:
     head: int
     room: int
+    error: int = 0
 
 
 class QueueTrial(Trial):
@@ -47,11 +39,15 @@ class QueueTrial(Trial):
     driver is honest, nothing may be reported, lost or repeated. Steps that make no sense at the moment do
     nothing, so any sequence of steps is a trial. After a hostile step only agreement counts.
 
+    Of what an implementation need not have, `reset_ring` is tried on a `ResettableRing`, `detach_and_attach`
+    on a `MovableRing`; on other queues these steps do nothing.
+
     Args:
         queue_class: The implementation.
         size: Entries of the queue, 1 to 16; `max_size` is 16.
         event_idx: VIRTIO_F_EVENT_IDX was negotiated.
         indirect: VIRTIO_F_INDIRECT_DESC was negotiated.
+        in_order: VIRTIO_F_IN_ORDER was negotiated.
         start: Entries (packed: descriptors) that were used before, 0 to 65535.
         at: Guest address from which on the rings lie; 0x8000 is the border of two regions.
         packed: Format of the ring; packed ones may have any size.
@@ -78,20 +74,21 @@ class QueueTrial(Trial):
         size: int = 4,
         event_idx: bool = False,
         indirect: bool = True,
+        in_order: bool = False,
         start: int = 0,
         at: int = RINGS,
         packed: bool = False,
         make_memory: Callable[[], GuestMemory] = trial_memory,
     ) -> None:
-        options: dict[str, object] = {"size": size, "event_idx": event_idx, "indirect": indirect}
-        options |= {"start": start, "at": at, "packed": packed}
+        features = {"event_idx": event_idx, "indirect": indirect, "in_order": in_order}
+        options: dict[str, object] = {"size": size, **features, "start": start, "at": at, "packed": packed}
         if make_memory is not trial_memory:
             options["make_memory"] = make_memory
         super().__init__(queue_class, options)
         self.honest = True
         self._classes: tuple[QueueClass, QueueClass] = (queue_class, TwinQueue)
         self._layout = RingLayout.at(at, size, packed=packed)
-        self._event_idx, self._indirect = event_idx, indirect
+        self._features = features
         memories = (make_memory(), make_memory())
         self._drivers = [self._new_driver(memory, start) for memory in memories]
         first, second = self._new_queue(queue_class, start), self._new_queue(TwinQueue, start)
@@ -102,27 +99,22 @@ class QueueTrial(Trial):
 
     def _new_queue(self, queue_class: QueueClass, start: int) -> VirtQueue:
         queue = queue_class(LARGEST)
-        self._layout.configure(queue, event_idx=self._event_idx, indirect=self._indirect)
+        self._layout.configure(queue, **self._features)
         position = self._layout.position(start)
         return queue_class.from_state(attrs.evolve(queue.state(), next_avail=position, next_used=position))
 
     def _new_driver(self, memory: GuestMemory, start: int) -> Driver:
-        driver = Driver(
-            memory,
-            self._layout,
-            event_idx=self._event_idx,
-            indirect=self._indirect,
-            arena=ARENA,
-            start=start,
-        )
+        driver = Driver(memory, self._layout, **self._features, arena=ARENA, start=start)
         driver.enable_interrupts()
         return driver
 
     def _check(self) -> None:
-        in_flight = self._in_flight()
+        in_flight = self.in_flight
         assert len(self._taken) == in_flight <= LARGEST, f"{len(self._taken)} popped, {in_flight} in flight"
 
-    def _in_flight(self) -> int:
+    @property
+    def in_flight(self) -> int:
+        """Chains popped and not completed."""
         return self._pair.queues[0].in_flight
 
     def _accept(self, result: object) -> None:
@@ -139,7 +131,7 @@ class QueueTrial(Trial):
             indirect: In an indirect table, if that was negotiated.
             announce: Also store the available index.
         """
-        indirect = indirect and self._indirect
+        indirect = indirect and self._features["indirect"]
         needed = 1 if indirect else len(segments)
         if len(segments) <= self._layout.size and needed <= self._drivers[0].free_descriptors:
             for driver in self._drivers:
@@ -187,7 +179,7 @@ class QueueTrial(Trial):
         self.honest = False
         layout = attrs.evolve(layout, packed=self._layout.packed)
         for queue in self._pair.queues:
-            layout.configure(queue, event_idx=self._event_idx, indirect=self._indirect)
+            layout.configure(queue, **self._features)
 
     @step
     def publish_and_kick(self) -> None:
@@ -236,9 +228,9 @@ class QueueTrial(Trial):
         self._accept(result)
         if isinstance(result, DescriptorChain):
             self._take(_Taken(result.head, result.writable_bytes))
-        elif isinstance(result, DriverError) and self._in_flight() > len(self._taken):
+        elif isinstance(result, DriverError) and self.in_flight > len(self._taken):
             assert result.head is not None, f"a chain was taken, but {result!r} does not say which"
-            self._take(_Taken(result.head, 0))
+            self._take(_Taken(result.head, 0, -result.reason))
 
     @step
     def pop_batch(self, chains: int, spare: int = 0) -> None:
@@ -252,21 +244,25 @@ class QueueTrial(Trial):
         self._accept(result)
         if isinstance(result, ChainBatch):
             assert not (self.honest and result.errors()), result.errors()
-            self._take(*(_Taken(record[2], record[6]) for record in result.records()))
+            self._take(*(_Taken(record[2], record[6], record[4]) for record in result.records()))
 
     def _take(self, *chains: _Taken) -> None:
         self._taken.extend(chains)
         self._popped.extend(chains)
+
+    def _position(self, which: int, among: Sequence[_Taken]) -> int:
+        """In order any place but the first is refused: so it is the first that most sequences mean."""
+        return (which // 3 if self._features["in_order"] else which) % len(among)
 
     @step
     def add_used(self, which: int = 0, written: int = 0) -> None:
         """Complete one chain, or try to when there is none.
 
         Args:
-            which: Position among the chains that were popped, counted round.
+            which: Position among the chains that were popped, counted round; in order a third.
             written: Bytes, cut to what the chain has room for.
         """
-        chain = self._taken[which % len(self._taken)] if self._taken else _Taken(0, 0)
+        chain = self._taken[self._position(which, self._taken)] if self._taken else _Taken(0, 0)
         length = min(written, chain.room, _U32)
         result = self._pair.call(lambda queue, memory: queue.add_used(memory, chain.head, length))
         self._accept(result)
@@ -278,15 +274,16 @@ class QueueTrial(Trial):
         """Complete several chains in any order and decide about the interrupt.
 
         Args:
-            which: Positions among the popped chains that are left, each counted round.
+            which: Positions among the popped chains that are left, each counted round; in order a third.
             written: Bytes for each, cut to its room.
             excess: Say that one byte more was written than the chains have room for: nothing may happen.
         """
         left, batch = list(self._taken), ChainBatch(64, 64)
         for position in which[: len(left)]:
-            chain = left.pop(position % len(left))
+            chain = left.pop(self._position(position, left))
             room = min(chain.room, _U32 - 1)
-            batch.append(chain.head, [(0, room, True)], written=room + 1 if excess else min(written, room))
+            length = room + 1 if excess else min(written, room)
+            batch.append(chain.head, [(0, room, True)], written=length, error=chain.error)
         result = self._pair.call(lambda queue, memory: queue.complete_batch(memory, batch))
         self._accept(result)
         if isinstance(result, bool):
@@ -336,16 +333,58 @@ class QueueTrial(Trial):
     def save_and_restore(self) -> None:
         """A restored queue goes on as if nothing had happened."""
         sides = zip(self._classes, self._pair.queues, strict=True)
-        first, second = (make.from_state(queue.state()) for make, queue in sides)
+        self._go_on_with(*(make.from_state(queue.state()) for make, queue in sides))
+
+    @step
+    def detach_and_attach(self, *, fresh: bool = False) -> None:
+        """The ring goes away and comes back as addresses, indices and wraps; not with chains in flight.
+
+        Args:
+            fresh: Another queue goes on with it, which knows nothing but the features.
+        """
+        queue = self._pair.queues[0]
+        if not isinstance(queue, MovableRing):
+            return
+        before = queue.next_avail, queue.next_used
+        place = self._pair.call(lambda queue, _memory: cast("MovableRing", queue).detach())
+        if not isinstance(place, RingPlace):
+            return
+        if fresh:
+            self._go_on_with(*(self._negotiated(make) for make in self._classes))
+        result = self._pair.call(lambda queue, memory: cast("MovableRing", queue).attach(place, memory))
+        self._accept(result)
+        after = self._pair.queues[0].next_avail, self._pair.queues[0].next_used
+        assert result is not None or after == before, f"detached at {before}, attached at {after}"
+
+    def _negotiated(self, queue_class: QueueClass) -> VirtQueue:
+        queue = queue_class(LARGEST)
+        for feature, value in self._features.items():
+            setattr(queue, feature, value)
+        return queue
+
+    def _go_on_with(self, first: VirtQueue, second: VirtQueue) -> None:
         self._pair = Lockstep((first, second), self._pair.memories, self._pair.watched)
         self._pair.compare()
+
+    @step
+    def reset_ring(self) -> None:
+        """Of this queue alone: its chains in flight are gone, its features stay, the driver begins anew."""
+        if isinstance(self._pair.queues[0], ResettableRing):
+            self._pair.call(lambda queue, _memory: cast("ResettableRing", queue).reset_ring())
+            self._begin_anew()
 
     @step
     def reset(self) -> None:
         """Device and driver start again from nothing, on the same rings."""
         self._pair.call(lambda queue, _memory: queue.reset())
+        self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        start = self._layout.position(0)
         for queue in self._pair.queues:
-            self._layout.configure(queue, event_idx=self._event_idx, indirect=self._indirect)
+            self._layout.configure(queue, **self._features)
+            began = queue.next_avail, queue.next_used
+            assert began == (start, start), f"a fresh ring begins at {began}, not {start}"
         self._drivers = [self._new_driver(memory, 0) for memory in self._pair.memories]
         self._taken, self._popped, self.honest = [], [], True
         self._pair.compare()

@@ -73,9 +73,11 @@ class RingLayout:
         """The `next_avail` and `next_used` of a queue that has completed `count` entries (descriptors)."""
         return ring_position(count, self.size, packed=self.packed)
 
-    def configure(self, queue: VirtQueue, *, event_idx: bool = False, indirect: bool = False) -> None:
+    def configure(
+        self, queue: VirtQueue, *, event_idx: bool = False, indirect: bool = False, in_order: bool = False
+    ) -> None:
         """Do what a transport does: set the registers of the queue and make it ready."""
-        queue.packed = self.packed
+        queue.packed, queue.in_order = self.packed, in_order
         queue.size = self.size
         queue.desc_table, queue.avail_ring, queue.used_ring = self.desc_table, self.avail_ring, self.used_ring
         queue.event_idx, queue.indirect = event_idx, indirect

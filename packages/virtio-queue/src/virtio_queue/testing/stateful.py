@@ -19,7 +19,8 @@ from virtio_queue._chain import Segment
 from virtio_queue.testing import strategies
 from virtio_queue.testing._device_trial import Answer, Device, DeviceTrial
 from virtio_queue.testing._hostile import HostileChain
-from virtio_queue.testing._queue_trial import QueueClass, QueueTrial
+from virtio_queue.testing._implementation import QueueClass
+from virtio_queue.testing._queue_trial import QueueTrial
 from virtio_queue.testing._record import Step, Trial
 from virtio_queue.testing._trial_memory import BORDER, DATA, LARGEST, RINGS, trial_memory
 from virtio_queue.testing.strategies import (
@@ -38,16 +39,20 @@ def queue_machine(
     queue_class: QueueClass,
     *,
     packed: bool | None = None,
+    in_order: bool | None = None,
     make_memory: Callable[[], GuestMemory] = trial_memory,
 ) -> type[RuleBasedStateMachine]:
     """A state machine that compares an implementation with the twin, step by step: see `QueueTrial`.
 
     The driver adds direct and indirect chains, kicks, takes used chains back, suppresses interrupts, and may
-    turn hostile in every way that `Attack` names. A failure is printed as a program that does it again.
+    turn hostile in every way that `Attack` names. Queues are saved and restored, reset, and, where they have
+    the calls for it (`ResettableRing`, `MovableRing`), reset alone, detached and attached. A failure is
+    printed as a program that does it again.
 
     Args:
         queue_class: The implementation.
         packed: Only this format; None for both.
+        in_order: VIRTIO_F_IN_ORDER always or, for an implementation without it, never; None for both.
         make_memory: Makes zeroed guest memory laid out like that of `trial_memory`; called twice a run.
 
     Returns:
@@ -56,7 +61,7 @@ def queue_machine(
 
     class QueueMachine(_QueueMachine):
         subject = queue_class
-        only_packed = packed
+        only_packed, only_in_order = packed, in_order
         memory_factory = staticmethod(make_memory)
 
     return QueueMachine
@@ -69,6 +74,7 @@ def device_machine(
     answer: Answer | None = None,
     keeps: bool = False,
     packed: bool | None = None,
+    in_order: bool = False,
 ) -> type[RuleBasedStateMachine]:
     """A state machine that looks for a way to make a device break a rule: see `DeviceTrial`.
 
@@ -82,6 +88,7 @@ def device_machine(
         answer: What the device must write, given the bytes of a request and its room; None: anything.
         keeps: The device may keep chains for later.
         packed: Only this format; None for both.
+        in_order: With VIRTIO_F_IN_ORDER: for a device that completes requests as they came, and offers it.
 
     Returns:
         The class; its `TestCase` attribute is what pytest collects.
@@ -91,7 +98,7 @@ def device_machine(
     class DeviceMachine(_DeviceMachine):
         subject = staticmethod(made)
         answer = None if wanted is None else staticmethod(wanted)
-        keeps_chains = keeps
+        keeps_chains, has_order = keeps, in_order
         only_packed = packed
 
         @rule(step=_device_steps(strategies.requests() if requests is None else requests))
@@ -178,6 +185,9 @@ _OTHERS = (
     Step("undo_pop", {"count": 2}),  # or as many as there are
     Step("undo_pop", {"count": 3}),
     Step("reset"),
+    Step("reset_ring"),
+    Step("detach_and_attach"),
+    Step("detach_and_attach", {"fresh": True}),
 )
 
 _DEVICE_OTHERS = (
@@ -257,6 +267,7 @@ def driver_scripts(most: int = 20) -> st.SearchStrategy[tuple[Step, ...]]:
 class _QueueMachine(RuleBasedStateMachine):
     subject: QueueClass
     only_packed: bool | None
+    only_in_order: bool | None
     memory_factory: Callable[[], GuestMemory]
 
     @initialize(
@@ -264,6 +275,7 @@ class _QueueMachine(RuleBasedStateMachine):
         size=st.integers(1, 16),
         event_idx=st.booleans(),
         indirect=st.booleans(),
+        in_order=st.booleans(),
         start=_starts(),
         at=_ring_places(),
         wish=st.one_of(st.none(), _wishes()),
@@ -274,6 +286,7 @@ class _QueueMachine(RuleBasedStateMachine):
         size: int,
         event_idx: bool,
         indirect: bool,
+        in_order: bool,
         start: int,
         at: int,
         wish: Step | None,
@@ -285,6 +298,7 @@ class _QueueMachine(RuleBasedStateMachine):
             size=size if packed else 1 << size.bit_length() - 1,
             event_idx=event_idx,
             indirect=indirect,
+            in_order=in_order if self.only_in_order is None else self.only_in_order,
             start=start,
             at=at,
             packed=packed,
@@ -318,6 +332,7 @@ class _DeviceMachine(RuleBasedStateMachine):
     subject: Callable[[], Device]
     answer: Answer | None
     keeps_chains: bool
+    has_order: bool
     only_packed: bool | None
 
     @initialize(
@@ -331,6 +346,7 @@ class _DeviceMachine(RuleBasedStateMachine):
             size=size if packed else 1 << size.bit_length() - 1,
             event_idx=event_idx,
             indirect=indirect,
+            in_order=self.has_order,
             packed=packed,
             keeps=self.keeps_chains,
             answer=self.answer,
