@@ -50,6 +50,39 @@ def test_fewer_steps_and_simpler_ones(weights, left):
     assert trial.shortened() == [*(Step("put", {"weight": weight}) for weight in left), Step("weigh")]
 
 
+class Well(Trial):
+    """Breaks under two buckets."""
+
+    _simple_steps = (Step("draw", {"buckets": 4}),)
+
+    def __init__(self, subject):
+        super().__init__(subject, {})
+        self.water = self.drawn = 0
+
+    @step
+    def rain(self):
+        """One bucket more."""
+        self.water += 1
+
+    @step
+    def draw(self, buckets):
+        """As many as there are."""
+        buckets = min(buckets, self.water)
+        self.water, self.drawn = self.water - buckets, self.drawn + buckets
+        assert self.drawn < 2
+
+
+def test_the_simple_step_comes_where_the_later_one_was():
+    """What it stands for needs what came between the two."""
+    trial = Well(None)
+    trial.rain()
+    trial.draw(1)
+    trial.rain()
+    with pytest.raises(AssertionError):
+        trial.draw(1)
+    assert trial.shortened() == [Step("rain"), Step("rain"), Step("draw", {"buckets": 4})]
+
+
 def test_what_does_not_fail_stays():
     """All steps."""
     trial = Scales(None)

@@ -62,6 +62,7 @@ class QueueTrial(Trial):
 
     _simple_steps = (
         Step("pop"),
+        Step("pop_batch", {"chains": 4}),
         *(Step("jump", {"distance": distance}) for distance in (1, 2, 4, 5, 8)),
         # As many descriptors as several chains had.
         *(Step("add", {"segments": (Segment(DATA, 1, False),) * count}) for count in range(2, 9)),

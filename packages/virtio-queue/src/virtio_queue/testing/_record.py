@@ -116,7 +116,9 @@ class Trial:
             yield [taken for place, taken in enumerate(steps) if place not in left_out]
         for first, second in pairs:
             for simple in self._simple_steps:
-                yield [*steps[:first], simple, *steps[first + 1 : second], *steps[second + 1 :]]
+                before, between, after = steps[:first], steps[first + 1 : second], steps[second + 1 :]
+                yield [*before, simple, *between, *after]
+                yield [*before, *between, simple, *after]
 
     def script(self, steps: Sequence[Step] | None = None) -> str:
         """The steps so far as a Python program that needs neither Hypothesis nor pytest.
