@@ -10,7 +10,7 @@ import twin_mutants
 from vmm_testhost.pytest_plugin import LONG
 
 # Cheap ones of each kind and format, one seed each; `make test-long` hunts all of them with five.
-SOME = ["twin:total", "twin:packed-id-is-slot", "c:USED_ZERO", "c:PACKED_USED_STATE"]
+SOME = ["twin:total", "twin:packed-id-is-slot", "twin:attach-count", "c:USED_ZERO", "c:PACKED_USED_STATE"]
 NAMES = mutants.all_names() if LONG else [*SOME, "c:", "twin:"]
 SEEDS = range(mutants.SEEDS if LONG else 1)
 TABLE = mutants.ROOT / "docs" / "virtio-queue-defects.md"

@@ -154,7 +154,31 @@ PACKED = {
     "packed-indirect-mixed": _packed("if flags & DESC_NEXT or offset:", "if flags & DESC_NEXT:"),
     "packed-held-lost": _twin("ring.restore(state.held)", "ring.restore(state.held[1:])"),
 }
-MUTANTS: dict[str, Change] = NOTIFICATION | USED | STATE | AVAILABLE | CHAINS | PACKED
+IN_ORDER = {
+    "in-order-any": _split("self._heads if self._regs.in_order else None", "None"),
+    "in-order-short": _twin("and not error and written == room", "and not error"),
+}
+
+
+def _after(call: str, forgotten: str) -> Change:
+    """The new ring that a call of the twin makes, and what is wrong with it."""
+    made = f"        new = type(self).{call}\n"
+    return _twin(made, f"{made}        {forgotten}\n")
+
+
+_RESET, _ATTACH = "from_state(reset_ring(self.state()))", "from_state(state_at(self.state(), place), mem)"
+PLACE = {
+    "reset-ring-features": _after(_RESET, "new._regs.event_idx = False"),
+    "packed-reset-wrap": _after(_RESET, "new._ring.next_avail = new._ring.next_used = 0"),
+    "packed-reset-held": _after(_RESET, "new._ring.restore(self._ring.held)"),
+    "detach-in-flight": _twin(
+        'if self.in_flight:\n            raise ValueError(f"cannot detach',
+        'if False:\n            raise ValueError(f"cannot detach',
+    ),
+    "attach-count": _after(_ATTACH, "new._ring.num_added = 0"),
+    "attach-wrap": _after(_ATTACH, "new._ring.next_avail &= ~WRAP"),
+}
+MUTANTS: dict[str, Change] = NOTIFICATION | USED | STATE | AVAILABLE | CHAINS | PACKED | IN_ORDER | PLACE
 
 
 def load(name: str) -> type:

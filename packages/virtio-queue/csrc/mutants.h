@@ -66,6 +66,9 @@
 #define VQ_MUTANT_PACKED_HEAD_LOST 53     /* a broken list is taken without its id */
 #define VQ_MUTANT_PACKED_WHOLE_LAP 54     /* wrap counter not flipped by a list as long as the ring */
 #define VQ_MUTANT_PACKED_LIST_END 55      /* a list does not go on at the start of the ring */
+/* In order. */
+#define VQ_MUTANT_IN_ORDER_ANY 56   /* chains may be completed in any order */
+#define VQ_MUTANT_IN_ORDER_SHORT 57 /* a chain that was not used completely is spoken for */
 
 #ifdef VQ_MUTANT
 #define MUTANT(name, good, bad) (VQ_MUTANT == VQ_MUTANT_##name ? (bad) : (good))

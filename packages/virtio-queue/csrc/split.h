@@ -169,7 +169,7 @@ static inline int in_order_check(const struct virtq *q, const struct virtio_batc
 	if (q->order == NULL)
 		return -EINVAL;
 	for (uint32_t i = 0; i < b->nchains; i++)
-		if (q->order[(oldest + i) & q->order_mask] != b->chains[i].head)
+		if (MUTANT(IN_ORDER_ANY, q->order[(oldest + i) & q->order_mask] != b->chains[i].head, 0))
 			return -EINVAL;
 	return 0;
 }
@@ -177,7 +177,8 @@ static inline int in_order_check(const struct virtq *q, const struct virtio_batc
 /* Does the used element of a later chain speak for this one too? The driver takes what is skipped for used completely. */
 static inline int spoken_for(const struct virtq *q, const struct virtio_chain *c, const struct virtio_chain *end)
 {
-	return (q->flags & VIRTQ_IN_ORDER) && c + 1 != end && c->error == 0 && c->written == c->writable;
+	return (q->flags & VIRTQ_IN_ORDER) && c + 1 != end && c->error == 0 &&
+	       MUTANT(IN_ORDER_SHORT, c->written == c->writable, 1);
 }
 
 static inline uint16_t in_flight(const struct virtq *q) { return (uint16_t)(q->next_avail - q->next_used); }
