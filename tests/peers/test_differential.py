@@ -35,7 +35,7 @@ def peer():
 @pytest.mark.timeout(BUILD)
 @pytest.mark.parametrize("kind", KINDS)
 def test_scripts_of_a_seed(peer, kind, record_testsuite_property):
-    """Every path is taken by its share of many scripts; with an honest driver two differences exist."""
+    """Every path is taken by 30 % of many scripts; with an honest driver two differences exist."""
     make, wanted = KINDS[kind]
     tally = Players(Queue, TwinQueue, peer).check(seeded(make, kind, COUNT))
     record_testsuite_property(f"{kind} paths of {tally.scripts}", dict(tally.paths.most_common()))
@@ -100,10 +100,7 @@ def test_twins_without_rust():
     """Where there is no cargo, our two implementations are compared all the same."""
     for kind, (make, wanted) in KINDS.items():
         tally = Players(Queue, TwinQueue, None).check(seeded(make, f"{kind} alone", 500))
-        assert (
-            paths.shortfalls(tally.paths, tally.scripts, {path: share / 4 for path, share in wanted.items()})
-            == []
-        )
+        assert paths.shortfalls(tally.paths, tally.scripts, wanted, paths.SHARE / 4) == []
 
 
 class _DeafQueue(TwinQueue):
@@ -158,9 +155,8 @@ def _changed(answer, field):
 
 def test_a_shortfall_is_told():
     """A path that too few scripts took fails, whatever else was met."""
-    assert paths.shortfalls(Counter({"a": 29, "b": 31}), 100, {"a": 0.3, "b": 0.3}) == [
-        "a: 29 of 100, at least 30.0% wanted"
-    ]
+    told = paths.shortfalls(Counter({"a": 29, "b": 31}), 100, {"a", "b"})
+    assert told == ["a: 29 of 100, at least 30.0% wanted"]
 
 
 def test_the_documentation_has_every_rule():

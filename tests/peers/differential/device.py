@@ -26,6 +26,8 @@ from differential.script import (
     Gather,
     Pop,
     PopOne,
+    Registers,
+    Reset,
     Restore,
     Scatter,
     Script,
@@ -42,6 +44,7 @@ QUEUE_FAULTS = {
     Reason.RING_SIZE,
     Reason.RING_ALIGNMENT,
     Reason.RING_ADDRESS,
+    Reason.RING_POSITION,
     Reason.AVAILABLE_INDEX,
     Reason.HEAD,
     Reason.BUFFER_ID,
@@ -148,10 +151,8 @@ class Device:
         """Play it from blank memory."""
         self._image[:] = BLANK
         self.memory.take_dirty()
-        self.queue: VirtQueue = self._configure(script)
-        self._held: list[_Held] = []
-        self._order: list[_Held] = []  # in the order of their pops, without those given back to the ring
-        self._counted = [0] * 5
+        self._script, self._counted = script, [0] * 5
+        self._begin()
         trace = Trace(self.queue.is_valid(self.memory))
         written, avail, event = self._places(script) if trace.valid else ([], 0, 0)
         image, queue = self._image, self.queue
@@ -183,6 +184,11 @@ class Device:
         if script.packed:
             return [(desc, desc + 16 * script.size), (used, used + 4)], avail, avail
         return [(used, used + 6 + 8 * script.size)], avail, avail + 4 + 2 * script.size
+
+    def _begin(self) -> None:
+        self.queue: VirtQueue = self._configure(self._script)
+        self._held: list[_Held] = []
+        self._order: list[_Held] = []  # in the order of their pops, without those given back to the ring
 
     def _count(self) -> None:
         """Add what the queue counted; one that is restored begins anew."""
@@ -240,7 +246,26 @@ class Device:
                 self._count()
                 self.queue = self.queue_class.from_state(queue.state())
                 return step, None
+            case Registers():
+                return step, self._judge(step)
+            case Reset():
+                self._count()
+                return step, self._begin()
         raise AssertionError(step)
+
+    def _judge(self, other: Registers) -> bool:
+        """Whether the queue can be used with these registers; Fault says why not."""
+        before = Registers(*(getattr(self.queue, name) for name in Registers._fields))
+        self._write(other)
+        try:
+            self.queue.check(self.memory)
+        finally:
+            self._write(before)
+        return True
+
+    def _write(self, registers: Registers) -> None:
+        for name, value in registers._asdict().items():
+            setattr(self.queue, name, value)
 
     def _pop(self, most: int) -> Outcome:
         batch = self._batch if most == 2 * MAX_SIZE else ChainBatch(most, _SEGMENTS)

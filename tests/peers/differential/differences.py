@@ -24,6 +24,8 @@ from differential.script import (
     Decide,
     Pop,
     PopOne,
+    Registers,
+    Reset,
     Restore,
     Script,
     Step,
@@ -257,15 +259,17 @@ class _Comparison:
 
     def _valid(self) -> bool:
         self.at = "is_valid"
-        mine, theirs = self.trace.valid, self.rust.valid
-        if not mine:
+        self._judged(self.script.size, self.trace.valid, self.rust.valid)
+        return self.trace.valid
+
+    def _judged(self, size: int, mine: object, theirs: object) -> None:
+        if mine is True:
+            self._same("is_valid", mine, theirs)
+        else:
             # The crate refuses a size in its setter and stays with the maximum.
-            refused = not 0 < self.script.size <= MAX_SIZE or self.script.size & (self.script.size - 1) != 0
+            refused = not 0 < size <= MAX_SIZE or size & (size - 1) != 0
             name = "queue size register" if theirs else "invalid registers"
             self._explain(name, refused or not theirs, mine, theirs)
-        else:
-            self._same("is_valid", mine, theirs)
-        return mine
 
     def _step(self, step: Step, mine: Record, theirs: RustRecord) -> None:
         match step:
@@ -281,6 +285,10 @@ class _Comparison:
                 self._decision(mine, theirs.outcome)
             case Restore():
                 self.forgotten = self.added
+            case Registers(size):
+                self._judged(size, mine.outcome, theirs.outcome)
+            case Reset():
+                self.added = self.forgotten = 0
             case _:
                 self._same("result", mine.outcome, theirs.outcome)
 

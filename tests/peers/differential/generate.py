@@ -23,6 +23,7 @@ from differential.script import (
     Gather,
     Pop,
     PopOne,
+    Reset,
     Restore,
     Scatter,
     Script,
@@ -35,7 +36,7 @@ DESCRIPTOR = struct.Struct("<QIHH")
 U16 = struct.Struct("<H")
 NEXT, WRITE, INDIRECT = 1, 2, 4
 _TABLES = (BASE + 0x400, BASE + 0xD00)
-_ROUNDS = 26
+_ROUNDS = 30
 
 Row = tuple[int, int, int, int]
 
@@ -76,7 +77,7 @@ def honest(random: Random) -> Script:
 _ROUND = (
     *["_pop"] * 6,
     *["_publish"] * 6,
-    *["_complete"] * 7,
+    *["_complete"] * 8,
     *["_decide"] * 3,
     *["_streams"] * 7,
     *["_suppress"] * 1,
@@ -99,13 +100,17 @@ class Writer:
         self.indirect = dice.chance(0.8)
         self.start = self._begin()
         self._place()
+        self.table = _TABLES[0] + dice.below(32)
+        self.steps: list[Step] = []
+        self._start_over()
+
+    def _start_over(self) -> None:
+        """Nobody has a chain, and the ring is to be laid out."""
         self.free = list(range(self.size))
         self.waiting: list[_Chain] = []
         self.held: list[_Chain] = []
         self.order: list[_Chain] = []  # as they were popped, without those given back to the ring
         self.published = self.announced = self.used = self.start
-        self.table = _TABLES[0] + dice.below(32)
-        self.steps: list[Step] = []
         self._set_up()
 
     def _begin(self) -> int:
@@ -133,8 +138,12 @@ class Writer:
     def write(self) -> Script:
         dice = self.dice
         self._publish()
-        for _ in range(6 + dice.below(_ROUNDS)):
+        for _ in range(8 + dice.below(_ROUNDS)):
             self._round()
+        if dice.chance(0.4):
+            self.steps.append(Reset())
+            self._start_over()
+            self._publish()
         for _ in range(dice.below(3)):
             self._pop()
             self._complete()

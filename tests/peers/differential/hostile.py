@@ -17,6 +17,7 @@ from differential.script import (
     Enable,
     Pop,
     PopOne,
+    Registers,
     Script,
     Step,
     Store,
@@ -24,20 +25,20 @@ from differential.script import (
 
 
 def hostile(random: Random) -> Script:
-    """An honest script in which the driver then breaks one to four rules; most of the others still hold.
+    """An honest script in which the driver then breaks one to three rules; most of the others still hold.
 
     Then come chains with a fault each, of most kinds; most scripts end with a ring that no queue can go on
-    with, and what the device does about it.
+    with, and what the device does about it. Anywhere between it has bad registers for a moment.
     """
     dice = Dice(random)
     writer = Writer(dice)
     script = writer.write()
     steps = list(script.steps)
-    for _ in range(1 + dice.below(4)):
+    for _ in range(1 + dice.below(3)):
         at = 1 + dice.below(len(steps))
         steps[at:at] = _break(dice, script, steps, at)
     steps += _faults(dice, script, steps)
-    if dice.chance(0.85):
+    if dice.chance(0.9):
         steps += [
             *_break_ring(dice, script, steps),
             Pop(32),
@@ -47,25 +48,40 @@ def hostile(random: Random) -> Script:
             Disable(),
             Decide(),
         ]
+    return bad_features(dice, bad_registers(dice, attrs.evolve(script, steps=tuple(steps))))
+
+
+def bad_registers(dice: Dice, script: Script) -> Script:
+    """Bad registers now and then between two steps; few scripts have them all the time."""
+    good = Registers(script.size, script.desc_table, script.avail_ring, script.used_ring)
+    steps = list(script.steps)
+    for kind in range(5):
+        if dice.chance(0.6):
+            steps.insert(dice.below(len(steps) + 1), _bad_register(dice, good, kind))
     script = attrs.evolve(script, steps=tuple(steps))
     if dice.chance(0.08):
-        script = _bad_register(dice, script)
+        script = attrs.evolve(script, **_bad_register(dice, good, dice.below(4))._asdict(), start=0)
+    return script
+
+
+def bad_features(dice: Dice, script: Script) -> Script:
+    """A driver that uses indirect tables without having asked for them."""
     return attrs.evolve(script, indirect=False) if dice.chance(0.3) else script
 
 
-_AREA, _LONG = HOLE - 64, BASE + 0xD00
+AREA, LONG = HOLE - 64, BASE + 0xD00
 
 
 def _faults(dice: Dice, script: Script, steps: list[Step]) -> list[Step]:
     """One chain after the other, each with a fault of its own that the ring survives."""
     done: list[Step] = [Pop(32)]
     for kind in range(10):
-        if not dice.chance(0.75):
+        if not dice.chance(0.8):
             continue
         chain, table = _fault(dice, script.size, kind)
         now = _announced(script, [*steps, *done])
         done += [
-            Store(_LONG, b"".join(DESCRIPTOR.pack(*row) for row in table or [(0, 0, 0, 0)])),
+            Store(LONG, b"".join(DESCRIPTOR.pack(*row) for row in table or [(0, 0, 0, 0)])),
             Store(script.desc_table, b"".join(DESCRIPTOR.pack(*row) for row in chain)),
             Store(script.avail_ring + 4 + 2 * (now % script.size), U16.pack(0)),
             Store(script.avail_ring + 2, U16.pack((now + 1) & 0xFFFF)),
@@ -76,35 +92,35 @@ def _faults(dice: Dice, script: Script, steps: list[Step]) -> list[Step]:
 
 
 def _fault(dice: Dice, size: int, kind: int) -> tuple[list[Row], list[Row]]:
-    """Descriptors from entry 0 on, and those of an indirect table at _LONG."""
-    sound = _AREA, 2, 0, 0
-    pair = [(_AREA, 2, NEXT, 1), sound]
+    """Descriptors from entry 0 on, and those of an indirect table at LONG."""
+    sound = AREA, 2, 0, 0
+    pair = [(AREA, 2, NEXT, 1), sound]
     match kind:
         case 0:
-            return [(_AREA, 2, NEXT, dice.pick(size, 0xFFFF))], []
+            return [(AREA, 2, NEXT, dice.pick(size, 0xFFFF))], []
         case 1:
-            return [(_AREA, 2, NEXT, 0)], []
+            return [(AREA, 2, NEXT, 0)], []
         case 2:
-            return _in_table([(_AREA, 2, WRITE | NEXT, 1), sound], size)
+            return _in_table([(AREA, 2, WRITE | NEXT, 1), sound], size)
         case 3:
-            return _in_table([(_AREA, 2, NEXT, 1), (_AREA, 0xFFFF_FFFF, 0, 0)], size)
+            return _in_table([(AREA, 2, NEXT, 1), (AREA, 0xFFFF_FFFF, 0, 0)], size)
         case 4:
             return [(dice.pick(HOLE, HOLE - 1, END), 2, 0, 0)], []
         case 5:
             return [(dice.pick(HOLE - 24, HOLE, END - 8), 32, INDIRECT, 0)], []
         case 6:
-            return [(_LONG, dice.pick(17, 0, 8), INDIRECT, 0)], pair
+            return [(LONG, dice.pick(17, 0, 8), INDIRECT, 0)], pair
         case 7:
-            return [(_LONG, 32, INDIRECT | NEXT, 0)], pair
+            return [(LONG, 32, INDIRECT | NEXT, 0)], pair
         case 8:
-            return [(_LONG, 32, INDIRECT, 0)], [(_AREA, 2, NEXT, 1), (_LONG, 16, INDIRECT, 0)]
-    long = [(_AREA, 2, NEXT, index + 1) for index in range(size)]
-    return [(_LONG, 16 * (size + 1), INDIRECT, 0)], [*long, sound]
+            return [(LONG, 32, INDIRECT, 0)], [(AREA, 2, NEXT, 1), (LONG, 16, INDIRECT, 0)]
+    long = [(AREA, 2, NEXT, index + 1) for index in range(size)]
+    return [(LONG, 16 * (size + 1), INDIRECT, 0)], [*long, sound]
 
 
 def _in_table(rows: list[Row], size: int) -> tuple[list[Row], list[Row]]:
     """Two descriptors: in the queue itself, or indirect where it has only one."""
-    return (rows, []) if size > 1 else ([(_LONG, 16 * len(rows), INDIRECT, 0)], rows)
+    return (rows, []) if size > 1 else ([(LONG, 16 * len(rows), INDIRECT, 0)], rows)
 
 
 def _announced(script: Script, steps: list[Step]) -> int:
@@ -118,17 +134,23 @@ def compatible(random: Random) -> Script:
     return attrs.evolve(hostile(random), compatible=True)
 
 
-def _bad_register(dice: Dice, script: Script) -> Script:
-    match dice.below(5):
+def _bad_register(dice: Dice, good: Registers, kind: int) -> Registers:
+    """Not ready, no size, a part misaligned or outside memory, or a ring too small for what is out."""
+    _size, desc, avail, used, _ready = good
+    part = dice.below(3)
+    match kind:
         case 0:
-            return attrs.evolve(script, ready=False)
+            return good._replace(ready=False)
         case 1:
-            return attrs.evolve(script, size=dice.pick(3, 0, 2 * MAX_SIZE, 0xFFFF))
+            return good._replace(size=dice.pick(2 * MAX_SIZE, 0, 3, 0xFFFF))
         case 2:
-            return attrs.evolve(script, desc_table=dice.pick(script.desc_table + 8, HOLE, END - 8 & ~15))
+            misaligned = {"desc_table": desc + 8}, {"avail_ring": avail + 1}, {"used_ring": used + 2}
+            return good._replace(**misaligned[part])
         case 3:
-            return attrs.evolve(script, avail_ring=dice.pick(script.avail_ring + 1, HOLE - 4, 0))
-    return attrs.evolve(script, used_ring=dice.pick(script.used_ring + 2, END - 4, (1 << 64) - 4))
+            ends = dice.pick(HOLE, HOLE - 4, 0), dice.pick(END, END - 4, (1 << 64) - 4)
+            outside = {"desc_table": HOLE}, {"avail_ring": ends[0]}, {"used_ring": ends[1]}
+            return good._replace(**outside[part])
+    return good._replace(size=1)
 
 
 def _break(dice: Dice, script: Script, steps: list[Step], at: int) -> list[Step]:
@@ -148,7 +170,7 @@ def _break(dice: Dice, script: Script, steps: list[Step], at: int) -> list[Step]
 def _break_ring(dice: Dice, script: Script, steps: list[Step]) -> list[Step]:
     """An index that runs ahead or back, or a head that is no descriptor's, in every slot."""
     now = _announced(script, steps)
-    if dice.chance(0.4):
+    if dice.chance(0.42):
         heads = U16.pack(dice.pick(script.size, 0xFFFF, 0x8000)) * script.size
         return [
             Store(script.avail_ring + 4, heads),

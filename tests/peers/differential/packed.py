@@ -7,20 +7,25 @@ import attrs
 from virtio_queue._layout import ring_position
 
 from differential.generate import INDIRECT, NEXT, WRITE, Dice, Writer
+from differential.hostile import AREA, LONG, bad_features, bad_registers
 from differential.script import (
     BASE,
     END,
     HOLE,
     PAGE,
+    Complete,
     Decide,
     Disable,
     Enable,
     Pop,
     PopOne,
+    Reset,
     Script,
     Step,
     Store,
 )
+
+Row = tuple[int, int, int, int]
 
 _BODY = struct.Struct("<QIH")
 _U16 = struct.Struct("<H")
@@ -51,16 +56,9 @@ class PackedWriter(Writer):
         self.ids = list(range(self.size))
         self.next = self.start  # descriptors that were placed
         self.held_back: Store | None = None
-        slot, wrap = self._position(self.start)
-        # As if all of it had been used: this lap up to here, the lap before from here on.
-        laps = [AVAIL | USED if wrap == (index < slot) else 0 for index in range(self.size)]
-        self._store(self.desc, b"".join(_BODY.pack(0, 0, 0) + _U16.pack(flags) for flags in laps))
+        self.steps.append(_laid_out(self.desc, self.size, self.start))
         self._store(self.used_ring, bytes(4))
         self._suppress()
-
-    def _position(self, count: int) -> tuple[int, bool]:
-        position = ring_position(count, self.size, packed=True)
-        return position & ~WRAP, bool(position & WRAP)
 
     def _announce(self) -> None:
         self.announced = self.published
@@ -77,7 +75,7 @@ class PackedWriter(Writer):
             self._store(table, b"".join(entries))
             rows = [(table, 16 * len(rows), INDIRECT)]
         for offset, (addr, length, kind) in enumerate(rows):
-            slot, wrap = self._position(self.next)
+            slot, wrap = _position(self.next, self.size)
             flags = kind | (AVAIL if wrap else USED) | (NEXT if offset < len(rows) - 1 else 0)
             self._store(self.desc + 16 * slot, _BODY.pack(addr, length, head))
             store = Store(self.desc + 16 * slot + 14, _U16.pack(flags))
@@ -108,30 +106,85 @@ def honest(random: Random) -> Script:
 
 
 def hostile(random: Random) -> Script:
-    """An honest script in which the driver then breaks one to four rules; some end with a broken ring."""
+    """An honest script in which the driver then breaks one to three rules.
+
+    Then the queue is reset, and lists come with a fault each, of most kinds; then rings, of most kinds, with
+    which no queue can go on before another reset. Anywhere between it has bad registers for a moment.
+    """
     dice = Dice(random)
     script = PackedWriter(dice).write()
     steps = list(script.steps)
-    for _ in range(1 + dice.below(4)):
+    for _ in range(1 + dice.below(3)):
         at = 3 + dice.below(len(steps) - 2)
         steps[at:at] = _break(dice, script, steps[:at])
-    if dice.chance(0.4):
-        steps += [*_break_ring(dice, script), Pop(32), Enable(), PopOne(), Disable(), Decide()]
-    script = attrs.evolve(script, steps=tuple(steps))
-    if dice.chance(0.08):
-        script = _bad_register(dice, script)
-    return attrs.evolve(script, indirect=False) if dice.chance(0.08) else script
+    steps += _faults(dice, script)
+    for kind in range(3):
+        if dice.chance(0.6):
+            steps += _break_ring(dice, script, kind)
+    return bad_features(dice, bad_registers(dice, attrs.evolve(script, steps=tuple(steps))))
 
 
-def _bad_register(dice: Dice, script: Script) -> Script:
-    changes = (
-        {"ready": False},
-        {"size": dice.pick(0, 17, 0xFFFF), "start": 0},
-        {"desc_table": dice.pick(script.desc_table + 8, HOLE, END - 16 & ~15)},
-        {"avail_ring": dice.pick(script.avail_ring + 2, HOLE, 0)},
-        {"used_ring": dice.pick(script.used_ring + 1, END - 2, (1 << 64) - 4)},
-    )
-    return attrs.evolve(script, **changes[dice.below(len(changes))])
+def _position(count: int, size: int) -> tuple[int, bool]:
+    """Slot and wrap counter behind so many descriptors."""
+    position = ring_position(count, size, packed=True)
+    return position & ~WRAP, bool(position & WRAP)
+
+
+def _laid_out(desc: int, size: int, start: int) -> Store:
+    """As if all of it had been used: this lap up to where it starts, the lap before from there on."""
+    slot, wrap = _position(start, size)
+    laps = (AVAIL | USED if wrap == (index < slot) else 0 for index in range(size))
+    return Store(desc, b"".join(_BODY.pack(0, 0, 0) + _U16.pack(flags) for flags in laps))
+
+
+def _fresh(script: Script) -> list[Step]:
+    return [Reset(), _laid_out(script.desc_table, script.size, script.start)]
+
+
+def _faults(dice: Dice, script: Script) -> list[Step]:
+    """One list after the other, each with a fault of its own that the ring survives."""
+    done, placed = _fresh(script), script.start
+    for kind in range(8):
+        rows, table = _fault(dice, script.size, kind)
+        if not dice.chance(0.8) or len(rows) > script.size:
+            continue
+        done.append(Store(LONG, b"".join(_BODY.pack(*row[:3]) + _U16.pack(row[3]) for row in table)))
+        for addr, length, head, flags in rows:
+            slot, wrap = _position(placed, script.size)
+            word = _U16.pack(flags | (AVAIL if wrap else USED))
+            done.append(Store(script.desc_table + 16 * slot, _BODY.pack(addr, length, head) + word))
+            placed += 1
+        done += [PopOne(), Complete(0, 0)]
+    return [*done, Decide()]
+
+
+def _fault(dice: Dice, size: int, kind: int) -> tuple[list[Row], list[Row]]:
+    """Elements of a list as (address, length, id, flags), and those of an indirect table at LONG."""
+    sound = AREA, 2, 0, 0
+    match kind:
+        case 0:
+            return _in_table([(AREA, 2, 0, WRITE), sound], size)
+        case 1:
+            return _in_table([sound, (AREA, 0xFFFF_FFFF, 0, 0)], size)
+        case 2:
+            return [(dice.pick(HOLE, HOLE - 1, END), 2, 0, 0)], []
+        case 3:
+            return [(dice.pick(HOLE - 24, HOLE, END - 8), 32, 0, INDIRECT)], []
+        case 4:
+            return [(LONG, dice.pick(17, 0, 8), 0, INDIRECT)], [sound, sound]
+        case 5:
+            return [(LONG, 32, 0, INDIRECT | NEXT), sound], [sound, sound]
+        case 6:
+            return [(AREA, 2, 0, NEXT), (LONG, 32, 0, INDIRECT)], [sound, sound]
+    return [(LONG, 16 * (size + 1), 0, INDIRECT)], [sound] * (size + 1)
+
+
+def _in_table(rows: list[Row], size: int) -> tuple[list[Row], list[Row]]:
+    """Two elements: in the ring itself, or in a table where it has only one."""
+    if size == 1:
+        return [(LONG, 16 * len(rows), 0, INDIRECT)], rows
+    first, second = rows
+    return [(*first[:3], first[3] | NEXT), second], []
 
 
 def _break(dice: Dice, script: Script, steps: list[Step]) -> list[Step]:
@@ -181,8 +234,13 @@ def _table(body: Store, wrap: int) -> Store:
     return Store(body.addr + 14, _U16.pack(INDIRECT | wrap))
 
 
-def _break_ring(dice: Dice, script: Script) -> list[Step]:
-    """Every element available at once, in this lap and the next, with one id, or in a list without an end."""
-    more, head = dice.pick(0, NEXT), dice.pick(0, script.size - 1)
-    laps = (_BODY.pack(HOLE - 64, 4, head) + _U16.pack(wrap | more) for wrap in (AVAIL, USED))
-    return [step for element in laps for step in (Store(script.desc_table, element * script.size), Pop(32))]
+def _break_ring(dice: Dice, script: Script, kind: int) -> list[Step]:
+    """After a reset every element is available, lap after lap: lists with one id, one each, or endless."""
+    size = script.size
+    heads = [dice.pick(0, size - 1)] * size if kind == 0 else range(size)
+    more = NEXT if kind == 2 else 0
+    steps = _fresh(script)
+    for wrap in (AVAIL, USED, AVAIL):
+        ring = (_BODY.pack(HOLE - 64, 4, head) + _U16.pack(wrap | more) for head in heads)
+        steps += [Store(script.desc_table, b"".join(ring)), Pop(32)]
+    return [*steps, Enable(), PopOne(), Disable(), Decide()]

@@ -1,7 +1,7 @@
 """Which paths a script reached: judged by what happened, not by what its author meant."""
 
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 
 from virtio_queue import Reason
 
@@ -16,6 +16,7 @@ from differential.script import (
     Disable,
     Enable,
     Gather,
+    Reset,
     Restore,
     Scatter,
     Script,
@@ -24,59 +25,53 @@ from differential.script import (
     Undo,
 )
 
-REGISTERS = (Reason.NOT_READY, Reason.RING_SIZE, Reason.RING_ALIGNMENT, Reason.RING_ADDRESS)
+REGISTERS = (
+    Reason.NOT_READY,
+    Reason.RING_SIZE,
+    Reason.RING_ALIGNMENT,
+    Reason.RING_ADDRESS,
+    Reason.RING_POSITION,
+)
 BREAKING = (Reason.AVAILABLE_INDEX, Reason.HEAD, Reason.BUFFER_ID, Reason.ENDLESS)
 
-# The least share of the scripts that must reach a path: 30 % of what can be had beside the others. Faults
-# of registers cannot: each makes the whole script invalid.
+# The least share of the scripts that must reach each path. A hostile script has faults of many kinds, one
+# after the other; what they hide of one another, and of its honest part, is in the count.
+SHARE = 0.3
 HONEST = {
-    "direct chain": 0.3,
-    "indirect chain": 0.3,
-    "event index": 0.3,
-    "no event index": 0.3,
-    "interrupt wanted": 0.3,
-    "interrupt suppressed": 0.3,
-    "out-of-order completion": 0.3,
-    "batch of several chains": 0.3,
-    "ring wrapped": 0.3,
-    "kicks enabled or disabled": 0.3,
-    "bytes through a chain": 0.3,
-    "buffer of length 0": 0.3,
-    "index wrapped": 0.3,
-    "chains given back to the ring": 0.3,
-    "saved and restored": 0.3,
-    "rings over a region's end": 0.3,
-    "more chains came before the kick": 0.3,
+    "direct chain",
+    "indirect chain",
+    "event index",
+    "no event index",
+    "interrupt wanted",
+    "interrupt suppressed",
+    "out-of-order completion",
+    "batch of several chains",
+    "ring wrapped",
+    "kicks enabled or disabled",
+    "bytes through a chain",
+    "buffer of length 0",
+    "index wrapped",
+    "chains given back to the ring",
+    "saved and restored",
+    "rings over a region's end",
+    "more chains came before the kick",
+    "queue reset",
 }
-HOSTILE = {
-    "bad chain": 0.3,
-    "broken queue": 0.3,
-    "sound chain beside": 0.3,
-    "direct chain": 0.3,
-    "indirect chain": 0.3,
-    "event index": 0.3,
-    "invalid registers": 0.03,
-    **{reason.name: 0.3 for reason in (*differences.EXPLAINED, *BREAKING[:2])},
-    **{reason.name: 0.005 for reason in REGISTERS},
-}
+
+
+def _names(*reasons: Reason) -> set[str]:
+    return {reason.name for reason in reasons}
+
+
+_HOSTILE = {"bad chain", "broken queue", "sound chain beside", "invalid registers"}
+HOSTILE = HONEST | _HOSTILE | _names(*differences.EXPLAINED, *BREAKING[:2], *REGISTERS[:4])
 # Compatible walking reports buffers outside memory only: other chains end where their fault is.
-COMPATIBLE = HONEST | {
-    "broken queue": 0.3,
-    "bad chain": 0.3,
-    "invalid registers": 0.03,
-    **{reason.name: 0.3 for reason in (Reason.ADDRESS, *BREAKING[:2])},
-    **{reason.name: 0.005 for reason in REGISTERS},
-}
-# A packed ring has no free-running index, and no links that could go astray or in circles. Its scripts
-# have one to four faults, anywhere: each kind is counted, and 30 % must have some.
-PACKED_HONEST = {path: share for path, share in HONEST.items() if path != "index wrapped"}
-_SPLIT = (Reason.INDEX, Reason.LOOP, Reason.INDIRECT_NESTED, Reason.HEAD)
-_KINDS = {reason.name: 0.005 for reason in (*differences.EXPLAINED, *BREAKING)}
-PACKED_HOSTILE = {
-    path: share
-    for path, share in (HOSTILE | _KINDS).items()
-    if path not in {reason.name for reason in _SPLIT}
-}
+COMPATIBLE = HOSTILE - _names(*differences.EXPLAINED) | _names(Reason.ADDRESS)
+# A packed ring has no free-running index, and no links that could go astray or in circles; but it can break
+# in other ways, and become too small for its positions.
+_SPLIT = {"index wrapped"} | _names(Reason.INDEX, Reason.LOOP, Reason.INDIRECT_NESTED, Reason.HEAD)
+PACKED_HONEST = HONEST - _SPLIT
+PACKED_HOSTILE = (HOSTILE | _names(*BREAKING, *REGISTERS)) - _SPLIT
 
 
 def count(reached: Iterable[set[str]]) -> Counter[str]:
@@ -121,6 +116,8 @@ def _shown(record: Record) -> Iterator[str]:
         assert outcome.reason in QUEUE_FAULTS
         if outcome.reason in BREAKING:
             yield "broken queue"
+        if outcome.reason in REGISTERS:
+            yield "invalid registers"
     elif isinstance(outcome, tuple):
         if len(outcome) > 1:
             yield "batch of several chains"
@@ -148,7 +145,7 @@ class _State:
         """What the device did."""
         before = script.start if self.used is None else self.used
         self.used = record.next_used
-        if record.next_used < before and not script.packed:
+        if record.next_used < before and not script.packed and type(step) is not Reset:
             yield "index wrapped"
         match step:
             case Complete(which, _):
@@ -170,6 +167,9 @@ class _State:
                 yield "saved and restored"
             case Undo():
                 yield "chains given back to the ring"
+            case Reset():
+                self.added = 0
+                yield "queue reset"
 
     def _decided(self, record: Record) -> Iterator[str]:
         if record.outcome is True:
@@ -179,10 +179,12 @@ class _State:
         self.added = 0
 
 
-def shortfalls(counted: Counter[str], scripts: int, wanted: dict[str, float]) -> list[str]:
+def shortfalls(
+    counted: Counter[str], scripts: int, wanted: Collection[str], share: float = SHARE
+) -> list[str]:
     """The paths that too few of the scripts took."""
     return [
         f"{path}: {counted[path]} of {scripts}, at least {share:.1%} wanted"
-        for path, share in wanted.items()
+        for path in sorted(wanted)
         if counted[path] < share * scripts
     ]

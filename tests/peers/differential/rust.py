@@ -24,6 +24,7 @@ from differential.script import (
     Gather,
     Pop,
     PopOne,
+    Registers,
     Step,
     Store,
 )
@@ -192,7 +193,7 @@ def _outcome(step: Step, data: bytes, at: int) -> tuple[RustOutcome, int]:
         case Gather():
             end = at + 5 + _U32.unpack_from(data, at + 1)[0]
             return (data[at + 5 : end] if status == 0 else RustError(index=False)), end
-        case Decide() | Enable() | CompleteBatch() if status == 0:
+        case Decide() | Enable() | CompleteBatch() | Registers() if status == 0:
             return data[at + 1] == 1, at + 2
     return (None if status == 0 else RustError(index=status == 1)), at + 2
 

@@ -85,6 +85,20 @@ class Restore(NamedTuple):
     """The queue's state is saved, and another queue goes on from it."""
 
 
+class Registers(NamedTuple):
+    """The driver writes these registers, the device looks at them, and those from before come back."""
+
+    size: int
+    desc_table: int
+    avail_ring: int
+    used_ring: int
+    ready: bool = True
+
+
+class Reset(NamedTuple):
+    """The queue is reset, and is what it was when the script began; nobody has a chain."""
+
+
 Step = (
     Store
     | Pop
@@ -98,6 +112,8 @@ Step = (
     | Gather
     | Scatter
     | Restore
+    | Registers
+    | Reset
 )
 
 
@@ -133,7 +149,14 @@ _HEAD = struct.Struct("<HBHQQQ")
 _STORE = struct.Struct("<BQH")
 _POP = struct.Struct("<BH")
 _CHAIN = struct.Struct("<BI")
-_SIMPLE = {Decide: b"\x05", Enable: b"\x06", Disable: b"\x07", PopOne: b"\x02", Restore: b"\x0b"}
+_SIMPLE = {
+    Decide: b"\x05",
+    Enable: b"\x06",
+    Disable: b"\x07",
+    PopOne: b"\x02",
+    Restore: b"\x0b",
+    Reset: b"\x0d",
+}
 
 
 def encode(script: Script, steps: tuple[Step, ...]) -> bytes:
@@ -159,4 +182,6 @@ def _encode(step: Step) -> bytes:
             return bytes((9, which))
         case Scatter(which, seed):
             return bytes((10, which, seed))
+        case Registers(size, desc, avail, used, ready):
+            return b"\x0c" + _HEAD.pack(size, READY * ready, 0, desc, avail, used)
     return _SIMPLE[type(step)]

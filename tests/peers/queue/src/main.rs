@@ -168,6 +168,7 @@ fn make_queue(input: &mut Input) -> Queue {
 /// One step of the device. What it saw comes first, then where the queue stands and what is in its used ring.
 fn device_step<'a>(
     op: u8,
+    header: &[u8],
     memory: &'a Memory,
     queue: &mut Queue,
     taken: &mut Vec<Taken<'a>>,
@@ -205,6 +206,12 @@ fn device_step<'a>(
             *queue = Queue::try_from(queue.state()).expect("a state that a queue had");
             out.extend([FINE, 0]);
         }
+        12 => flag(Ok(make_queue(input).is_valid(memory)), out),
+        13 => {
+            *queue = make_queue(&mut Input(header));
+            taken.clear();
+            out.extend([FINE, 0]);
+        }
         _ => panic!("no step {op}"),
     }
     out.extend(queue.next_avail().to_le_bytes());
@@ -227,7 +234,7 @@ fn play(memory: &Memory, script: &[u8], out: &mut Vec<u8>) {
                 let (addr, count) = (input.u64(), input.u16());
                 driver_writes(memory, addr, input.take(usize::from(count)));
             }
-            op => device_step(op, memory, &mut queue, &mut taken, &mut input, out),
+            op => device_step(op, script, memory, &mut queue, &mut taken, &mut input, out),
         }
     }
     // Whatever the compiler thinks of raw pointers: everything above happened before this.
