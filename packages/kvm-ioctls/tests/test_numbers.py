@@ -13,7 +13,7 @@ import kvm_ioctls
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
-from kvm_ioctls import Cap, DeviceFd, Kvm, KvmError, VcpuFd, VmFd
+from kvm_ioctls import DeviceFd, Kvm, KvmError, VcpuFd, VmFd
 from kvm_ioctls._fd import OwnedFd
 from kvm_ioctls._wire import Wire
 
@@ -126,7 +126,7 @@ def objects():
     with (
         kvm,
         VmFd(file(), RUN_PAGE) as vm,
-        VcpuFd(file(), 0, RUN_PAGE, {Cap.XSAVE2: 0, Cap.NESTED_STATE: 0}) as vcpu,
+        VcpuFd(file(), 0, RUN_PAGE, 0, 0) as vcpu,
         DeviceFd(file(), "no device") as device,
     ):
         yield {type(one): one for one in (kvm, vm, vcpu, device)}

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 import kvm_ioctls
-from kvm_ioctls import testing
+from kvm_ioctls import Cap, ExitReason, _numbers, testing
 
 SRC = Path(kvm_ioctls.__file__).parent
 
@@ -49,3 +49,11 @@ def test_raw_pointers_explain_themselves():
                 silent.append(f"{path.name}:{i + 1}")
 
     assert silent == []
+
+
+def test_numbers_kept_apart_are_those_of_the_enums():
+    """A start names few of them and does not build the enums."""
+    kinds = {"CAP": Cap, "EXIT": ExitReason}
+    for name in filter(str.isupper, vars(_numbers)):
+        kind, _, member = name.partition("_")
+        assert getattr(_numbers, name) == kinds[kind][member]

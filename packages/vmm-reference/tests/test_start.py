@@ -16,6 +16,7 @@ NOT_NEEDED = frozenset(
         *("acpi_tables._gtdt", "acpi_tables._madt_gic", "acpi_tables._pptt", "acpi_tables._reader"),
         *("acpi_tables._spcr", "acpi_tables._vmgenid", "acpi_tables.aml", "acpi_tables.arch.aarch64"),
         *("kvm_ioctls._aarch64._state", "kvm_ioctls._exits", "kvm_ioctls._exits_arch", "kvm_ioctls._rings"),
+        *("kvm_ioctls._caps", "kvm_ioctls._exit_reason", "kvm_ioctls._memory_flags", "kvm_ioctls._mp_state"),
         *("kvm_ioctls._routing", "kvm_ioctls._run_stats", "kvm_ioctls._stats", "kvm_ioctls._trace"),
         *("kvm_ioctls._x86_64._state_more", "kvm_ioctls.testing"),
         *("linux_loader._bzimage", "linux_loader._decoders", "linux_loader._flat"),

@@ -76,6 +76,7 @@ if TYPE_CHECKING:
     )
     from kvm_ioctls._kvm import API_VERSION, Kvm
     from kvm_ioctls._memory_flags import GuestMemfdFlags, MemFlags, MemoryAttributes
+    from kvm_ioctls._mp_state import MpState
     from kvm_ioctls._native import Constant, Counter, Drop, Eventfd, Latch, NativeExits, NativeRange
     from kvm_ioctls._native_ring import Ring
     from kvm_ioctls._record import IoRecord
@@ -87,7 +88,6 @@ if TYPE_CHECKING:
     from kvm_ioctls._stats import Stat, StatsFd, StatType, StatUnit
     from kvm_ioctls._trace import TRACED_EXIT_BYTES, RunEnd, TracedExit, traced_exits
     from kvm_ioctls._vcpu import VcpuFd
-    from kvm_ioctls._vcpu_state import MpState
     from kvm_ioctls._vm import VmFd
     from kvm_ioctls._x86_64._filters import MsrExits, MsrFilterFlags, MsrFilterRange, PmuEventFilter
     from kvm_ioctls._x86_64._machine_check import MachineCheck
@@ -96,13 +96,13 @@ if TYPE_CHECKING:
         ClockData,
         DebugRegs,
         GuestDebug,
+        IrqchipId,
         Sregs2,
         Translation,
         VcpuEvents,
         Xcr,
     )
     from kvm_ioctls._x86_64._sync import SyncFields, SyncRegs
-    from kvm_ioctls._x86_64._vm import IrqchipId
 
 __all__ = (
     "API_VERSION",
@@ -306,6 +306,7 @@ _HOMES = {
     ),
     "_kvm": ("API_VERSION", "Kvm"),
     "_memory_flags": ("GuestMemfdFlags", "MemFlags", "MemoryAttributes"),
+    "_mp_state": ("MpState",),
     "_native": ("Constant", "Counter", "Drop", "Eventfd", "Latch", "NativeExits", "NativeRange"),
     "_native_ring": ("Ring",),
     "_record": ("IoRecord",),
@@ -317,7 +318,6 @@ _HOMES = {
     "_stats": ("Stat", "StatType", "StatUnit", "StatsFd"),
     "_trace": ("RunEnd", "TRACED_EXIT_BYTES", "TracedExit", "traced_exits"),
     "_vcpu": ("VcpuFd",),
-    "_vcpu_state": ("MpState",),
     "_vm": ("VmFd",),
     "_x86_64._filters": ("MsrExits", "MsrFilterFlags", "MsrFilterRange", "PmuEventFilter"),
     "_x86_64._machine_check": ("MachineCheck",),
@@ -326,13 +326,13 @@ _HOMES = {
         "ClockData",
         "DebugRegs",
         "GuestDebug",
+        "IrqchipId",
         "Sregs2",
         "Translation",
         "VcpuEvents",
         "Xcr",
     ),
     "_x86_64._sync": ("SyncFields", "SyncRegs"),
-    "_x86_64._vm": ("IrqchipId",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

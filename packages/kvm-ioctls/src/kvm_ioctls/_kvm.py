@@ -8,10 +8,18 @@ import os
 import stat
 from typing import final
 
-from kvm_ioctls._caps import Cap
+import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._errors import KvmUnavailableError, UnsupportedError
 from kvm_ioctls._ffi import lib
+from kvm_ioctls._numbers import (
+    CAP_ARM_VM_IPA_SIZE,
+    CAP_IMMEDIATE_EXIT,
+    CAP_MAX_VCPU_ID,
+    CAP_MAX_VCPUS,
+    CAP_NR_MEMSLOTS,
+    CAP_NR_VCPUS,
+)
 from kvm_ioctls._vm import VmFd
 from kvm_ioctls._x86_64._system import X86Kvm
 
@@ -95,7 +103,7 @@ class Kvm(X86Kvm, DeviceAttrs):
         """
         return self._ioctl_value(lib.KX_GET_API_VERSION)
 
-    def check_extension(self, cap: Cap | int) -> int:
+    def check_extension(self, cap: kvm.Cap | int) -> int:
         """Return what KVM_CHECK_EXTENSION says: 0 for absent, else 1 or a capability-specific number.
 
         Raises:
@@ -113,19 +121,19 @@ class Kvm(X86Kvm, DeviceAttrs):
 
     def get_nr_vcpus(self) -> int:
         """Return the recommended number of vCPUs; 4 when the kernel does not say."""
-        return self.check_extension(Cap.NR_VCPUS) or 4
+        return self.check_extension(CAP_NR_VCPUS) or 4
 
     def get_max_vcpus(self) -> int:
         """Return the most vCPUs a VM may have."""
-        return self.check_extension(Cap.MAX_VCPUS) or self.get_nr_vcpus()
+        return self.check_extension(CAP_MAX_VCPUS) or self.get_nr_vcpus()
 
     def get_max_vcpu_id(self) -> int:
         """Return the bound that vCPU ids must be below."""
-        return self.check_extension(Cap.MAX_VCPU_ID) or self.get_max_vcpus()
+        return self.check_extension(CAP_MAX_VCPU_ID) or self.get_max_vcpus()
 
     def get_nr_memslots(self) -> int:
         """Return how many memory slots a VM may have; 32 when the kernel does not say."""
-        return self.check_extension(Cap.NR_MEMSLOTS) or 32
+        return self.check_extension(CAP_NR_MEMSLOTS) or 32
 
     def create_vm(self, vm_type: int | None = None) -> VmFd:
         """Create an empty VM (KVM_CREATE_VM).
@@ -139,12 +147,12 @@ class Kvm(X86Kvm, DeviceAttrs):
             UnsupportedError: The kernel lacks KVM_CAP_IMMEDIATE_EXIT (before Linux 4.11).
             KvmOSError: The kernel refused; nothing was created.
         """
-        if not self.check_extension(Cap.IMMEDIATE_EXIT):
+        if not self.check_extension(CAP_IMMEDIATE_EXIT):
             raise UnsupportedError(
-                f"{self._subject} lacks capability {Cap.IMMEDIATE_EXIT.name} ({int(Cap.IMMEDIATE_EXIT)}), "
+                f"{self._subject} lacks capability IMMEDIATE_EXIT ({CAP_IMMEDIATE_EXIT}), "
                 "without which a vCPU cannot be stopped reliably; boot Linux 4.11 or later"
             )
         if vm_type is None:
-            vm_type = self.check_extension(Cap.ARM_VM_IPA_SIZE)  # 0 on other architectures
+            vm_type = self.check_extension(CAP_ARM_VM_IPA_SIZE)  # 0 on other architectures
         size = self.get_vcpu_mmap_size()
         return VmFd(self._ioctl_value(lib.KX_CREATE_VM, vm_type), size)

@@ -6,17 +6,16 @@ import errno
 import os
 import warnings
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Self, final
 
 import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._aarch64._vcpu import Arm64Vcpu
-from kvm_ioctls._caps import Cap
 from kvm_ioctls._errors import ClosedError, ForkedError, KvmOSError, VcpuBusyError
-from kvm_ioctls._exit_reason import ExitReason
 from kvm_ioctls._fd import generation
 from kvm_ioctls._ffi import CData, buffer, check, ffi, lib
 from kvm_ioctls._native import NativeExits
+from kvm_ioctls._numbers import EXIT_INTR, EXIT_IO, EXIT_MMIO
 from kvm_ioctls._record import IoRecord
 from kvm_ioctls._riscv64._vcpu import Riscv64Vcpu
 from kvm_ioctls._signals import install_kick
@@ -25,8 +24,7 @@ from kvm_ioctls._x86_64._vcpu import X86Vcpu
 
 __all__ = ("VcpuFd",)
 
-_IO = frozenset((ExitReason.IO, ExitReason.MMIO))
-_INTR = int(ExitReason.INTR)
+_IO = frozenset((EXIT_IO, EXIT_MMIO))
 _NO_TABLE = ffi.NULL
 _MOST_TRACED = 1 << 20
 # Bound once: an attribute lookup on lib costs a good part of a call.
@@ -42,13 +40,13 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
     thread at any time.
     """
 
-    def __init__(self, fd: int, vcpu_id: int, run_size: int, sizes: Mapping[Cap, int]) -> None:
+    def __init__(self, fd: int, vcpu_id: int, run_size: int, xsave_size: int, nested_size: int) -> None:
         self.id = vcpu_id
         self._fd = fd
         self._born = generation()
         self._subject = f"vCPU {vcpu_id}"
-        self._xsave_size = max(4096, sizes[Cap.XSAVE2])
-        self._nested_size = sizes[Cap.NESTED_STATE]
+        self._xsave_size = max(4096, xsave_size)
+        self._nested_size = nested_size
         self._vcpu: CData = ffi.NULL
         self._open = False
         self._trace: tuple[Callable[[bytes], object], CData] | None = None
@@ -84,7 +82,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
             KvmAbiError: The run page was malformed.
             KvmStateError: Closed, forked, or another thread is inside.
         """
-        if self.run_raw(native) != ExitReason.INTR:
+        if self.run_raw(native) != EXIT_INTR:
             return self.io.exit()
         from kvm_ioctls._exits import Intr  # noqa: PLC0415 - as IoRecord.exit does
 
@@ -108,7 +106,7 @@ class VcpuFd(X86Vcpu, Arm64Vcpu, Riscv64Vcpu):
             if ret >= 0:
                 return ret
             if ret == -errno.EINTR:
-                return _INTR
+                return EXIT_INTR
             if ret == -errno.ENOBUFS and self._trace is not None:
                 self._hand_over_trace()
             # A signal that is not a kick: back through the interpreter, so that Ctrl-C gets its turn.

@@ -5,36 +5,18 @@ from __future__ import annotations
 import struct
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from enum import IntEnum
 from typing import TypeVar
 
 import kvm_ioctls as kvm  # whose names load when they are used
-from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._ffi import ffi, lib
 from kvm_ioctls._number_list import read_list
 from kvm_ioctls._wire import Wire, check_u64, pack_enable_cap, packed
 
-__all__ = ("MpState", "VcpuState")
+__all__ = ("VcpuState",)
 
 W = TypeVar("W", bound=Wire)
 _KERNEL_SIGSET = 8  # bytes of the kernel's signal set on all three architectures
-
-
-class MpState(IntEnum):
-    """What a vCPU waits for (KVM_GET_MP_STATE); arm64 and riscv64 know RUNNABLE, STOPPED and SUSPENDED."""
-
-    RUNNABLE = 0
-    UNINITIALIZED = 1
-    INIT_RECEIVED = 2
-    HALTED = 3
-    SIPI_RECEIVED = 4
-    STOPPED = 5
-    CHECK_STOP = 6
-    OPERATING = 7
-    LOAD = 8
-    AP_RESET_HOLD = 9
-    SUSPENDED = 10
 
 
 class VcpuState(DeviceAttrs):
@@ -54,13 +36,13 @@ class VcpuState(DeviceAttrs):
         self._ioctl(number, data)
         return kind.unpack(data)
 
-    def get_mp_state(self) -> MpState:
+    def get_mp_state(self) -> kvm.MpState:
         """Return what the vCPU waits for (KVM_GET_MP_STATE)."""
         data = bytearray(4)
         self._ioctl(lib.KX_GET_MP_STATE, data)
-        return MpState(struct.unpack("<I", data)[0])
+        return kvm.MpState(struct.unpack("<I", data)[0])
 
-    def set_mp_state(self, state: MpState) -> None:
+    def set_mp_state(self, state: kvm.MpState) -> None:
         """Set what the vCPU waits for (KVM_SET_MP_STATE).
 
         Raises:
@@ -68,7 +50,7 @@ class VcpuState(DeviceAttrs):
         """
         self._ioctl(lib.KX_SET_MP_STATE, packed("state", "<I", state))
 
-    def enable_cap(self, cap: Cap | int, args: Sequence[int] = (), *, flags: int = 0) -> None:
+    def enable_cap(self, cap: kvm.Cap | int, args: Sequence[int] = (), *, flags: int = 0) -> None:
         """Switch a capability of the vCPU on (KVM_ENABLE_CAP).
 
         Raises:

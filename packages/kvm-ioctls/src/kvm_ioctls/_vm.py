@@ -8,11 +8,10 @@ from typing import final
 
 import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._aarch64._vm import Arm64Vm
-from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceFd
 from kvm_ioctls._errors import KvmOSError
 from kvm_ioctls._ffi import ffi, lib
-from kvm_ioctls._memory_flags import MemFlags
+from kvm_ioctls._numbers import CAP_NESTED_STATE, CAP_XSAVE2
 from kvm_ioctls._vcpu import VcpuFd
 from kvm_ioctls._vm_memory import VmMemory
 from kvm_ioctls._wire import pack_enable_cap, packed
@@ -39,7 +38,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         self._run_size = run_size
         self._slot_pages: dict[int, int] = {}
 
-    def check_extension(self, cap: Cap | int) -> int:
+    def check_extension(self, cap: kvm.Cap | int) -> int:
         """Return this VM's answer for a capability; 0 means absent (KVM_CHECK_EXTENSION).
 
         Raises:
@@ -54,7 +53,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         guest_phys_addr: int,
         memory_size: int,
         userspace_addr: int,
-        flags: MemFlags | int = 0,
+        flags: kvm.MemFlags | int = 0,
     ) -> None:
         """Create, move, re-flag or (size 0) delete a memory slot (KVM_SET_USER_MEMORY_REGION).
 
@@ -84,7 +83,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
         guest_phys_addr: int,
         memory_size: int,
         userspace_addr: int,
-        flags: MemFlags | int = 0,
+        flags: kvm.MemFlags | int = 0,
         guest_memfd: int = 0,
         guest_memfd_offset: int = 0,
     ) -> None:
@@ -129,8 +128,8 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
             KvmStateError: The process uses the kick signal otherwise.
         """
         fd = self._ioctl_value(lib.KX_CREATE_VCPU, vcpu_id)
-        sizes = {cap: self.check_extension(cap) for cap in (Cap.XSAVE2, Cap.NESTED_STATE)}
-        return VcpuFd(fd, vcpu_id, self._run_size, sizes)
+        sizes = self.check_extension(CAP_XSAVE2), self.check_extension(CAP_NESTED_STATE)
+        return VcpuFd(fd, vcpu_id, self._run_size, *sizes)
 
     def get_dirty_log(self, slot: int, memory_size: int) -> bytes:
         """Return a slot's dirty bitmap: bit n of the little-endian bitmap is page n (KVM_GET_DIRTY_LOG).
@@ -288,7 +287,7 @@ class VmFd(X86Vm, Arm64Vm, VmMemory):
 
         self._ioctl(lib.KX_SET_GSI_ROUTING, pack_routes(routes))
 
-    def enable_cap(self, cap: Cap | int, args: Sequence[int] = (), *, flags: int = 0) -> None:
+    def enable_cap(self, cap: kvm.Cap | int, args: Sequence[int] = (), *, flags: int = 0) -> None:
         """Switch a capability of the VM on (KVM_ENABLE_CAP), such as SPLIT_IRQCHIP with the pin count.
 
         Raises:

@@ -6,7 +6,6 @@ import struct
 from abc import abstractmethod
 
 import kvm_ioctls as kvm  # whose names load when they are used
-from kvm_ioctls._caps import Cap
 from kvm_ioctls._device import DeviceAttrs
 from kvm_ioctls._ffi import lib
 from kvm_ioctls._wire import check_u64
@@ -22,15 +21,15 @@ class VmMemory(DeviceAttrs):
     _subject: str
 
     @abstractmethod
-    def check_extension(self, cap: Cap | int) -> int:
+    def check_extension(self, cap: kvm.Cap | int) -> int:
         """Return this VM's answer for a capability."""
 
-    def dirty_ring_cap(self) -> tuple[Cap, int] | None:
+    def dirty_ring_cap(self) -> tuple[kvm.Cap, int] | None:
         """Return the capability to enable for dirty rings and the most bytes of one; None without.
 
         ``enable_cap(cap, [size])`` before the first vCPU, `size` a power of two of at least a page.
         """
-        for cap in (Cap.DIRTY_LOG_RING_ACQ_REL, Cap.DIRTY_LOG_RING):
+        for cap in (kvm.Cap.DIRTY_LOG_RING_ACQ_REL, kvm.Cap.DIRTY_LOG_RING):
             if size := self.check_extension(cap):
                 return cap, size
         return None

@@ -12,6 +12,7 @@ from vm_device import Interrupt
 from vm_hypervisor._errors import UnsupportedFeatureError
 from vm_hypervisor._irq import GsiRoutes, IrqLine, KvmResampledLine
 from vm_hypervisor._kvm_core import KvmHypervisorCore, KvmVcpuCore, KvmVmCore
+from vm_hypervisor._kvm_numbers import CAPABILITIES, EXIT_IOAPIC_EOI
 from vm_hypervisor._kvm_values import cpuid_entry, kvm_segment, kvm_table, neutral_leaf
 from vm_hypervisor._protocols import Irqchip, ResampledLine
 from vm_hypervisor.arch import x86_64
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
     from vm_hypervisor._protocols import Hypervisor, Vcpu, Vm
     from vm_hypervisor._split import SplitLines
 
-_EOI: Final = int(kvm.ExitReason.IOAPIC_EOI)
 _TSC_DEADLINE: Final = 1 << 24  # CPUID.1:ECX
 # What a machine of this package cannot do without; the newest, IMMEDIATE_EXIT, came with Linux 4.11.
 _REQUIRED: Final = (
@@ -40,12 +40,12 @@ class KvmHypervisor(KvmHypervisorCore):
 
     def supported_cpuid(self) -> CpuTable:
         """Return what KVM can show a guest (KVM_GET_SUPPORTED_CPUID and the TSC deadline capability)."""
-        deadline = _TSC_DEADLINE if self._kvm.check_extension(kvm.Cap.TSC_DEADLINE_TIMER) else 0
+        deadline = _TSC_DEADLINE if self._kvm.check_extension(CAPABILITIES["TSC_DEADLINE_TIMER"]) else 0
         return CpuTable(neutral_leaf(entry, deadline) for entry in self._kvm.get_supported_cpuid())
 
     def feature_msrs(self) -> dict[int, int]:
         """Return the feature MSRs (KVM_GET_MSR_FEATURE_INDEX_LIST and KVM_GET_MSRS, Linux 4.17)."""
-        if not self._kvm.check_extension(kvm.Cap.GET_MSR_FEATURES):
+        if not self._kvm.check_extension(CAPABILITIES["GET_MSR_FEATURES"]):
             return {}
         return {
             entry.index: entry.data for entry in self._kvm.get_msrs(self._kvm.get_msr_feature_index_list())
@@ -144,7 +144,7 @@ class KvmVcpu(KvmVcpuCore):
 
     def _answered(self, reason: int) -> bool:
         """Hand an acknowledgement to the VM's I/O APIC; False when it has none in user space."""
-        exit_ = self._io.exit() if reason == _EOI else None
+        exit_ = self._io.exit() if reason == EXIT_IOAPIC_EOI else None
         if self._ioapic is None or not isinstance(exit_, kvm.IoapicEoi):
             return False
         self._ioapic.end_of_interrupt(exit_.vector)
@@ -199,12 +199,12 @@ def _split_lines(vm: kvm.VmFd, routes: GsiRoutes) -> "SplitLines":
 
 
 def _split_irqchip(vm: kvm.VmFd) -> None:
-    if not vm.check_extension(kvm.Cap.SPLIT_IRQCHIP):
+    if not vm.check_extension(CAPABILITIES["SPLIT_IRQCHIP"]):
         raise UnsupportedFeatureError(
             "split irqchip: this KVM lacks capability SPLIT_IRQCHIP (121), which came with Linux 4.4; "
             "update the host's kernel or use the in-kernel irqchip"
         )
-    vm.enable_cap(kvm.Cap.SPLIT_IRQCHIP, [x86_64.IO_APIC_PINS])
+    vm.enable_cap(CAPABILITIES["SPLIT_IRQCHIP"], [x86_64.IO_APIC_PINS])
 
 
 if TYPE_CHECKING:  # `make lint` shows by these that the classes are what the Protocols ask for

@@ -12,13 +12,21 @@ from vm_device.platform import AddressRange, AddressSpace
 import vm_hypervisor  # whose names load when they are used
 from vm_hypervisor._errors import HypervisorUnavailableError, SlotError, UnsupportedFeatureError
 from vm_hypervisor._irq import GsiRoutes, IrqLine, KvmMsiRoute, KvmResampledLine
+from vm_hypervisor._kvm_numbers import (
+    CAPABILITIES,
+    EXIT_INTR,
+    EXIT_IO,
+    EXIT_MMIO,
+    MEM_LOG_DIRTY_PAGES,
+    MEM_READONLY,
+)
 from vm_hypervisor._kvm_values import kvm_native_range
 from vm_hypervisor._protocols import MsiRoute, NativeAnswer, ResampledLine, VmOps
 
 if TYPE_CHECKING:
     from vm_hypervisor._split import SplitLine
 
-_ACCESSES: Final = frozenset((int(kvm.ExitReason.IO), int(kvm.ExitReason.MMIO)))
+_ACCESSES: Final = frozenset((EXIT_IO, EXIT_MMIO))
 _WHOLE: Final = frozenset((1, 2, 4, 8))  # access sizes that a bus takes in one piece
 
 
@@ -44,10 +52,10 @@ class KvmHypervisorCore:
         return self._kvm.get_max_vcpus()
 
     def _require(self, names: Sequence[str]) -> None:
-        missing = [name for name in names if not self._kvm.check_extension(kvm.Cap[name])]
+        missing = [name for name in names if not self._kvm.check_extension(CAPABILITIES[name])]
         if missing:
             raise UnsupportedFeatureError(
-                f"this KVM lacks {', '.join(f'KVM_CAP_{name} ({int(kvm.Cap[name])})' for name in missing)}, "
+                f"this KVM lacks {', '.join(f'KVM_CAP_{name} ({CAPABILITIES[name]})' for name in missing)}, "
                 "which every kernel from Linux 4.11 on can have; boot a newer one, or run in an emulated host"
             )
 
@@ -115,9 +123,7 @@ class KvmVmCore:
         log_dirty: bool = False,
     ) -> None:
         """Back guest memory (KVM_SET_USER_MEMORY_REGION); see `Vm.set_memory_slot`."""
-        flags = kvm.MemFlags.READONLY if read_only else kvm.MemFlags.NONE
-        if log_dirty:
-            flags |= kvm.MemFlags.LOG_DIRTY_PAGES
+        flags = (MEM_READONLY if read_only else 0) | (MEM_LOG_DIRTY_PAGES if log_dirty else 0)
         try:
             self._vm.set_user_memory_region(
                 slot, guest_phys_addr=base, memory_size=size, userspace_addr=host_address, flags=flags
@@ -201,7 +207,7 @@ class KvmVcpuCore:
                     (ops.mmio_write if mmio else ops.pio_write)(addr, size, value)
                 else:
                     self._serve(ops)
-            elif reason == kvm.ExitReason.INTR:
+            elif reason == EXIT_INTR:
                 return vm_hypervisor.Kicked()
             elif not self._answered(reason):
                 return self._exit()

@@ -7,6 +7,7 @@ What a snapshot or a debugger needs and a machine starts without.
 
 from __future__ import annotations
 
+from enum import IntEnum
 from typing import ClassVar
 
 import attrs
@@ -14,7 +15,16 @@ import attrs
 from kvm_ioctls._wire import Wire, array, nested, u8, u32, u64
 from kvm_ioctls._x86_64._state import DescriptorTable, Segment
 
-__all__ = ("ClockData", "DebugRegs", "GuestDebug", "Sregs2", "Translation", "VcpuEvents", "Xcr")
+__all__ = (
+    "ClockData",
+    "DebugRegs",
+    "GuestDebug",
+    "IrqchipId",
+    "Sregs2",
+    "Translation",
+    "VcpuEvents",
+    "Xcr",
+)
 
 
 @attrs.define(eq=False, repr=False)
@@ -127,3 +137,11 @@ class Translation(Wire):
     valid: int = u8()
     writeable: int = u8()
     usermode: int = u8(gap=5)
+
+
+class IrqchipId(IntEnum):
+    """The in-kernel interrupt controllers."""
+
+    PIC_MASTER = 0
+    PIC_SLAVE = 1
+    IOAPIC = 2

@@ -6,9 +6,9 @@ import struct
 
 import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._arch import only_on
-from kvm_ioctls._caps import Cap
 from kvm_ioctls._errors import UnsupportedError
 from kvm_ioctls._ffi import CData, buffer, lib
+from kvm_ioctls._numbers import CAP_NESTED_STATE
 from kvm_ioctls._vcpu_state import VcpuState
 from kvm_ioctls._wire import check_u64, packed
 from kvm_ioctls._x86_64._raw import command, exactly
@@ -47,7 +47,7 @@ class X86VcpuFeatures(VcpuState):
             UnsupportedError: The host has no nested virtualisation.
         """
         if self._nested_size < _NESTED_HEAD:
-            name = f"{Cap.NESTED_STATE.name} ({int(Cap.NESTED_STATE)})"
+            name = f"NESTED_STATE ({CAP_NESTED_STATE})"
             raise UnsupportedError(
                 f"{self._subject}: the host lacks capability {name}; load kvm_intel or kvm_amd with nested=1"
             )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from enum import IntEnum
 
 import kvm_ioctls as kvm  # whose names load when they are used
 from kvm_ioctls._arch import only_on
@@ -11,19 +10,11 @@ from kvm_ioctls._ffi import lib
 from kvm_ioctls._wire import packed
 from kvm_ioctls._x86_64._vm_features import X86VmFeatures
 
-__all__ = ("IrqchipId", "X86Vm")
+__all__ = ("X86Vm",)
 
 _CHIP_BYTES = 512
 _PIT_BYTES = 112
 _PAGE = 4096
-
-
-class IrqchipId(IntEnum):
-    """The in-kernel interrupt controllers."""
-
-    PIC_MASTER = 0
-    PIC_SLAVE = 1
-    IOAPIC = 2
 
 
 @only_on("x86_64")
@@ -60,7 +51,7 @@ class X86Vm(X86VmFeatures):
         """
         self._ioctl_value(lib.KX_SET_BOOT_CPU_ID, vcpu_id)
 
-    def get_irqchip(self, chip: IrqchipId | int) -> bytes:
+    def get_irqchip(self, chip: kvm.IrqchipId | int) -> bytes:
         """Return the 512 opaque bytes of a chip's state (KVM_GET_IRQCHIP).
 
         Raises:
@@ -71,7 +62,7 @@ class X86Vm(X86VmFeatures):
         self._ioctl(lib.KX_GET_IRQCHIP, data)
         return bytes(data[8:])
 
-    def set_irqchip(self, chip: IrqchipId | int, state: bytes) -> None:
+    def set_irqchip(self, chip: kvm.IrqchipId | int, state: bytes) -> None:
         """Restore a chip's state (KVM_SET_IRQCHIP).
 
         Raises:
