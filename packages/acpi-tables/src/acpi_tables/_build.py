@@ -1,6 +1,7 @@
 """All tables of a machine, placed one behind the other."""
 
 import attrs
+from vm_device import Value
 from vm_device.platform import AddressRange, AddressSpace, Platform
 
 from acpi_tables._dsdt import dsdt
@@ -16,8 +17,8 @@ _ALIGNMENT = 16
 _PM_TIMER = "pm-timer"
 
 
-@attrs.frozen
-class PlacedTable:
+@attrs.frozen(eq=False, repr=False)
+class PlacedTable(Value):
     """Where one table is.
 
     Attributes:
@@ -31,8 +32,8 @@ class PlacedTable:
     data: bytes
 
 
-@attrs.frozen
-class AcpiTables:
+@attrs.frozen(eq=False, repr=False)
+class AcpiTables(Value):
     """Finished tables, ready to be copied into guest memory.
 
     Attributes:

@@ -4,6 +4,7 @@ import struct
 from enum import IntFlag
 
 import attrs
+from vm_device import Value
 
 from acpi_tables._errors import EncodingError, TableError
 from acpi_tables._header import HEADER, GenericAddress, sdt
@@ -44,8 +45,8 @@ class BootArch(IntFlag):
 _BASE_FLAGS = FadtFlags.WBINVD | FadtFlags.POWER_BUTTON | FadtFlags.SLEEP_BUTTON | FadtFlags.HW_REDUCED
 
 
-@attrs.frozen(kw_only=True)
-class Fadt:
+@attrs.frozen(kw_only=True, eq=False, repr=False)
+class Fadt(Value):
     """What the FADT says.
 
     Attributes:

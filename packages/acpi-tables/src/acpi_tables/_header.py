@@ -3,6 +3,7 @@
 import struct
 
 import attrs
+from vm_device import Value
 
 from acpi_tables._errors import EncodingError
 
@@ -62,8 +63,8 @@ def packed(what: str, value: int, layout: struct.Struct, *fields: int | bytes) -
         raise EncodingError(what, value, f"fields {fields} of layout {layout.format!r}") from None
 
 
-@attrs.frozen
-class GenericAddress:
+@attrs.frozen(eq=False, repr=False)
+class GenericAddress(Value):
     """A Generic Address Structure: where a register is and how wide it is (ACPI 6.5 §5.2.3.2).
 
     Attributes:

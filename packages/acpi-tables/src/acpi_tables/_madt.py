@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
+from vm_device import Value
 
 from acpi_tables._errors import TableError
 from acpi_tables._header import HEADER, packed, sdt
@@ -37,8 +38,8 @@ class MadtEntry(Protocol):
         """Return the entry; EncodingError when a field does not fit."""
 
 
-@attrs.frozen
-class LocalApic:
+@attrs.frozen(eq=False, repr=False)
+class LocalApic(Value):
     """A processor: xAPIC entry (type 0) while uid and id are at most 254, x2APIC entry (type 9) beyond.
 
     Attributes:
@@ -64,8 +65,8 @@ class LocalApic:
         return packed("APIC id", self.apic_id, _LAPIC, 0, 8, self.uid, self.apic_id, flags)
 
 
-@attrs.frozen
-class IoApic:
+@attrs.frozen(eq=False, repr=False)
+class IoApic(Value):
     """An I/O APIC (type 1).
 
     Attributes:
@@ -83,8 +84,8 @@ class IoApic:
         return packed("I/O APIC", self.address, _IOAPIC, 1, 12, self.id, 0, self.address, self.gsi_base)
 
 
-@attrs.frozen
-class InterruptOverride:
+@attrs.frozen(eq=False, repr=False)
+class InterruptOverride(Value):
     """An ISA interrupt that is not wired to the pin of its number (type 2).
 
     Attributes:
@@ -105,8 +106,8 @@ class InterruptOverride:
         return packed("ISA interrupt", self.irq, _OVERRIDE, 2, 10, 0, self.irq, self.gsi, flags)
 
 
-@attrs.frozen
-class LocalApicNmi:
+@attrs.frozen(eq=False, repr=False)
+class LocalApicNmi(Value):
     """The NMI line of all processors: type 4, or type 10 for x2APIC processors.
 
     Attributes:
@@ -124,8 +125,8 @@ class LocalApicNmi:
         return packed("LINT", self.lint, _NMI, 4, 6, 0xFF, 0, self.lint)
 
 
-@attrs.frozen
-class RawMadtEntry:
+@attrs.frozen(eq=False, repr=False)
+class RawMadtEntry(Value):
     """An entry of a type this package does not model, or of an unexpected length.
 
     Attributes:
@@ -141,8 +142,8 @@ class RawMadtEntry:
         return packed("MADT entry type", self.type, _RAW, self.type, len(self.body) + 2) + self.body
 
 
-@attrs.frozen
-class Madt:
+@attrs.frozen(eq=False, repr=False)
+class Madt(Value):
     """What the MADT says.
 
     Attributes:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import TypeAlias, Union
 
 import attrs
+from vm_device import Value
 
 from acpi_tables._errors import EncodingError
 
@@ -36,8 +37,8 @@ _UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}\Z")
 _MAX_SEGMENTS = 255
 
 
-@attrs.frozen
-class Aml:
+@attrs.frozen(eq=False, repr=False)
+class Aml(Value):
     """A piece of finished AML; what every builder of this module returns.
 
     Attributes:

@@ -10,6 +10,7 @@ import enum
 from collections.abc import Iterable, Sequence
 
 from attrs import frozen
+from vm_device import Value
 
 from linux_loader._errors import ConfigurationError
 from linux_loader._ranges import ADDRESS_SPACE, GuestRange
@@ -30,8 +31,8 @@ class E820Type(enum.IntEnum):
     PMEM = 7
 
 
-@frozen(order=True)
-class E820Entry:
+@frozen(order=True, repr=False)
+class E820Entry(Value):
     """One range of the memory map.
 
     Attributes:

@@ -11,6 +11,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from attrs import frozen
+from vm_device import Value
 
 from linux_loader._errors import (
     ForeignArchitectureError,
@@ -49,8 +50,8 @@ MAX_PROGRAM_HEADERS = 512
 MAX_NOTE_BYTES = 1 << 20
 
 
-@frozen
-class ElfSegment:
+@frozen(eq=False, repr=False)
+class ElfSegment(Value):
     """One PT_LOAD segment: ``file_size`` bytes from the file, then zeros up to ``memory.size``.
 
     Attributes:
@@ -64,8 +65,8 @@ class ElfSegment:
     memory: GuestRange
 
 
-@frozen
-class ElfInfo:
+@frozen(eq=False, repr=False)
+class ElfInfo(Value):
     """What the loader needs of an ELF kernel.
 
     Attributes:

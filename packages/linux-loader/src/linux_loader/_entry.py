@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 
 from attrs import evolve, frozen
+from vm_device import Value
 
 from linux_loader.arch.x86_64 import (
     BOOT_STACK_ADDR,
@@ -34,8 +35,8 @@ _PAGE = 4096
 _DIRECTORIES = 4  # one per GiB: 4 GiB in 2 MiB pages, which every x86-64 has (1 GiB pages need a CPUID bit)
 
 
-@frozen
-class Segment:
+@frozen(eq=False, repr=False)
+class Segment(Value):
     """A segment register with its hidden part, in the terms of Intel SDM 3A §3.4.5.
 
     Attributes:
@@ -71,8 +72,8 @@ class Segment:
         return low | (limit >> 16 & 0xF) << 48 | flags << 52 | (self.base >> 24 & 0xFF) << 56
 
 
-@frozen
-class DescriptorTable:
+@frozen(eq=False, repr=False)
+class DescriptorTable(Value):
     """GDTR or IDTR.
 
     Attributes:
@@ -84,8 +85,8 @@ class DescriptorTable:
     limit: int
 
 
-@frozen
-class EntryState:
+@frozen(eq=False, repr=False)
+class EntryState(Value):
     """Registers of the boot processor at the kernel's first instruction; every register not named here is 0.
 
     Attributes:

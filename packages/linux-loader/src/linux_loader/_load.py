@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from attrs import frozen
+from vm_device import Value
 
 from linux_loader import _plan, _tables
 from linux_loader._bootparams import BootInfo, setup_data
@@ -48,8 +49,8 @@ _ENTRIES = {
 Initrd = str | os.PathLike[str] | bytes | bytearray | memoryview
 
 
-@frozen
-class LoadedKernel:
+@frozen(eq=False, repr=False)
+class LoadedKernel(Value):
     """What :func:`load` did.
 
     Attributes:

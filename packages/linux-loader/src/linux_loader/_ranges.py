@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from attrs import frozen
+from vm_device import Value
 
 ADDRESS_SPACE = 1 << 64
 
 
-@frozen(order=True)
-class GuestRange:
+@frozen(order=True, repr=False)
+class GuestRange(Value):
     """A half-open interval of guest-physical addresses.
 
     Attributes:

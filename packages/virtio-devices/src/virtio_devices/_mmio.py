@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, final
 
 import attrs
-from vm_device import EventManager, Interrupt
+from vm_device import EventManager, Interrupt, Value
 from vm_device.platform import AddressRange, AddressSpace, DeviceNode, InterruptSpec
 from vmm_memory import GuestAddressSpace
 
@@ -45,8 +45,8 @@ _ADDRESS_FIELDS = {
 }
 
 
-@attrs.frozen
-class NotifyRange:
+@attrs.frozen(eq=False, repr=False)
+class NotifyRange(Value):
     """One ioeventfd to register: a guest write of `datamatch` to `address` signals `fd`.
 
     Attributes:

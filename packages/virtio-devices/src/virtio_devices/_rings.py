@@ -1,14 +1,15 @@
 """Which ring features a transport offers for a device."""
 
 import attrs
+from vm_device import Value
 
 from virtio_devices._spec import Feature
 
 __all__ = ("RingOptions",)
 
 
-@attrs.frozen
-class RingOptions:
+@attrs.frozen(eq=False, repr=False)
+class RingOptions(Value):
     """What a driver may negotiate about the rings; the names and defaults are QEMU's.
 
     Attributes:

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     )
     from vm_device._threads import start_masked
     from vm_device._tree import DeviceTree
+    from vm_device._value import Value
     from vm_device._vmgenid import VmGenId, VmGenIdState
     from vm_device._widths import AccessWidths
 
@@ -127,6 +128,7 @@ __all__ = (  # noqa: RUF022 - plain sorted order, so that a test can compare
     "SerialState",
     "SystemAllocator",
     "UnclaimedCounts",
+    "Value",
     "VmDeviceError",
     "VmGenId",
     "VmGenIdState",
@@ -186,6 +188,7 @@ _HOMES = {
     ),
     "_threads": ("start_masked",),
     "_tree": ("DeviceTree",),
+    "_value": ("Value",),
     "_vmgenid": ("VmGenId", "VmGenIdState"),
     "_widths": ("AccessWidths",),
 }

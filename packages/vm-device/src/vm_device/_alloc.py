@@ -10,6 +10,7 @@ import attrs
 import vm_device  # whose names load when they are used
 from vm_device._errors import AllocationError, ExhaustedError, NotAllocatedError, SavedStateError
 from vm_device._saved_state import check_saved
+from vm_device._value import Value
 from vm_device.platform import AddressRange, AddressSpace
 
 
@@ -24,8 +25,8 @@ class AllocPolicy(enum.Enum):
     """At the address given with `at`, or not at all."""
 
 
-@attrs.frozen
-class Allocation:
+@attrs.frozen(eq=False, repr=False)
+class Allocation(Value):
     """An allocated range and its owner's name ("" when anonymous)."""
 
     range: AddressRange

@@ -9,6 +9,7 @@ import vm_device  # whose names load when they are used
 from vm_device._alloc import AddressAllocator
 from vm_device._errors import AllocationError, ExhaustedError, NotAllocatedError
 from vm_device._saved_state import check_saved
+from vm_device._value import Value
 
 
 class IdAllocator:
@@ -118,8 +119,8 @@ class IdAllocator:
         return allocator
 
 
-@attrs.frozen
-class SystemAllocator:
+@attrs.frozen(eq=False, repr=False)
+class SystemAllocator(Value):
     """The allocators of a machine, one per space.
 
     Args:

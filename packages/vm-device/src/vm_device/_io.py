@@ -9,11 +9,12 @@ import attrs
 
 from vm_device._bus import Bus, BusDevice
 from vm_device._errors import RangeNotFoundError
+from vm_device._value import Value
 from vm_device.platform import AddressRange, AddressSpace
 
 
-@attrs.frozen
-class IoSnapshot:
+@attrs.frozen(eq=False, repr=False)
+class IoSnapshot(Value):
     """Both buses, `pio` and `mmio`, as they were at one moment."""
 
     pio: Bus

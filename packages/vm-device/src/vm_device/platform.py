@@ -10,6 +10,7 @@ from types import MappingProxyType
 import attrs
 
 from vm_device._errors import PlatformError, RangeOverlapError
+from vm_device._value import Value
 
 __all__ = (
     "AddressRange",
@@ -60,8 +61,8 @@ def _check_number(field: str, value: int, last: int) -> None:
     _fail_unless(_is_int(value) and 0 <= value <= last, field, value, f"must be 0..{last:#x}")
 
 
-@attrs.frozen(order=True)
-class AddressRange:
+@attrs.frozen(order=True, repr=False)
+class AddressRange(Value):
     """A non-empty run of addresses in one space.
 
     Args:
@@ -118,8 +119,8 @@ def check_disjoint(ranges: Iterable[AddressRange]) -> None:
         previous = current
 
 
-@attrs.frozen
-class InterruptSpec:
+@attrs.frozen(eq=False, repr=False)
+class InterruptSpec(Value):
     """One wired interrupt of a device.
 
     Args:
@@ -153,8 +154,8 @@ def _freeze(properties: Mapping[str, PropertyValue]) -> Mapping[str, PropertyVal
     return MappingProxyType(dict(properties))
 
 
-@attrs.frozen
-class DeviceNode:
+@attrs.frozen(eq=False, repr=False)
+class DeviceNode(Value):
     """A device as the guest is to find it.
 
     Args:
@@ -188,8 +189,8 @@ class DeviceNode:
         check_disjoint(self.ranges)
 
 
-@attrs.frozen
-class CpuNode:
+@attrs.frozen(eq=False, repr=False)
+class CpuNode(Value):
     """A virtual CPU.
 
     Args:
@@ -215,8 +216,8 @@ class CpuNode:
             _check_number("cpu.place", number, 0xFFFF)
 
 
-@attrs.frozen
-class MemoryNode:
+@attrs.frozen(eq=False, repr=False)
+class MemoryNode(Value):
     """A range of RAM: base and size in bytes, inside the 64-bit physical space."""
 
     base: int
@@ -231,8 +232,8 @@ class MemoryNode:
         return AddressRange(AddressSpace.MMIO, self.base, self.size)
 
 
-@attrs.frozen
-class IoApicNode:
+@attrs.frozen(eq=False, repr=False)
+class IoApicNode(Value):
     """An I/O APIC: its `id` (0 .. 255), MMIO `address` (32 bit) and first GSI, `gsi_base`."""
 
     id: int
@@ -245,8 +246,8 @@ class IoApicNode:
         _check_number("ioapic.gsi_base", self.gsi_base, 0xFFFF_FFFF)
 
 
-@attrs.frozen
-class GicNode:
+@attrs.frozen(eq=False, repr=False)
+class GicNode(Value):
     """The GICv3 of an Arm machine.
 
     Args:
@@ -275,8 +276,8 @@ class GicNode:
         return both if self.its is None else (*both, self.its)
 
 
-@attrs.frozen
-class RegisterSpec:
+@attrs.frozen(eq=False, repr=False)
+class RegisterSpec(Value):
     """A register at `range` and the `value` (0 .. 255) that makes it act, as the FADT's RESET_REG has."""
 
     range: AddressRange
@@ -327,8 +328,8 @@ def _check_edge_lines(devices: Iterable[DeviceNode]) -> None:
             )
 
 
-@attrs.frozen
-class Platform:
+@attrs.frozen(eq=False, repr=False)
+class Platform(Value):
     """The whole machine.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
-from vm_device import Interrupt, ResampledInterrupt
+from vm_device import Interrupt, ResampledInterrupt, Value
 from vm_device.platform import AddressRange
 
 import vm_hypervisor  # whose names load when they are used
@@ -46,8 +46,8 @@ class VmOps(Protocol):
         ...
 
 
-@attrs.frozen
-class NativeAnswer:
+@attrs.frozen(eq=False, repr=False)
+class NativeAnswer(Value):
     """An access that the backend may answer itself, without the VMM being asked.
 
     Args:

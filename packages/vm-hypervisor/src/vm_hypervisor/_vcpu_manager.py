@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import attrs
-from vm_device import start_masked
+from vm_device import Value, start_masked
 
 import vm_hypervisor  # whose names load when they are used
 from vm_hypervisor._errors import VcpuStateError
@@ -30,8 +30,8 @@ class _Want(enum.Enum):
     END = "stopped"
 
 
-@attrs.frozen
-class VcpuStop:
+@attrs.frozen(eq=False, repr=False)
+class VcpuStop(Value):
     """Why a vCPU ended by itself.
 
     Args:

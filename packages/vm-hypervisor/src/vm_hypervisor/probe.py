@@ -14,6 +14,7 @@ from typing import Protocol
 
 import attrs
 import kvm_ioctls as kvm
+from vm_device import Value
 
 from vm_hypervisor._errors import HypervisorUnavailableError
 
@@ -59,8 +60,8 @@ class _Guests(Protocol):
         """Tell whether a processor is what the VMM said, to the guest's own eyes."""
 
 
-@attrs.frozen
-class KvmReport:
+@attrs.frozen(eq=False, repr=False)
+class KvmReport(Value):
     """What was measured.
 
     Args:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import attrs
+from vm_device import Value
 
 import vmm_reference  # whose names load when they are used
 from vmm_reference._arch import CONSOLE
@@ -71,8 +72,8 @@ class BootProtocol(enum.Enum):
     PVH = "pvh"
 
 
-@attrs.frozen
-class MemoryConfig:
+@attrs.frozen(eq=False, repr=False)
+class MemoryConfig(Value):
     """Guest RAM: `size` bytes, a multiple of 4 KiB (2 MiB with hugepages) within 16 MiB … 16 TiB.
 
     Args:
@@ -119,8 +120,8 @@ class MemoryConfig:
             )
 
 
-@attrs.frozen
-class SerialConfig:
+@attrs.frozen(eq=False, repr=False)
+class SerialConfig(Value):
     """Where the serial console goes: its `mode`, and a `path` for file and socket."""
 
     mode: SerialMode = SerialMode.TTY
@@ -137,8 +138,8 @@ class SerialConfig:
         return cls(modes[word], Path(path) if takes_path else None)
 
 
-@attrs.frozen
-class RngConfig:
+@attrs.frozen(eq=False, repr=False)
+class RngConfig(Value):
     """One virtio-rng device fed from `src`; `id` is its name in events, `rings` the features it offers."""
 
     src: Path = Path("/dev/urandom")
@@ -155,8 +156,8 @@ class RngConfig:
         return config
 
 
-@attrs.frozen
-class PlatformConfig:
+@attrs.frozen(eq=False, repr=False)
+class PlatformConfig(Value):
     """What the machine is built on.
 
     Args:
@@ -179,8 +180,8 @@ class PlatformConfig:
         return config
 
 
-@attrs.frozen
-class VmConfig:
+@attrs.frozen(eq=False, repr=False)
+class VmConfig(Value):
     """A whole machine.
 
     Args:

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import attrs
+from vm_device import Value
 from vm_hypervisor import cpuid  # whose names load when they are used
 
 from vmm_reference._errors import ConfigError
@@ -35,8 +36,8 @@ class CoreScheduling(enum.Enum):
     VCPU = "vcpu"
 
 
-@attrs.frozen
-class CpusConfig:
+@attrs.frozen(eq=False, repr=False)
+class CpusConfig(Value):
     """Virtual CPUs.
 
     Args:

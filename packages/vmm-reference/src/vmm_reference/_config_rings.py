@@ -3,6 +3,7 @@
 from typing import Final
 
 import attrs
+from vm_device import Value
 
 from vmm_reference._grammar import Options, parse_toggle
 
@@ -16,8 +17,8 @@ RING_KEYS: Final = {
 }
 
 
-@attrs.frozen
-class RingConfig:
+@attrs.frozen(eq=False, repr=False)
+class RingConfig(Value):
     """Which ring features a device offers, in the fields and defaults of `virtio_devices.RingOptions`.
 
     `packed`, `event_idx`, `indirect_desc`, `in_order`, `notification_data`, `queue_reset`: the VIRTIO feature

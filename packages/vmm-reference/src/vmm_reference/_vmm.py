@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import attrs
 import vm_hypervisor as hv  # whose names load when they are used
-from vm_device import BootTimer, EventFd, Lifecycle, LifecycleState, PvpanicEvent
+from vm_device import BootTimer, EventFd, Lifecycle, LifecycleState, PvpanicEvent, Value
 from vm_hypervisor import VcpuManager, VcpuStateError, VcpuStop
 
 from vmm_reference._arch.base import GuestRequests
@@ -42,8 +42,8 @@ class EndReason(enum.Enum):
     STOPPED = "stopped"
 
 
-@attrs.frozen
-class End:
+@attrs.frozen(eq=False, repr=False)
+class End(Value):
     """How a machine ended: the `reason`, and `detail`, for a failure what failed."""
 
     reason: EndReason

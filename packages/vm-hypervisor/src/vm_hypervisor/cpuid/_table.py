@@ -7,6 +7,7 @@ from types import MappingProxyType
 from typing import Final, Literal, TypeAlias
 
 import attrs
+from vm_device import Value
 
 from vm_hypervisor._errors import CpuidError
 
@@ -19,8 +20,8 @@ REGISTERS: Final[tuple[Register, ...]] = ("eax", "ebx", "ecx", "edx")
 _MOST_LEAVES: Final = 256  # KVM_MAX_CPUID_ENTRIES
 
 
-@attrs.frozen
-class CpuidLeaf:
+@attrs.frozen(eq=False, repr=False)
+class CpuidLeaf(Value):
     """One CPUID answer: leaf `function`, sub-leaf `index` (`significant` or not), and four registers.
 
     `eax`, `ebx`, `ecx` and `edx` are 32 bits each.
@@ -48,8 +49,8 @@ def _frozen(msrs: Mapping[int, int]) -> Mapping[int, int]:
     return MappingProxyType(dict(msrs))
 
 
-@attrs.frozen(slots=False)
-class CpuTable:
+@attrs.frozen(slots=False, eq=False, repr=False)
+class CpuTable(Value):
     """The CPUID answers and feature MSRs of one processor.
 
     Args:

@@ -3,6 +3,7 @@
 from typing import Final
 
 import attrs
+from vm_device import Value
 
 from vm_hypervisor._errors import CpuidError
 
@@ -11,8 +12,8 @@ __all__ = ("Topology",)
 _MOST: Final = 1 << 16  # of each; what leaf 0xB can count
 
 
-@attrs.frozen
-class Topology:
+@attrs.frozen(eq=False, repr=False)
+class Topology(Value):
     """How the processors of a machine are grouped.
 
     Processor `index` counts threads first, then cores, dies, sockets. Its APIC id has a field of whole bits
