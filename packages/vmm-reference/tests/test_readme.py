@@ -26,7 +26,7 @@ def test_threat_table_has_its_columns():
 
 def test_every_option_and_status_is_in_its_table():
     """The tables follow the code."""
-    help_text = _parser()._subparsers._group_actions[0].choices["run"].format_help()
+    help_text = _parser()._subparsers._group_actions[0].choices["run"].parser().format_help()
     options = set(re.findall(r"--[a-z-]+", help_text.split("A first run")[0])) - {"--help"}
     table = README.split("## Options")[1].split("## Exit")[0]
     assert options <= set(re.findall(r"--[a-z-]+", table))

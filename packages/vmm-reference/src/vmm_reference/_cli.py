@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, cast
 
 import vmm_reference  # whose names load when they are used
 from vmm_reference._arch import CONSOLE
@@ -88,6 +88,24 @@ class _Parser(argparse.ArgumentParser):
         self.exit(USAGE, f"vmm: {_one_line(message)}; see `{self.prog} --help`\n")
 
 
+class _Command:
+    """A sub-command's parser, put together when it is asked for: a run needs one of them."""
+
+    def __init__(self, fill: Callable[[_Parser], None] | None = None, **options: Any) -> None:  # noqa: ANN401
+        self._fill, self._options = fill, options
+
+    def parser(self) -> _Parser:
+        parser = _Parser(**self._options)
+        if self._fill is not None:
+            self._fill(parser)
+        return parser
+
+    def parse_known_args(
+        self, words: Sequence[str] | None, namespace: argparse.Namespace | None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        return self.parser().parse_known_args(words, namespace)
+
+
 class _Once(argparse.Action):
     """An option that may be given once."""
 
@@ -125,14 +143,7 @@ def _keys(keys: dict[str, str], default: str = "") -> str:
     return f"{text} (default: {default})" if default else text
 
 
-def _add_run(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    run = commands.add_parser(
-        "run",
-        help="boot a kernel",
-        description="Boot a Linux kernel in a virtual machine of its own.",
-        epilog=_EPILOG,
-        formatter_class=_RawHelp,
-    )
+def _fill_run(run: _Parser) -> None:
     add = run.add_argument
     add("-V", "--version", action=_Version, nargs=0, help="show program's version number and exit")
     what = "bzImage or ELF vmlinux (x86-64), Image (AArch64)"
@@ -196,14 +207,7 @@ Exit status: 0; of diff 1 when there are differences; 2 wrong options, files tha
 """
 
 
-def _add_cpuid(commands: "argparse._SubParsersAction[_Parser]") -> None:
-    cpuid = commands.add_parser(
-        "cpuid",
-        help="what guests see of this processor; compare two hosts",
-        description="Print and compare what processors say of themselves: CPUID leaves and feature MSRs.",
-        epilog=_CPUID_EPILOG,
-        formatter_class=_RawHelp,
-    )
+def _fill_cpuid(cpuid: _Parser) -> None:
     verbs = cpuid.add_subparsers(dest="what", required=True, metavar="WHAT", parser_class=_Parser)
     dump = verbs.add_parser("dump", help="print every leaf and MSR, to be kept or read by other programs")
     dump.add_argument("file", nargs="?", default="host", metavar="FILE", help="a dump, or host (default)")
@@ -222,6 +226,11 @@ def _add_cpuid(commands: "argparse._SubParsersAction[_Parser]") -> None:
     verbs.add_parser("templates", help="list the built-in templates")
 
 
+def _fill_doctor(doctor: _Parser) -> None:
+    what = "how to print the findings"
+    doctor.add_argument("--format", choices=["text", "json"], default="text", help=what)
+
+
 def _parser() -> _Parser:
     parser = _Parser(
         prog="vmm",
@@ -231,20 +240,35 @@ def _parser() -> _Parser:
     parser.add_argument(
         "-V", "--version", action=_Version, nargs=0, help="show program's version number and exit"
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", parser_class=_Parser)
-    _add_run(commands)
-    doctor = commands.add_parser(
+    commands = parser.add_subparsers(
+        dest="command", required=True, metavar="COMMAND", parser_class=cast("type[_Parser]", _Command)
+    )
+    commands.add_parser(
+        "run",
+        help="boot a kernel",
+        description="Boot a Linux kernel in a virtual machine of its own.",
+        epilog=_EPILOG,
+        formatter_class=_RawHelp,
+        fill=_fill_run,
+    )
+    commands.add_parser(
         "doctor",
         help="measure what this machine's KVM can do",
         description="Measure what this machine's KVM really does (about a second), and say what runs where: "
         "stock kernels on kvm or in the emulated host, tiny guests on any KVM.",
         epilog="Lines with ok need nothing; a note is followed by its cure, if there is one. The exit status "
         "is 0 whatever is found; programs read --format json.",
+        fill=_fill_doctor,
     )
-    doctor.add_argument(
-        "--format", choices=["text", "json"], default="text", help="how to print the findings"
+    commands.add_parser(
+        "cpuid",
+        help="what guests see of this processor; compare two hosts",
+        description="Print and compare what processors say of themselves: CPUID leaves and feature MSRs.",
+        epilog=_CPUID_EPILOG,
+        formatter_class=_RawHelp,
+        fill=_fill_cpuid,
     )
-    _add_cpuid(commands)
+    # Only for the list of commands: `main` hands its words on unread.
     commands.add_parser(
         "testhost", help="run a command in the emulated host (see `vmm testhost --help`)", add_help=False
     )
