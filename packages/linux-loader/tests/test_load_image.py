@@ -17,7 +17,7 @@ from linux_loader import (
     load,
     load_image,
 )
-from linux_loader.fdt import Fdt, FdtNode, parse_fdt
+from linux_loader.fdt import Fdt, FdtNode, parse_fdt, u32s, u64s
 from linux_loader.testing import RecordingMemory, build_bzimage, build_image
 
 MIB = 1 << 20
@@ -113,6 +113,29 @@ def test_reservations_of_the_tree_stay_untouched():
     assert loaded.fdt.reservations == tree.reservations
 
 
+def reserved_memory(reg, **cells):
+    """A tree that reserves memory in a node."""
+    cells = {f"#{name}-cells": u32s(count) for name, count in cells.items()}
+    kept = [FdtNode("kept@0", {"reg": reg, "no-map": b""}), FdtNode("anywhere", {"size": u32s(0, 4096)})]
+    return Fdt(FdtNode("", children=[FdtNode("reserved-memory", cells, kept)]))
+
+
+@pytest.mark.parametrize(
+    ("reg", "cells"),
+    [
+        (u64s(BASE + 256 * MIB - 16, 16, BASE, 4096), {"address": 2, "size": 2}),
+        (u32s(0, BASE + 256 * MIB - 16, 16, 0, BASE, 4096), {}),
+    ],
+    ids=["64-bit sizes", "as without cells"],
+)
+def test_reserved_memory_stays_untouched(reg, cells):
+    """Neither the initrd, which goes to the end of RAM, nor the kernel, which goes to its begin, is there."""
+    kernel = build_image("aarch64", image_size=MIB)
+    _, loaded = load_into(kernel, fdt=reserved_memory(reg, **cells), initrd=b"x")
+    assert loaded.initrd_range.base == BASE + 256 * MIB - 8192
+    assert loaded.entry == BASE + 2 * MIB
+
+
 @pytest.mark.parametrize(
     ("options", "error", "match"),
     [
@@ -130,6 +153,8 @@ def test_reservations_of_the_tree_stay_untouched():
         ({"rng_seed": bytes(4097)}, ConfigurationError, "4097 bytes"),
         ({"fdt": Fdt(FdtNode("", {"big": bytes(2 * MIB)}))}, FdtBuildError, "Linux maps at most"),
         ({"fdt": Fdt(FdtNode("root"))}, FdtBuildError, "its name is empty"),
+        ({"fdt": reserved_memory(bytes(15))}, FdtBuildError, "reg of kept@0 cannot be 15 .* entries have 12"),
+        ({"fdt": reserved_memory(b"", address=0, size=0)}, FdtBuildError, "its entries have 0"),
         (
             {"kernel": build_bzimage()},
             ForeignArchitectureError,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from attrs import evolve, frozen
@@ -76,7 +76,7 @@ def load_image(
         kernel: An open image, or the path of an Image, plain, compressed, or in an EFI zboot file.
         ram_ranges: (base, size) of guest RAM.
         fdt: The machine. ``/chosen`` gets the command line, the initrd and the seed; its memory
-            reservations stay untouched.
+            reservations and what ``/reserved-memory`` names stay untouched.
         cmdline: The command line; at most 2047 bytes on arm64, 1023 on riscv64.
         initrd: Path or contents of an initramfs; it goes as high as the kernel allows.
         rng_seed: 1..4096 bytes of entropy for ``rng-seed``, or None.
@@ -90,7 +90,7 @@ def load_image(
         PlacementError: Something does not fit into RAM.
         CmdlineError: The command line is illegal or too long.
         ConfigurationError: The other arguments are unusable.
-        FdtBuildError: The tree cannot be written.
+        FdtBuildError: The tree cannot be written, or what it reserves not be read.
         OSError: A file cannot be opened.
 
     Source: Documentation/arch/arm64/booting.rst and Documentation/arch/riscv/boot.rst of Linux.
@@ -115,7 +115,7 @@ def _load_open(
     assert header is not None
     arch = for_arch(header.arch)
     line = checked_cmdline(cmdline, arch.CMDLINE_MAX)
-    taken = tuple(("memory reservation of the device tree", r) for r in fdt.reservations)
+    taken = tuple(("memory reservation of the device tree", r) for r in _reserved(fdt))
     ram = Ram(check_ram(ram_ranges), taken)
     placed = _place(header, arch, image.size, ram)
     initrd_range = None if initrd is None else _place_initrd(len(initrd), arch, ram, placed)
@@ -136,6 +136,31 @@ def _load_open(
     return LoadedImage(
         header, placed.base, placed, initrd_range, fdt_range, tree, str(line), tuple(w.range for w in plan)
     )
+
+
+def _reserved(fdt: Fdt) -> Iterator[GuestRange]:
+    """Where the tree lets nobody in; ranges may overlap."""
+    yield from fdt.reservations
+    for parent in fdt.root.children:
+        if parent.name == "reserved-memory":
+            for node in parent.children:
+                yield from _registers(parent, node)
+
+
+def _registers(parent: FdtNode, node: FdtNode) -> Iterator[GuestRange]:
+    """What a node has as ``reg``, in cells of its parent's (Devicetree Specification 0.4, section 2.3.6)."""
+    if "reg" not in node.properties:  # the guest finds a place for it
+        return
+    value = node.properties["reg"]
+    base, size = (
+        4 * (parent.u32s(name)[0] if name in parent.properties else otherwise)
+        for name, otherwise in (("#address-cells", 2), ("#size-cells", 1))
+    )
+    if not base + size or len(value) % (base + size):
+        raise FdtBuildError(f"reg of {node.name}", f"{len(value)} bytes", f"its entries have {base + size}")
+    for at in range(0, len(value), base + size):
+        entry = value[at : at + base + size]
+        yield GuestRange(int.from_bytes(entry[:base], "big"), int.from_bytes(entry[base:], "big"))
 
 
 def _place(header: ImageHeader, arch: ImageArch, file_size: int, ram: Ram) -> GuestRange:
@@ -162,7 +187,8 @@ def _place_initrd(size: int, arch: ImageArch, ram: Ram, kernel: GuestRange) -> G
     # Whole pages: the kernel frees an initrd by the page.
     base = highest_fit(free, align_up(size, _PAGE), _PAGE, window.end)
     if base is None or base < window.base:
-        reason = f"free RAM in {window} beside the kernel ({kernel}) is too small; give the guest more memory"
+        where = f"free RAM in {window} beside the kernel ({kernel}) is too small"
+        reason = f"{where}; give the guest more memory or a smaller initrd"
         raise PlacementError("initrd", size=size, reason=reason)
     return GuestRange(base, size)
 
