@@ -222,7 +222,7 @@ def refused(world, place, server, tmp_path):
 K = ["--kernel", "{}/kernel"]
 LONG = "x" * 4096
 DEEP = "{}/" + "s" * 108
-GIVE_KERNEL = "give the path of a bzImage or ELF vmlinux$"
+GIVE_KERNEL = "give the path of a bzImage or ELF vmlinux for x86-64$"
 SIZE_CURE = r" is not a size; write a whole number with K, M, G or T, such as 3584M$"
 KEYS = r"is not of the form key=value; `vmm run --help` lists the keys$"
 
@@ -272,11 +272,11 @@ ROWS = {
     "kernel gz bomb": (["--kernel", "{}/bomb.gz"], r"--kernel: .*/bomb.gz: gzip payload .*limit"),
     "arm64 Image": (
         ["--kernel", "{}/arm64"],
-        r"--kernel: .*/arm64: .*AArch64 .*; give one built for x86-64$",
+        r"--kernel: .*/arm64: .*AArch64 .*; give a bzImage or ELF vmlinux for x86-64$",
     ),
     "arm64 ELF": (
         ["--kernel", "{}/arm64.elf"],
-        r"--kernel: .*/arm64.elf: .*AArch64.*; give one built for x86-64$",
+        r"--kernel: .*/arm64.elf: .*AArch64.*; give a bzImage or ELF vmlinux for x86-64$",
     ),
     "32-bit ELF": (["--kernel", "{}/i386"], r"--kernel: .*/i386: .*32-bit.*; "),
     "a program": (

@@ -12,7 +12,7 @@ from typing import Final
 
 import virtio_devices  # whose names load when they are used
 
-from vmm_reference._arch import architecture
+from vmm_reference._arch import KERNEL, architecture
 from vmm_reference._config import SerialMode, VmConfig
 from vmm_reference._errors import ConfigError, VmmError
 from vmm_reference._open import check_kernel
@@ -20,7 +20,7 @@ from vmm_reference._open import check_kernel
 _SOCKET_PATH_MAX: Final = 107  # sun_path of unix(7) is 108 bytes, one of them the final NUL
 _Key = tuple[int, int] | str
 _ABSENT: Final = {
-    "--kernel": "give the path of a bzImage or ELF vmlinux",
+    "--kernel": f"give the path of {KERNEL}",
     "--initramfs": "give the path of an initramfs, or leave the option out",
     "--disk path": "give the path of a raw image; `truncate -s 8G FILE` makes an empty one",
     "--rng src": "give a source of random bytes, such as /dev/urandom",

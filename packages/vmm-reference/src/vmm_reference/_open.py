@@ -4,12 +4,19 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from linux_loader import CmdlineError, CmdlineTooLongError, KernelImage, LoaderError, PlacementError
+from linux_loader import (
+    CmdlineError,
+    CmdlineTooLongError,
+    ForeignArchitectureError,
+    KernelImage,
+    LoaderError,
+    PlacementError,
+)
 from virtio_devices import EntropySource, ImageError, SourceError, VirtioRng
 from vm_hypervisor import CoreScheduling, CoreSharing, UnsupportedFeatureError
 from vmm_memory import GuestAddress, GuestRegionMmap, MappingError
 
-from vmm_reference._arch import architecture
+from vmm_reference._arch import KERNEL, architecture
 from vmm_reference._config import MemoryConfig, RngConfig, VmConfig
 from vmm_reference._config_cpus import CpusConfig
 from vmm_reference._errors import ConfigError
@@ -73,8 +80,15 @@ def open_kernel(path: Path) -> KernelImage:
     """Open a kernel image; a refusal is told in the option's words."""
     try:
         return KernelImage.open(path)
+    except ForeignArchitectureError as error:
+        raise _foreign(path, error) from error
     except (LoaderError, OSError) as error:
         raise ConfigError("--kernel", f"{path}: {getattr(error, 'strerror', None) or error}") from error
+
+
+def _foreign(path: Path, error: ForeignArchitectureError) -> ConfigError:
+    # The loader loads kernels of every architecture; the cure is one of this host's.
+    return ConfigError("--kernel", f"{path}: the kernel is built for {error.found}; give {KERNEL}")
 
 
 def check_kernel(config: VmConfig) -> None:
@@ -82,6 +96,8 @@ def check_kernel(config: VmConfig) -> None:
     with open_kernel(config.kernel) as image:
         try:
             architecture().check_kernel(config, image)
+        except ForeignArchitectureError as error:
+            raise _foreign(config.kernel, error) from error
         except (LoaderError, OSError) as error:
             raise _kernel_refusal(config, error) from error
 

@@ -11,13 +11,15 @@ from vmm_reference._errors import HostError
 if TYPE_CHECKING:
     from vmm_reference._arch.base import Architecture
 
-__all__ = ("CONSOLE", "HAS_EMULATED_HOST", "HOST", "architecture")
+__all__ = ("CONSOLE", "HAS_EMULATED_HOST", "HOST", "KERNEL", "architecture")
 
 HOST: Final = os.uname().machine
 """This host's architecture, as `uname -m` gives it."""
 _CONSOLES: Final = {"x86_64": "ttyS0", "aarch64": "ttyAMA0"}
 CONSOLE: Final = _CONSOLES.get(HOST, "ttyS0")
 """What Linux calls the serial port of a machine here."""
+KERNEL: Final = "an Image for AArch64" if HOST == "aarch64" else "a bzImage or ELF vmlinux for x86-64"
+"""What a guest is started from here, as a refusal's cure says it."""
 HAS_EMULATED_HOST: Final = HOST == "x86_64"  # its guest has the x86-64 programs of this host
 """Whether `vmm run` can put a guest of this host into an emulated host."""
 
