@@ -12,7 +12,7 @@ def test_cure_is_in_message_and_field():
 
 def test_crash_shows_both_logs():
     """A crash shows what QEMU said and the kernel's last words, and says so when there are none."""
-    text = str(HostCrashError("gone", "", "qemu: no"))
+    text = str(HostCrashError("gone", "", "qemu: no", started=False))
     assert text == "gone\nQEMU said:\nqemu: no\nend of the host's kernel log:\n(empty)"
 
 

@@ -5,10 +5,12 @@ import os
 import pty
 import select
 import signal
+import socket
 import struct
 import subprocess
 import sys
 import termios
+import threading
 import time
 from pathlib import Path
 
@@ -82,8 +84,33 @@ def test_crash_shows_the_kernel_log_and_keeps_what_was_written(tmp_path):
         vmm_testhost.HostCrashError, match="while the command ran, without an exit status"
     ) as info:
         vmm_testhost.run(["sh", "-c", command], writable=[tmp_path], timeout=LAUNCH)
+    assert info.value.started
     assert "sysrq triggered crash" in info.value.kernel_log
     assert (tmp_path / "log").read_text() == "written\n"
+
+
+def test_a_host_of_several_cpus_that_ends_before_the_command_starts_once_more(tmp_path, caplog):
+    """QEMU's threads make a kernel panic now and then while it boots: the caller gets a second host."""
+    monitor = tmp_path / "monitor"
+
+    def end_the_first() -> None:
+        while not monitor.exists():
+            time.sleep(0.01)
+        with socket.socket(socket.AF_UNIX) as ends:
+            ends.connect(str(monitor))
+            ends.sendall(b"quit\n")
+            while ends.recv(4096):
+                pass
+
+    thread = threading.Thread(target=end_the_first)
+    thread.start()
+    extra = ["-monitor", f"unix:{monitor},server=on,wait=off"]
+    result = vmm_testhost.run(["nproc"], cpus=2, extra_qemu_args=extra, capture=True, timeout=2 * LAUNCH)
+    thread.join()
+    assert (result.returncode, result.stdout) == (0, b"2\n")
+    (warning,) = (record.getMessage() for record in caplog.records)
+    assert "before the command started" in warning
+    assert warning.endswith("(QEMU's is 0); starting it once more")
 
 
 def test_missing_command_and_second_run_offline(monkeypatch, tmp_path):

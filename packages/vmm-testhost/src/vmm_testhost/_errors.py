@@ -36,9 +36,10 @@ class HostCrashError(EmulatedHostError):
     Attributes:
         kernel_log: the last lines of the host's kernel console.
         qemu_log: what QEMU wrote to its stderr.
+        started: whether the command had been started.
     """
 
-    def __init__(self, message: str, kernel_log: str, qemu_log: str) -> None:
+    def __init__(self, message: str, kernel_log: str, qemu_log: str, *, started: bool) -> None:
         parts = [message]
         if qemu_log:
             parts.append(f"QEMU said:\n{qemu_log}")
@@ -46,6 +47,7 @@ class HostCrashError(EmulatedHostError):
         super().__init__("\n".join(parts))
         self.kernel_log = kernel_log
         self.qemu_log = qemu_log
+        self.started = started
 
 
 class HostTimeoutError(EmulatedHostError):

@@ -1,5 +1,6 @@
 """The QEMU command line of the emulated host, and the process."""
 
+import contextlib
 import dataclasses
 import os
 import socket
@@ -13,6 +14,7 @@ from ._errors import SetupError
 
 # The same on every board.
 COMMON = "-nodefaults -no-user-config -display none -no-reboot"
+END = 2.0  # seconds between QEMU's closed ports and its end
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,6 +105,11 @@ class Qemu:
         io.close()
         if inner is not None:
             inner.close()
+
+    def wait(self) -> None:
+        """Let QEMU end by itself, for a moment."""
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self.process.wait(END)
 
     def close(self) -> None:
         """Kill QEMU if it is still there, reap it, close the ports."""

@@ -93,7 +93,8 @@ def run(
         timeout: seconds for the whole run, boot included; None for no limit.
         memory: RAM of the host in MiB, at least 512.
         cpus: virtual CPUs of the host, 1 to 64. With more than one, QEMU emulates them in threads, and a
-            kernel that patches its code while another CPU runs it has been seen to panic under load.
+            kernel that patches its code while another CPU runs it has been seen to panic under load: a host
+            that ends before the command starts is started once more, with a warning in the log.
         kernel_args: added to the host's kernel command line, e.g. ``"intel_iommu=on"``.
         extra_qemu_args: appended to QEMU's command line.
         forward_signals: take SIGINT, SIGTERM, SIGHUP and SIGWINCH of this process while the command runs

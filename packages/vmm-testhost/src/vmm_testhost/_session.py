@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import os
 import select
 import signal
@@ -16,6 +17,7 @@ from ._qemu import Machine, Qemu
 from ._relay import Relay
 
 LOG_TAIL = 4000  # characters
+LOG = logging.getLogger("vmm_testhost")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +72,28 @@ def run_machine(
         HostTimeoutError: ``timeout`` seconds were over.
         KeyboardInterrupt: Without ``forward_signals``; the command got SIGINT.
     """
+    begin = time.monotonic()
+    try:
+        return _live(machine, scratch, streams, begin, timeout, forward_signals=forward_signals)
+    except HostCrashError as crash:
+        # Linux patches its code while it boots, and QEMU's threads do not always see that in time: of some
+        # hundred boots with several CPUs one panics. Nothing of the caller's has run by then.
+        if crash.started or machine.cpus == 1:
+            raise
+        LOG.warning("%s; starting it once more", str(crash).partition("\n")[0])
+    return _live(machine, scratch, streams, begin, timeout, forward_signals=forward_signals)
+
+
+def _live(
+    machine: Machine,
+    scratch: Path,
+    streams: Streams,
+    begin: float,
+    timeout: float | None,
+    *,
+    forward_signals: bool,
+) -> Result:
+    """Run a machine once; the time counts from ``begin``."""
     start = time.monotonic()
     ready = start
     qemu = Qemu(machine, stdin=streams.stdin is not None, log=scratch / "qemu")
@@ -89,7 +113,9 @@ def run_machine(
         )
         if forward_signals:
             stack.enter_context(forwarded(relay))
-        late = _relay_all(relay, start + timeout if timeout is not None else None)
+        late = _relay_all(relay, begin + timeout if timeout is not None else None)
+        if relay.status is None and relay.killed_by is None:
+            qemu.wait()  # its own exit status tells more than that of our kill
     if late and timeout is not None:
         raise HostTimeoutError(timeout, streams.output(b"o"), streams.output(b"e"))
     status = relay.status
@@ -118,7 +144,7 @@ def _relay_all(relay: Relay, until: float | None) -> bool:
 def _crash(qemu: Qemu, scratch: Path, ready: bool) -> HostCrashError:
     when = "while the command ran" if ready else "before the command started"
     message = f"the emulated host ended {when}, without an exit status (QEMU's is {qemu.process.returncode})"
-    return HostCrashError(message, _tail(scratch / "console"), _tail(scratch / "qemu"))
+    return HostCrashError(message, _tail(scratch / "console"), _tail(scratch / "qemu"), started=ready)
 
 
 def _tail(path: Path) -> str:
