@@ -72,6 +72,20 @@ def run(script):
     return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240)
 
 
+def test_several_chains_come_at_once(packed):
+    """As many as were asked for, or as there are descriptors for; all are popped and given back together."""
+    trial = QueueTrial(TwinQueue, size=4, packed=packed)
+    trial.add(WRITABLE, count=3)
+    trial.pop_batch(8)
+    assert trial.in_flight == 3
+    trial.add(WRITABLE, count=3)
+    trial.pop_batch(8)
+    assert trial.in_flight == 4
+    trial.complete_batch((0, 0, 0, 0))
+    trial.take_used()
+    assert trial.in_flight == 0
+
+
 def test_an_honest_round(packed):
     """All that a driver and a device do together, and what was written arrives."""
     trial = QueueTrial(TwinQueue, packed=packed, event_idx=True, start=65535)

@@ -47,7 +47,7 @@ def test_abilities_are_drawn():
     for name in names:
         setattr(Seen, name, watched(name))
     quick = settings(
-        max_examples=150, phases=[Phase.generate], deadline=None, database=None, derandomize=True
+        max_examples=250, phases=[Phase.generate], deadline=None, database=None, derandomize=True
     )
     for in_order in (False, True):
         run_state_machine_as_test(queue_machine(Seen, in_order=in_order), settings=quick)

@@ -24,12 +24,13 @@ class Attack(enum.Enum):
     TABLE = "an indirect table of any length, anywhere"
     LONG_TABLE = "an indirect table with more buffers than the queue has entries"
     NESTED = "an indirect table inside an indirect table"
-    COMBINED = "INDIRECT together with NEXT"
+    COMBINED = "an indirect table among other elements of a list"
     ANYTHING = "descriptors of arbitrary words"
 
 
 Rows = st.SearchStrategy[tuple[RawDescriptor, ...]]
 Chains = st.SearchStrategy[HostileChain]
+_Buffers = list[tuple[int, int, int]]  # address, length, flags
 
 
 class Attacks:
@@ -95,7 +96,7 @@ class Attacks:
             lambda drawn: self._in_table(drawn[0]) if drawn[1] else drawn[0]
         )
 
-    def _harmless(self, most: int) -> st.SearchStrategy[list[tuple[int, int, int]]]:
+    def _harmless(self, most: int) -> st.SearchStrategy[_Buffers]:
         base, _room = self._area
         flags = st.sampled_from(_FLAGS)
         return st.tuples(st.integers(1, most), st.integers(0, 8), flags).map(
@@ -177,12 +178,15 @@ class Attacks:
         return inner.map(lambda table: HostileChain(rows=(outer,), table=table))
 
     def _combined(self) -> Chains:
-        flags = st.sampled_from((DESC_INDIRECT | DESC_NEXT, DESC_INDIRECT | DESC_NEXT | DESC_WRITE))
-        return st.tuples(flags, self._harmless(1), self._harmless(1)).map(
-            lambda drawn: HostileChain(
-                rows=((self._table, 16, drawn[0], 1), *self._rows(drawn[1])), table=self._rows(drawn[2])
-            )
-        )
+        """An indirect table before another element of its list, or behind it, as a split ring allows."""
+
+        def chain(flags: int, behind: bool, other: _Buffers, inner: _Buffers) -> HostileChain:
+            table = (self._table, 16, flags)
+            rows = self._rows([*other, table] if behind else [table, *other])
+            return HostileChain(rows=rows, table=self._rows(inner))
+
+        flags = st.sampled_from((DESC_INDIRECT, DESC_INDIRECT | DESC_WRITE))
+        return st.builds(chain, flags, st.booleans(), self._harmless(1), self._harmless(1))
 
     def _anything(self) -> Chains:
         base, room = self._area

@@ -124,19 +124,23 @@ class QueueTrial(Trial):
     # The driver's steps.
 
     @step
-    def add(self, segments: Sequence[Segment], *, indirect: bool = False, announce: bool = True) -> None:
-        """The driver makes a sound chain available, if it has room.
+    def add(
+        self, segments: Sequence[Segment], *, indirect: bool = False, announce: bool = True, count: int = 1
+    ) -> None:
+        """The driver makes a sound chain available, or several alike, as far as it has room.
 
         Args:
             segments: Its buffers, readable ones first.
             indirect: In an indirect table, if that was negotiated.
             announce: Also store the available index.
+            count: So many chains.
         """
         indirect = indirect and self._features["indirect"]
         needed = 1 if indirect else len(segments)
-        if len(segments) <= self._layout.size and needed <= self._drivers[0].free_descriptors:
-            for driver in self._drivers:
-                driver.add(segments, indirect=indirect, announce=announce)
+        for _ in range(count):
+            if len(segments) <= self._layout.size and needed <= self._drivers[0].free_descriptors:
+                for driver in self._drivers:
+                    driver.add(segments, indirect=indirect, announce=announce)
 
     @step
     def add_hostile(self, chain: HostileChain) -> None:

@@ -1,6 +1,6 @@
 """Hypothesis state machines that look for trouble: in any implementation of `VirtQueue`, in any device."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Protocol
 
 import attrs
@@ -9,7 +9,7 @@ from vmm_memory import GuestMemory
 try:
     from hypothesis import note
     from hypothesis import strategies as st
-    from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
+    from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, rule
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
         "virtio_queue.testing.stateful needs Hypothesis: pip install 'virtio-queue[testing]'", name=error.name
@@ -148,7 +148,8 @@ def _sound() -> st.SearchStrategy[tuple[Segment, ...]]:
     """Legal chains, of up to five buffers with different lengths."""
 
     def chain(count: int, readable: int, length: int) -> tuple[Segment, ...]:
-        return tuple(Segment(DATA + 0x100 * n, length >> 2 * n, n >= readable) for n in range(count))
+        first = readable % (count + 1)  # that is writable
+        return tuple(Segment(DATA + 0x100 * n, length >> 2 * n, n >= first) for n in range(count))
 
     return st.builds(chain, st.integers(1, 5), st.integers(0, 5), st.integers(0, 0x3000))
 
@@ -173,6 +174,16 @@ def _misbehaviour() -> st.SearchStrategy[Step]:
 
 
 _TABLES = (Attack.TABLE, Attack.LONG_TABLE, Attack.NESTED, Attack.COMBINED)
+# How sound chains come: most are announced at once.
+_WAYS: tuple[Mapping[str, object], ...] = (
+    *({"indirect": False}, {"indirect": True}) * 3,
+    {"announce": False},
+    {"announce": False, "indirect": True},
+)
+_GROUPS: tuple[Mapping[str, object], ...] = (
+    *_WAYS,
+    *({"count": count, "indirect": indirect} for count in (2, 3, 4) for indirect in (False, True)),
+)
 _OTHERS = (
     *(Step("needs_notification"),) * 3,
     Step("enable_notification"),
@@ -198,19 +209,16 @@ _DEVICE_OTHERS = (
 )
 
 
-def _offers() -> st.SearchStrategy[Step]:
-    """Chains of the driver, every other one sound."""
+def _offers(sound_ones: int, ways: Sequence[Mapping[str, object]]) -> st.SearchStrategy[Step]:
+    """Chains of the driver; to so many sound ones there are three that are hostile."""
     sound = st.builds(
-        lambda segments, kind: Step(
-            "add", {"segments": segments, "indirect": bool(kind & 1), "announce": kind < 6}
-        ),
-        _sound(),
-        st.integers(0, 7),
+        lambda segments, way: Step("add", {"segments": segments, **way}), _sound(), st.sampled_from(ways)
     )
     links = hostile_chains(*(attack for attack in Attack if attack not in _TABLES))
     # Chosen here: one_of would give each of its alternatives, nested ones too, the same share.
     edges = hostile_chains(Attack.EDGE)  # so many edges, so many ways to come near them
-    kinds = (sound, sound, _hostile(links), _hostile(edges), _hostile(hostile_chains(*_TABLES)))
+    hostile = (_hostile(links), _hostile(edges), _hostile(hostile_chains(*_TABLES)))
+    kinds = (*(sound,) * sound_ones, *hostile)
     return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
 
 
@@ -246,12 +254,20 @@ def _completions() -> st.SearchStrategy[Step]:
             return Step("add_used", {"which": which[0] if which else 0, "written": written})
         return Step("complete_batch", {"which": which, "written": written, "excess": kind == 9})
 
-    return st.builds(complete, st.integers(0, 9), _orders(), st.integers(0, 0x1000))
+    # Every other one a few bytes, fewer than most chains have room for.
+    written = st.integers(0, 0x1000).map(lambda drawn: drawn & 0xF if drawn & 1 else drawn)
+    return st.builds(complete, st.integers(0, 9), _orders(), written)
 
 
 def _steps() -> st.SearchStrategy[Step]:
     """Mostly the way of a chain: offered, popped, completed."""
-    kinds = (*(_offers(),) * 3, *(_pops(),) * 3, *(_completions(),) * 2, *(_others(),) * 3)
+    kinds = (*(_offers(2, _WAYS),) * 3, *(_pops(),) * 3, *(_completions(),) * 2, *(_others(),) * 3)
+    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
+
+
+def _steps_in_order() -> st.SearchStrategy[Step]:
+    """Mostly sound chains, several at a time: how they are given back is what is special in order."""
+    kinds = (*(_offers(12, _GROUPS),) * 3, *(_pops(),) * 3, *(_completions(),) * 3, *(_others(),) * 2)
     return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
 
 
@@ -264,13 +280,18 @@ def driver_scripts(most: int = 20) -> st.SearchStrategy[tuple[Step, ...]]:
     return st.lists(_steps(), min_size=1, max_size=most).map(tuple)
 
 
+_STEPS = {False: _steps(), True: _steps_in_order()}
+
+
 class _QueueMachine(RuleBasedStateMachine):
     subject: QueueClass
     only_packed: bool | None
     only_in_order: bool | None
     memory_factory: Callable[[], GuestMemory]
+    with_order = Bundle("with_order")
 
     @initialize(
+        target=with_order,
         packed=st.booleans(),
         size=st.integers(1, 16),
         event_idx=st.booleans(),
@@ -290,15 +311,16 @@ class _QueueMachine(RuleBasedStateMachine):
         start: int,
         at: int,
         wish: Step | None,
-    ) -> None:
+    ) -> bool:
         """A ready queue that has been in use for a while, on both sides."""
         packed = packed if self.only_packed is None else self.only_packed
+        in_order = in_order if self.only_in_order is None else self.only_in_order
         self.trial = QueueTrial(
             self.subject,
             size=size if packed else 1 << size.bit_length() - 1,
             event_idx=event_idx,
             indirect=indirect,
-            in_order=in_order if self.only_in_order is None else self.only_in_order,
+            in_order=in_order,
             start=start,
             at=at,
             packed=packed,
@@ -306,8 +328,9 @@ class _QueueMachine(RuleBasedStateMachine):
         )
         if wish is not None:
             _noted(self.trial, wish)
+        return in_order
 
-    @rule(step=_steps())
+    @rule(step=with_order.flatmap(_STEPS.__getitem__))
     def take(self, step: Step) -> None:
         """One rule: Hypothesis leaves rules out of a run, and a chain needs its whole way."""
         _noted(self.trial, step)
