@@ -130,3 +130,17 @@ def test_broken_pipe_ends_a_command(wired):
     assert relay.run(time.monotonic() + 50)
     assert output[b"o"].startswith(b"y\n")
     assert int(output[b"o"].split()[-1], 16) & (1 << (signal.SIGPIPE - 1)) == 0
+
+
+def test_the_pulse_goes_to_every_cpu(monkeypatch):
+    """The agent is on each in turn, and may then run where it might before."""
+    before, been, move = os.sched_getaffinity(0), [], os.sched_setaffinity
+
+    def watched(pid, cpus):
+        move(pid, cpus)
+        been.append(os.sched_getaffinity(0))
+
+    monkeypatch.setattr(os, "sched_setaffinity", watched)
+    agent_module.interrupt_all()
+    assert been == ([{cpu} for cpu in before] + [before] if len(before) > 1 else [])
+    assert os.sched_getaffinity(0) == before

@@ -6,7 +6,7 @@ frames (type, length, payload; little-endian) both ways; the port ``stdin`` carr
 
 Frames inwards: ``k`` signal number for the command's process group, ``w`` rows and columns of the terminal,
 ``z`` how many bytes stdin had when it ended (QEMU loses bytes in flight when a port's far end closes), ``n``
-nothing, for the interrupt that comes with it (see _relay.py).
+for an interrupt of every CPU (see PULSE in _relay.py).
 Frames outwards: ``r`` the command was started, ``o`` and ``e`` its stdout and stderr, ``x`` its exit status.
 """
 
@@ -238,6 +238,17 @@ class Agent:
             self.feed()
         elif kind == b"w" and self.terminal and self.sink >= 0:
             set_size(self.sink, payload)
+        elif kind == b"n":
+            interrupt_all()
+
+
+def interrupt_all() -> None:
+    """Have every CPU take an interrupt, by going there: the frame's own reaches only one of them."""
+    cpus = os.sched_getaffinity(0)
+    if len(cpus) > 1:
+        for cpu in cpus:
+            os.sched_setaffinity(0, {cpu})
+        os.sched_setaffinity(0, cpus)
 
 
 def power_off() -> None:
