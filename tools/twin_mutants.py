@@ -157,6 +157,8 @@ PACKED = {
 IN_ORDER = {
     "in-order-any": _split("self._heads if self._regs.in_order else None", "None"),
     "in-order-short": _twin("and not error and written == room", "and not error"),
+    "in-order-broken": _twin("and not error and written == room", "and written == room"),
+    "in-order-place": _split("(place % self._regs.size)", "((self.next_used + offset) % self._regs.size)"),
 }
 
 

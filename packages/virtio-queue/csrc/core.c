@@ -216,7 +216,7 @@ static void put_batch(const struct rings *r, const struct virtq *q, const struct
 		next++;
 		if (spoken_for(q, c, end))
 			continue;
-		put_used(r, position, c->head, c->written);
+		put_used(r, MUTANT(IN_ORDER_PLACE, position, (uint16_t)(next - 1)), c->head, c->written);
 		position = next;
 	}
 }

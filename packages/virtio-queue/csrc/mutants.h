@@ -67,8 +67,10 @@
 #define VQ_MUTANT_PACKED_WHOLE_LAP 54     /* wrap counter not flipped by a list as long as the ring */
 #define VQ_MUTANT_PACKED_LIST_END 55      /* a list does not go on at the start of the ring */
 /* In order. */
-#define VQ_MUTANT_IN_ORDER_ANY 56   /* chains may be completed in any order */
-#define VQ_MUTANT_IN_ORDER_SHORT 57 /* a chain that was not used completely is spoken for */
+#define VQ_MUTANT_IN_ORDER_ANY 56    /* chains may be completed in any order */
+#define VQ_MUTANT_IN_ORDER_SHORT 57  /* a chain that was not used completely is spoken for */
+#define VQ_MUTANT_IN_ORDER_BROKEN 58 /* ... or one that was broken */
+#define VQ_MUTANT_IN_ORDER_PLACE 59  /* a used element lies behind the places of those that it speaks for */
 
 #ifdef VQ_MUTANT
 #define MUTANT(name, good, bad) (VQ_MUTANT == VQ_MUTANT_##name ? (bad) : (good))

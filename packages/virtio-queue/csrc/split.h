@@ -177,7 +177,7 @@ static inline int in_order_check(const struct virtq *q, const struct virtio_batc
 /* Does the used element of a later chain speak for this one too? The driver takes what is skipped for used completely. */
 static inline int spoken_for(const struct virtq *q, const struct virtio_chain *c, const struct virtio_chain *end)
 {
-	return (q->flags & VIRTQ_IN_ORDER) && c + 1 != end && c->error == 0 &&
+	return (q->flags & VIRTQ_IN_ORDER) && c + 1 != end && MUTANT(IN_ORDER_BROKEN, c->error == 0, 1) &&
 	       MUTANT(IN_ORDER_SHORT, c->written == c->writable, 1);
 }
 

@@ -1,5 +1,6 @@
 """A driver and two queues, an implementation and its oracle, in one object that is operated step by step."""
 
+import errno
 import itertools
 from collections.abc import Callable, Sequence
 from typing import cast
@@ -55,6 +56,7 @@ class QueueTrial(Trial):
 
     Attributes:
         honest: No hostile step was taken so far.
+        in_order: VIRTIO_F_IN_ORDER was negotiated.
 
     Raises:
         AssertionError: From a step: the two sides differ, or an honest driver was wronged.
@@ -83,10 +85,9 @@ class QueueTrial(Trial):
     ) -> None:
         features = {"event_idx": event_idx, "indirect": indirect, "in_order": in_order}
         options: dict[str, object] = {"size": size, **features, "start": start, "at": at, "packed": packed}
-        if make_memory is not trial_memory:
-            options["make_memory"] = make_memory
+        options |= {} if make_memory is trial_memory else {"make_memory": make_memory}
         super().__init__(queue_class, options)
-        self.honest = True
+        self.honest, self.in_order = True, in_order
         self._classes: tuple[QueueClass, QueueClass] = (queue_class, TwinQueue)
         self._layout = RingLayout.at(at, size, packed=packed)
         self._features = features
@@ -257,7 +258,7 @@ class QueueTrial(Trial):
 
     def _position(self, which: int, among: Sequence[_Taken]) -> int:
         """In order any place but the first is refused: so it is the first that most sequences mean."""
-        return (which // 3 if self._features["in_order"] else which) % len(among)
+        return (which // 3 if self.in_order else which) % len(among)
 
     @step
     def add_used(self, which: int = 0, written: int = 0) -> None:
@@ -275,20 +276,24 @@ class QueueTrial(Trial):
             self._taken.remove(chain)
 
     @step
-    def complete_batch(self, which: Sequence[int] = (), written: int = 0, *, excess: bool = False) -> None:
+    def complete_batch(
+        self, which: Sequence[int] = (), written: int = 0, *, excess: bool = False, failed: bool = False
+    ) -> None:
         """Complete several chains in any order and decide about the interrupt.
 
         Args:
             which: Positions among the popped chains that are left, each counted round; in order a third.
             written: Bytes for each, cut to its room.
             excess: Say that one byte more was written than the chains have room for: nothing may happen.
+            failed: Say that the chains were broken: none of them may pass for used completely.
         """
         left, batch = list(self._taken), ChainBatch(64, 64)
         for position in which[: len(left)]:
             chain = left.pop(self._position(position, left))
             room = min(chain.room, _U32 - 1)
             length = room + 1 if excess else min(written, room)
-            batch.append(chain.head, [(0, room, True)], written=length, error=chain.error)
+            error = chain.error or (-errno.EIO if failed else 0)
+            batch.append(chain.head, [(0, room, True)], written=length, error=error)
         result = self._pair.call(lambda queue, memory: queue.complete_batch(memory, batch))
         self._accept(result)
         if isinstance(result, bool):

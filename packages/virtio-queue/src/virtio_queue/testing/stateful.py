@@ -248,27 +248,31 @@ def _pops() -> st.SearchStrategy[Step]:
     return st.builds(pop, st.integers(-1, 6), st.integers(0, 4))
 
 
-def _completions() -> st.SearchStrategy[Step]:
+def _in_turn() -> st.SearchStrategy[tuple[int, ...]]:
+    """The oldest chains, one to four; now and then others."""
+    return st.integers(0, 9).map(lambda drawn: (0,) * (drawn // 2 + 1) if drawn < 8 else (3, 0, 0))
+
+
+def _completions(orders: st.SearchStrategy[tuple[int, ...]]) -> st.SearchStrategy[Step]:
     def complete(kind: int, which: tuple[int, ...], written: int) -> Step:
         if kind < 4:
             return Step("add_used", {"which": which[0] if which else 0, "written": written})
-        return Step("complete_batch", {"which": which, "written": written, "excess": kind == 9})
+        special = {8: {"failed": True}, 9: {"excess": True}}.get(kind, {})
+        return Step("complete_batch", {"which": which, "written": written, **special})
 
     # Every other one a few bytes, fewer than most chains have room for.
     written = st.integers(0, 0x1000).map(lambda drawn: drawn & 0xF if drawn & 1 else drawn)
-    return st.builds(complete, st.integers(0, 9), _orders(), written)
+    return st.builds(complete, st.integers(0, 9), orders, written)
+
+
+def _mixed(*parts: tuple[st.SearchStrategy[Step], int]) -> st.SearchStrategy[Step]:
+    kinds = [kind for kind, share in parts for _ in range(share)]
+    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
 
 
 def _steps() -> st.SearchStrategy[Step]:
     """Mostly the way of a chain: offered, popped, completed."""
-    kinds = (*(_offers(2, _WAYS),) * 3, *(_pops(),) * 3, *(_completions(),) * 2, *(_others(),) * 3)
-    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
-
-
-def _steps_in_order() -> st.SearchStrategy[Step]:
-    """Mostly sound chains, several at a time: how they are given back is what is special in order."""
-    kinds = (*(_offers(12, _GROUPS),) * 3, *(_pops(),) * 3, *(_completions(),) * 3, *(_others(),) * 2)
-    return st.integers(0, len(kinds) - 1).flatmap(kinds.__getitem__)
+    return _mixed((_offers(2, _WAYS), 3), (_pops(), 3), (_completions(_orders()), 2), (_others(), 3))
 
 
 def driver_scripts(most: int = 20) -> st.SearchStrategy[tuple[Step, ...]]:
@@ -280,7 +284,16 @@ def driver_scripts(most: int = 20) -> st.SearchStrategy[tuple[Step, ...]]:
     return st.lists(_steps(), min_size=1, max_size=most).map(tuple)
 
 
-_STEPS = {False: _steps(), True: _steps_in_order()}
+_ANY = _steps()
+# In order it matters how several sound chains are given back.
+_FIRST = _mixed((_offers(12, _GROUPS), 4), (_pops(), 4), (_completions(_in_turn()), 1), (_others(), 1))
+_THEN = _mixed((_offers(12, _GROUPS), 1), (_pops(), 1), (_completions(_in_turn()), 5), (_others(), 2))
+
+
+def _next_step(trial: QueueTrial) -> st.SearchStrategy[Step]:
+    if not trial.in_order:
+        return _ANY
+    return _FIRST if trial.in_flight < 2 else _THEN
 
 
 class _QueueMachine(RuleBasedStateMachine):
@@ -288,10 +301,10 @@ class _QueueMachine(RuleBasedStateMachine):
     only_packed: bool | None
     only_in_order: bool | None
     memory_factory: Callable[[], GuestMemory]
-    with_order = Bundle("with_order")
+    trials = Bundle("trials")
 
     @initialize(
-        target=with_order,
+        target=trials,
         packed=st.booleans(),
         size=st.integers(1, 16),
         event_idx=st.booleans(),
@@ -311,7 +324,7 @@ class _QueueMachine(RuleBasedStateMachine):
         start: int,
         at: int,
         wish: Step | None,
-    ) -> bool:
+    ) -> QueueTrial:
         """A ready queue that has been in use for a while, on both sides."""
         packed = packed if self.only_packed is None else self.only_packed
         in_order = in_order if self.only_in_order is None else self.only_in_order
@@ -328,9 +341,9 @@ class _QueueMachine(RuleBasedStateMachine):
         )
         if wish is not None:
             _noted(self.trial, wish)
-        return in_order
+        return self.trial
 
-    @rule(step=with_order.flatmap(_STEPS.__getitem__))
+    @rule(step=trials.flatmap(_next_step))
     def take(self, step: Step) -> None:
         """One rule: Hypothesis leaves rules out of a run, and a chain needs its whole way."""
         _noted(self.trial, step)
