@@ -3,9 +3,9 @@
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
+import arm64
 import pytest
 from vmm_reference import CpusConfig, EndReason, Irqchip, PlatformConfig
 from vmm_testhost.pytest_plugin import LONG
@@ -88,17 +88,21 @@ def test_all_cpus_are_online_and_execute(boot, arch, count, irqchip):
         assert allowed[f"vcpu{vcpu}"] == pinned.get(vcpu, frozenset(usable))
 
 
+@pytest.mark.timeout(600)  # a launch, a boot, and the cross-build if it has not been made
 @pytest.mark.testhost
 def test_two_host_cpus_run_the_vcpus_of_one_guest():
     """A stock kernel's vCPUs execute at the same time, pinned to either CPU of their host or to none.
 
-    The hosts of the other tests have one CPU, where no two vCPUs are ever inside the guest at once.
+    The hosts of the other tests have one CPU, where no two vCPUs are ever inside the guest at once. An x86-64
+    host with two panics or stands still in one run of five: QEMU does not see in time what one CPU patches in
+    the code that another executes, as kvm.ko has Linux do for each machine. On AArch64 that needs a barrier.
     """
-    host = [sys.executable, "-m", "vmm_testhost", "--cpus", "2", "--no-tty", "--"]
-    tests = f'nproc && exec "$0" -m pytest -q -p no:cacheprovider -m kvm_full "{__file__}" -k "4 or 8"'
+    arm64.prepare()
+    host = [*arm64.arguments(memory=3072), "--cpus", "2", "--no-tty", "--"]
+    tests = f'nproc && exec python3 -m pytest -q -p no:cacheprovider -m arm64 "{__file__}" -k "4-aarch64"'
     done = subprocess.run(
-        [*host, "sh", "-c", tests, sys.executable], capture_output=True, text=True, timeout=400, check=False
+        [*host, "sh", "-c", tests], capture_output=True, text=True, timeout=500, check=False
     )
     assert done.returncode == 0, done.stdout[-4000:] + done.stderr[-2000:]
     assert done.stdout.splitlines()[0] == "2"
-    assert re.search(r"^2 passed", done.stdout, re.MULTILINE)
+    assert re.search(r"^1 passed", done.stdout, re.MULTILINE)
